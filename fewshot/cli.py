@@ -1,0 +1,74 @@
+"""What every command shares: one-line errors, exit statuses, a console for people.
+
+Imports no torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fewshot.errors import UserError
+
+DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+# Operating-system refusals that the user, not we, can mend.
+_USERS_TO_MEND = {
+    errno.ENOSPC: "the disk is full; free some space and run the command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EACCES: "permission denied; choose a place that you may write",
+    errno.EPERM: "not permitted; choose a place that you may write",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
+    errno.EISDIR: "it is a folder, not a file; choose another place",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one line, as every other error here."""
+
+    def __init__(self, **kwargs) -> None:
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(**kwargs)
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message} (see python -m {self.prog} --help)")
+
+
+def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
+    """Call a command and return its exit status: 0 done, 2 wrong input, 130 interrupted.
+
+    Unforeseen exceptions pass through: Python prints their traceback and exits with 1.
+    """
+    try:
+        main(argv)
+    except UserError as error:
+        return _complain(str(error))
+    except OSError as error:
+        remedy = _USERS_TO_MEND.get(error.errno)
+        if remedy is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{remedy}")
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def _complain(text: str) -> int:
+    print("error: " + " ".join(text.split()), file=sys.stderr)
+    return USER_ERROR
+
+
+def writable_parent(path: Path) -> None:
+    """Raise UserError where `path` could not be created: a file stands in the way."""
+    for ancestor in path.parents:
+        if ancestor.exists():
+            if not ancestor.is_dir():
+                raise UserError(f"cannot write {path}: {ancestor} is a file, not a folder")
+            return

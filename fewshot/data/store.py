@@ -1,0 +1,170 @@
+"""The store: a data set as one memory-mapped uint8 array a split, fingerprinted.
+
+    <root>/<dataset>/train.npy  val.npy  test.npy     (images, height, width, 3) uint8
+    <root>/<dataset>/dataset.json                     classes, counts, digests, source
+
+Images of a class are contiguous; classes stand in the order of their names, a class's images in
+the order of their source names. So the same images give the same bytes, and the same
+fingerprint, whatever layout they came in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fewshot.cli import writable_parent
+from fewshot.errors import UserError
+
+SPLITS = ("train", "val", "test")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: `images` (N, H, W, 3) uint8, and how many consecutive ones each class owns."""
+
+    name: str
+    images: np.ndarray
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(C,) int64: index of each class's first image."""
+        return np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.int64)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) int64: class number of each image."""
+        return np.repeat(np.arange(len(self.classes)), self.counts)
+
+    @cached_property
+    def membership(self) -> str:
+        """Digest of class names, their order and image counts: what decides the episodes."""
+        facts = [list(self.classes), [int(count) for count in self.counts]]
+        return _sha256(json.dumps(facts, separators=(",", ":")).encode())
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set, opened. `fingerprint` identifies its pixels (provenance)."""
+
+    name: str
+    splits: Mapping[str, Split]
+    fingerprint: str
+    source: str
+    root: Path | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in self.splits:
+            raise UserError(f"data set {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}")
+        return self.splits[split]
+
+    @property
+    def image_size(self) -> int:
+        """Height (= width) of every image, in pixels."""
+        return next(iter(self.splits.values())).images.shape[1]
+
+
+def fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
+    """Digest over each split's classes, counts and array digest (`entries` as in dataset.json)."""
+    facts = [[split, e["classes"], e["counts"], e["shape"], e["sha256"]] for split, e in entries.items()]
+    return _sha256(json.dumps([name, facts], separators=(",", ":")).encode())
+
+
+def pixel_digest(images: np.ndarray, chunk: int = 2048) -> str:
+    """SHA-256 of an image array's bytes, read in chunks so that a mapped array is not made resident."""
+    digest = hashlib.sha256()
+    for start in range(0, len(images), chunk):
+        digest.update(np.ascontiguousarray(images[start : start + chunk]).data)
+    return digest.hexdigest()
+
+
+def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
+    """Open a prepared data set, memory-mapped; `glyphs` is embedded and needs no root.
+
+    Raises UserError where it is not prepared, or where the files are not what dataset.json says.
+    """
+    if name == "glyphs":
+        from fewshot.data import glyphs  # 4 MB to decode: only when asked for
+
+        return glyphs.load()
+    folder = Path(root) / name
+    index = folder / "dataset.json"
+    if not index.is_file():
+        raise UserError(
+            f"data set {name!r} is not prepared under {Path(root)}: run"
+            f" python -m fewshot.prepare {name} --from PATH --data-root {Path(root)}"
+        )
+    record = read_record(index)
+    splits = {}
+    for split, entry in record["splits"].items():
+        path = folder / f"{split}.npy"
+        try:
+            images = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is missing or damaged ({error}); run prepare again") from None
+        if list(images.shape) != entry["shape"] or images.dtype != np.uint8:
+            raise UserError(f"{path} does not match dataset.json; delete {folder} and run prepare again")
+        splits[split] = Split(split, images, tuple(entry["classes"]), tuple(entry["counts"]))
+    return Dataset(record["name"], splits, record["fingerprint"], record["source"], folder, tuple(record["notes"]))
+
+
+def read_record(index: Path) -> dict:
+    """dataset.json as a dict; UserError where it is not one of ours."""
+    try:
+        record = json.loads(index.read_text())
+        entries = record["splits"]
+        known = record["format"] == FORMAT and record["fingerprint"] == fingerprint(record["name"], entries)
+        record["source"], record["notes"]  # noqa: B018  (their absence is a KeyError)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index} is damaged ({error!r}); delete {index.parent} and run prepare again") from None
+    if not known:
+        raise UserError(f"{index} is of another format or was edited; delete {index.parent} and run prepare again")
+    return record
+
+
+def verify(folder: Path) -> dict:
+    """Check every array of a prepared folder against its digest; return dataset.json.
+
+    Raises UserError naming the file that differs.
+    """
+    record = read_record(folder / "dataset.json")
+    dataset = open_dataset(record["name"], folder.parent)
+    for name, split in dataset.splits.items():
+        if pixel_digest(split.images) != record["splits"][name]["sha256"]:
+            raise UserError(f"{folder / name}.npy was changed since it was prepared; delete {folder} and prepare again")
+    return record
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary sibling of `folder` to write into, renamed to it if the block succeeds.
+
+    On any failure, interruption included, nothing is left behind.
+    """
+    writable_parent(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        os.replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
