@@ -1,0 +1,24 @@
+"""Backbones: images to embeddings, with regularizers at named sites. One file a network."""
+
+from __future__ import annotations
+
+from fewshot.backbones._base import Backbone
+from fewshot.components import Family, parse
+from fewshot.errors import UserError
+
+__all__ = ["FAMILY", "Backbone", "build"]
+
+FAMILY = Family("fewshot.backbones", "backbone")
+
+
+def build(spec: str, reg: str = "none", image_size: int = 84) -> Backbone:
+    """A backbone for square images of `image_size` pixels, with `reg` at its sites.
+
+    `build("conv4", reg="targetdrop@3,4:drop_prob=0.2+dropout@1")`. Raises UserError for unknown
+    names, options or sites, and for images too small for the network.
+    """
+    (parsed, *more) = parse(spec)
+    if more or parsed.sites:
+        raise UserError(f"--backbone {spec}: give one network, without sites (they belong to --reg)")
+    component, options = FAMILY.check(parsed)
+    return component(image_size, reg, **options)

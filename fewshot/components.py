@@ -1,0 +1,142 @@
+"""The component grammar: `name[@sites][:key=value,...]`, joined by `+`.
+
+    targetdrop
+    targetdrop@3,4:drop_prob=0.15,block_size=5
+    dropout@1,2:drop_prob=0.1+dropblock@3,4
+    my_pkg.my_module.MyDrop:rate=0.2
+
+A family (backbones, heads, regularizers) is a package with one file a component: the file's name is
+the component's name, the file defines one public class, and the keyword-only parameters of that class's
+`__init__` are its options, typed and with defaults. Adding a component is adding a file. Nothing
+here imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from fewshot.errors import UserError, unknown
+
+_SPEC = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(@(?P<sites>[^:]*))?(:(?P<options>.*))?")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One component as the user wrote it: options are still text."""
+
+    name: str
+    sites: tuple[int, ...] | None
+    options: dict[str, str]
+
+    def __str__(self) -> str:
+        sites = "@" + ",".join(map(str, self.sites)) if self.sites else ""
+        options = ":" + ",".join(f"{key}={value}" for key, value in self.options.items()) if self.options else ""
+        return f"{self.name}{sites}{options}"
+
+
+def parse(text: str) -> list[Spec]:
+    """Read a `+`-joined list of components. UserError where it is not in the grammar."""
+    return [_parse_one(part) for part in re.split(r"\+(?=[A-Za-z_])", text)]  # so that 1e+3 stays whole
+
+
+def _parse_one(text: str) -> Spec:
+    match = _SPEC.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"cannot read component {text!r}: write name[@sites][:key=value,...]")
+    sites = None
+    if match["sites"] is not None:
+        numbers = match["sites"].split(",")
+        if not all(number.isdecimal() for number in numbers):
+            raise UserError(f"cannot read the sites of {text!r}: write block numbers, such as {match['name']}@3,4")
+        sites = tuple(sorted({int(number) for number in numbers}))
+    options: dict[str, str] = {}
+    for pair in match["options"].split(",") if match["options"] else []:
+        key, equals, value = (piece.strip() for piece in pair.partition("="))
+        if not (key and equals and value):
+            raise UserError(f"cannot read option {pair!r} of {text!r}: write key=value")
+        if key in options:
+            raise UserError(f"option {key!r} is given twice in {text!r}")
+        options[key] = value
+    return Spec(match["name"], sites, options)
+
+
+class Family:
+    """The components of one package: `Family("fewshot.heads", "head")`."""
+
+    def __init__(self, package: str, kind: str) -> None:
+        self.package, self.kind = package, kind
+
+    def names(self) -> list[str]:
+        """Every component's name, without importing any."""
+        found = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
+        return sorted(module.name for module in found if not module.name.startswith("_"))
+
+    def find(self, name: str) -> type:
+        """The class behind a name or a dotted path. UserError where there is none."""
+        if "." in name:
+            return self._users_own(name)
+        if name not in self.names():
+            raise unknown(self.kind, name, self.names())
+        module = importlib.import_module(f"{self.package}.{name}")
+        (component,) = (
+            thing
+            for thing in vars(module).values()
+            if isinstance(thing, type) and thing.__module__ == module.__name__ and not thing.__name__.startswith("_")
+        )
+        return component
+
+    def _users_own(self, path: str) -> type:
+        module_name, _, class_name = path.rpartition(".")
+        try:
+            component = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"cannot import {self.kind} {path!r} ({error}): is its folder on PYTHONPATH and the name right?"
+            ) from None
+        if not isinstance(component, type):
+            raise UserError(f"{path!r} is not a class, so it cannot be a {self.kind}")
+        return component
+
+    def options(self, component: type) -> dict[str, tuple[Any, Any]]:
+        """name -> (type, default) of a component's options: its keyword-only parameters."""
+        hints = typing.get_type_hints(component.__init__)
+        parameters = inspect.signature(component.__init__).parameters.values()
+        return {p.name: (hints.get(p.name, str), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def check(self, spec: Spec) -> tuple[type, dict[str, Any]]:
+        """A spec's class and its options, converted to their declared types."""
+        component = self.find(spec.name)
+        declared = self.options(component)
+        converted = {}
+        for key, value in spec.options.items():
+            if key not in declared:
+                raise unknown(f"option of {self.kind} {spec.name!r}:", key, declared)
+            converted[key] = _convert(value, declared[key][0], f"{spec.name}:{key}")
+        return component, converted
+
+
+def _convert(text: str, hint: Any, where: str) -> Any:
+    """Text to the hinted type: bool, int, float, str, a Literal, or an optional of these."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        if text.lower() == "none":
+            return None
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        if text not in typing.get_args(hint):
+            raise unknown(f"value of {where}:", text, typing.get_args(hint))
+        return text
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{where}={text} is not true or false")
+        return text.lower() == "true"
+    try:
+        return hint(text)
+    except ValueError:
+        raise UserError(f"{where}={text} is not {'an integer' if hint is int else 'a number'}") from None

@@ -1,0 +1,97 @@
+"""Where and how to compute: device, precision, threads, memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+# torch reads it at its first large allocation: ask the kernel for huge pages (Linux only).
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+import torch
+
+from fewshot.errors import UserError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_ROOM_TO_KEEP_HEAP = 12 * 2**30  # bytes of memory from which a heap that never shrinks is harmless
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of the network's products there."""
+
+    device: torch.device
+    precision: str
+    """"fp32", or "bf16": autocast, with weights, statistics, masks and heads in float32."""
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose(device: str = "auto", precision: str = "auto", threads: int = 0) -> Compute:
+    """Resolve the flags; `auto` is the GPU where there is one, and bf16 where it is native.
+
+    Raises UserError for a device that is not there. `threads` 0 leaves torch's choice.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = _device(device)
+    if precision == "auto":
+        precision = "bf16" if _native_bf16(chosen) else "fp32"
+    if chosen.type == "cpu":
+        keep_heap()
+    return Compute(chosen, precision)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name} is unknown; give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name} is not supported; give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    return device
+
+
+def _native_bf16(device: torch.device) -> bool:
+    """Whether bf16 products are done by the hardware: emulated, they cost several times fp32's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
+
+
+def keep_heap() -> None:
+    """Let glibc reuse freed blocks instead of giving each back to the kernel (Linux, CPU).
+
+    Every large activation is otherwise mapped and zeroed afresh, page by page, at every step:
+    results/bench has what that costs. Elsewhere, or with little memory, nothing is done.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or memory < _ROOM_TO_KEEP_HEAP:
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def describe(device: torch.device) -> str:
+    """The processor's name, for the record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            model = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"CPU {model} ({os.cpu_count()} cores)"

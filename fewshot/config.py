@@ -1,0 +1,169 @@
+"""The whole configuration of a run: one dataclass, its recipes, and its command line.
+
+A value comes from, in rising order: the dataclass, the recipe (`--recipe`, else the one named as the
+data set), the flags. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import typing
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from typing import Any, Literal
+
+from fewshot.cli import Parser
+from fewshot.errors import UserError, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with its one-line explanation, which `--help` prints."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every knob of a training run. `config.json` holds one, complete."""
+
+    dataset: str = option("auto", "data set; auto: mini-imagenet where it is prepared, else the embedded glyphs")
+    data_root: str = option("data", "folder of prepared data sets (default: $FEWSHOT_DATA, else data)")
+    recipe: str = option("auto", "named set of values; auto: the one named as the data set, if there is one")
+
+    backbone: str = option("conv4", "embedding network")
+    head: str = option("proto", "what solves an episode from embeddings")
+    reg: str = option("none", "regularizers: name[@sites][:key=value,...], joined by +")
+
+    ways: int = option(5, "classes in a training episode")
+    shots: int = option(1, "support images a class in training")
+    queries: int = option(6, "query images a class in training")
+
+    epochs: int = option(80, "epochs")
+    episodes_per_epoch: int = option(1000, "training episodes in an epoch")
+    episodes_per_batch: int = option(8, "episodes in one optimizer step")
+    embed: Literal["joint", "separate"] = option(
+        "joint", "support and query in one forward pass (one set of batch-norm statistics), or in one each"
+    )
+
+    lr: float = option(0.1, "initial learning rate (SGD)")
+    momentum: float = option(0.9, "Nesterov momentum")
+    weight_decay: float = option(5e-4, "L2 penalty, of the head's parameters too")
+    schedule: Literal["cosine", "steps", "constant"] = option("cosine", "how the learning rate falls")
+    lr_epochs: tuple[int, ...] = option((), "schedule steps: epochs at which the rate changes")
+    lr_values: tuple[float, ...] = option((), "schedule steps: the rate from each of these epochs on")
+
+    crop_padding: int = option(8, "random crop: zero padding in pixels; 0: none")
+    jitter: float = option(0.4, "random brightness, contrast and saturation: half-width around 1")
+    mirror: bool = option(True, "random horizontal flip")
+
+    val_episodes: int = option(1000, "validation episodes, the same each time")
+    val_every: int = option(1, "epochs between validations")
+    test_episodes: int = option(10_000, "test episodes for each number of shots")
+    test_shots: tuple[int, ...] = option((1, 5), "shots of the test table")
+    test_queries: int = option(15, "query images a class in validation and test")
+
+    seed: int = option(0, "decides initialisation, training episodes, augmentation and masks")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the network; auto: bf16 where the hardware has it")
+    threads: int = option(0, "CPU threads; 0: torch's choice")
+    checkpoint_seconds: float = option(60.0, "time between checkpoints")
+
+    def __post_init__(self) -> None:
+        at_least = dict.fromkeys(
+            ("epochs", "episodes_per_epoch", "episodes_per_batch", "val_episodes", "val_every", "test_episodes"), 1
+        ) | {"ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "crop_padding": 0, "threads": 0, "seed": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{flag(name)} {getattr(self, name)}: give at least {least}")
+        for name in ("lr", "checkpoint_seconds"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{flag(name)} {getattr(self, name)}: give a positive number")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UserError(f"--weight-decay {self.weight_decay}: give 0 or more")
+        for name in ("momentum", "jitter"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{flag(name)} {getattr(self, name)}: give a number within 0..1")
+        if not self.test_shots or min(self.test_shots) < 1:
+            raise UserError(f"--test-shots {' '.join(map(str, self.test_shots))}: give numbers from 1 on")
+        if self.val_every > self.epochs:
+            raise UserError(f"--val-every {self.val_every} is more than --epochs {self.epochs}: nothing would be selected")
+        if len(self.lr_epochs) != len(self.lr_values):
+            raise UserError(f"--lr-epochs has {len(self.lr_epochs)} numbers and --lr-values {len(self.lr_values)}")
+        if self.schedule == "steps" and not self.lr_epochs:
+            raise UserError("--schedule steps needs --lr-epochs and --lr-values")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch: episodes rounded up to whole batches."""
+        return -(-self.episodes_per_epoch // self.episodes_per_batch)
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+FIELDS = {f.name: f for f in fields(TrainConfig)}
+_TYPES = typing.get_type_hints(TrainConfig)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(parser: Parser) -> None:
+    """One flag a field; those not given are absent from the result, so that recipes can fill them."""
+    for name, spec in FIELDS.items():
+        default = spec.default
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        note = "" if "default" in spec.metadata["help"] or shown == "" else f" (default: {shown})"
+        keywords: dict[str, Any] = {"help": spec.metadata["help"] + note, "default": argparse.SUPPRESS}
+        hint = _TYPES[name]
+        if hint is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(hint) is Literal:
+            keywords["choices"] = typing.get_args(hint)
+        elif typing.get_origin(hint) is tuple:
+            keywords |= {"type": typing.get_args(hint)[0], "nargs": "+", "metavar": "N"}
+        else:
+            keywords |= {"type": hint, "metavar": name.upper() if hint is str else "N"}
+        parser.add_argument(flag(name), **keywords)
+
+
+def recipe_names() -> list[str]:
+    folder = resources.files("fewshot") / "recipes"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """A recipe's values by field. UserError for an unknown recipe."""
+    if name not in recipe_names():
+        raise unknown("recipe", name, recipe_names())
+    values = tomllib.loads((resources.files("fewshot") / "recipes" / f"{name}.toml").read_text())
+    return from_json(values, f"recipe {name}")
+
+
+def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:
+    """The configuration for a data set: dataclass, then recipe, then flags."""
+    name = flags.get("recipe", "auto")
+    if name == "auto":
+        name = dataset if dataset in recipe_names() else "none"
+    values = {} if name == "none" else recipe(name)
+    return TrainConfig(**{**values, **flags, "dataset": dataset, "recipe": name})
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_json(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """JSON or TOML values to the fields' types (lists to tuples). UserError for an unknown field."""
+    for name in values:
+        if name not in FIELDS:
+            raise unknown(f"field in {where}:", name, FIELDS)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

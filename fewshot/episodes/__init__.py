@@ -1,0 +1,5 @@
+"""Episodes: which images make up task number n. A pure function; knows no pixels and no networks."""
+
+from fewshot.episodes.sampler import EpisodeSampler, Protocol
+
+__all__ = ["EpisodeSampler", "Protocol"]

@@ -1,0 +1,39 @@
+"""What every head is, and the few lines that several of them share.
+
+Shapes: T tasks solved at once, N support and Q query images a task, W ways (classes), D features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """Solves T tasks at once; subclasses implement `solve`, which always runs in float32."""
+
+    def forward(self, support: Tensor, labels: Tensor, query: Tensor, ways: int | None = None) -> Tensor:
+        """support (T, N, D), labels (T, N) in 0..W-1, query (T, Q, D) -> logits (T, Q, W), float32.
+
+        `ways` spares the look at the labels, which on a GPU would wait for it.
+        """
+        ways = int(labels.max()) + 1 if ways is None else ways
+        # Gram matrices of thousands of products lose their digits in bf16.
+        with torch.autocast(support.device.type, enabled=False):
+            return self.solve(support.float(), F.one_hot(labels, ways).float(), query.float())
+
+    def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+        """support (T, N, D), one-hot targets (T, N, W), query (T, Q, D) -> logits (T, Q, W)."""
+        raise NotImplementedError
+
+
+def prototypes(support: Tensor, targets: Tensor) -> Tensor:
+    """Class means (T, W, D) of support (T, N, D) under one-hot targets (T, N, W)."""
+    return targets.mT @ support / targets.sum(1)[..., None]
+
+
+def squared_distances(query: Tensor, centres: Tensor) -> Tensor:
+    """||q - c||^2 (T, Q, W) for query (T, Q, D) and centres (T, W, D), as |q|^2 - 2qc + |c|^2."""
+    products = query @ centres.mT
+    return query.square().sum(2, keepdim=True) - 2 * products + centres.square().sum(2)[:, None]

@@ -1,0 +1,35 @@
+"""Prototypical Networks (Snell, Swersky & Zemel, NeurIPS 2017): the nearest class mean."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.heads._base import Head, prototypes, squared_distances
+
+
+class Proto(Head):
+    """Logits -||q - c||^2 (eq. 2), with `variant`:
+
+    - "metaopt" (default, Lee et al., CVPR 2019): divided by the number of features and times a
+      learned scale, initially 1, so that the loss starts near its uniform value in any dimension;
+    - "snell": the plain distance of the paper; no parameters.
+    """
+
+    def __init__(self, *, variant: Literal["metaopt", "snell"] = "metaopt") -> None:
+        super().__init__()
+        self.variant = variant
+        if variant == "metaopt":
+            self.scale = nn.Parameter(torch.ones(()))
+
+    def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+        """See Head.solve."""
+        distances = squared_distances(query, prototypes(support, targets))
+        if self.variant == "snell":
+            return -distances
+        return -distances / query.shape[2] * self.scale
+
+    def extra_repr(self) -> str:
+        return f"variant={self.variant}"

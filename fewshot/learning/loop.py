@@ -1,0 +1,207 @@
+"""The training loop.
+
+Shapes: T tasks in a step, W ways, S shots, Q queries, D features; B = T * W * (S + Q) images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewshot.compute import Compute
+from fewshot.config import TrainConfig
+from fewshot.data.augment import Augmentation
+from fewshot.data.images import ImageSource
+from fewshot.data.store import Dataset
+from fewshot.episodes import EpisodeSampler, Protocol
+from fewshot.errors import UserError
+from fewshot.evaluation.score import accuracies
+from fewshot.evaluation.statistics import summarise
+from fewshot.learning import checkpoint
+from fewshot.learning.checkpoint import Progress
+from fewshot.learning.display import Display
+from fewshot.learning.schedule import learning_rate
+from fewshot.model import Model
+from fewshot.runs import Run
+
+LOG_EVERY = 10  # steps between looks at the losses: each look waits for the device
+
+
+def train(run: Run, config: TrainConfig, dataset: Dataset, model: Model, compute: Compute, display: Display) -> Progress:
+    """Train `model` (already on its device), from the run's checkpoint if it has one.
+
+    Leaves metrics, checkpoint and the best validation's weights in the run folder. On KeyboardInterrupt
+    the checkpoint is saved first. Raises UserError where the loss is no longer finite.
+    """
+    protocol = Protocol(config.ways, config.shots, config.queries)
+    sampler = EpisodeSampler(dataset["train"], protocol, config.seed)
+    source = ImageSource(dataset["train"], compute.device)
+    augment = Augmentation(config.crop_padding, config.jitter, config.mirror)
+    optimizer = torch.optim.SGD(
+        model.parameters(), config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
+        weight_decay=config.weight_decay,
+    )  # fmt: skip
+    progress = _start(run, model, optimizer, compute)
+    log = _Log(run, progress, protocol.images * config.episodes_per_batch, display)
+    last_save = time.perf_counter()
+    labels = torch.arange(config.ways, device=compute.device)
+
+    display.begin(config.steps, progress.step)
+    try:
+        while progress.step < config.steps:
+            step = progress.step
+            torch.manual_seed(derive(config.seed, step, "masks"))
+            generator = torch.Generator().manual_seed(derive(config.seed, step, "augmentation"))
+            model.train()
+            model.backbone.begin_step(step / config.steps, generator)
+            lr = learning_rate(config, step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            episodes = sampler.draw(step * config.episodes_per_batch, config.episodes_per_batch)
+            images, positions = source.fetch(episodes.ravel())
+            drawn = augment.draw(len(positions), generator).to(compute.device)
+            batch = augment(images, positions, drawn)  # (B, 3, H, W)
+
+            with compute.autocast():
+                support, query = embed_episodes(model, batch, config)  # (T, W*S, D), (T, W*Q, D)
+            support_labels = labels.repeat_interleave(config.shots).expand(len(support), -1)
+            query_labels = labels.repeat_interleave(config.queries).expand(len(query), -1)
+            logits = model.head(support, support_labels, query, ways=config.ways)  # (T, W*Q, W)
+            loss = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
+
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+            progress.step += 1
+            accuracy = (logits.detach().argmax(2) == query_labels).float().mean()
+            log.add(loss.detach(), accuracy, _dropped(model, loss), lr)
+
+            if progress.step % (config.val_every * config.steps_per_epoch) == 0:
+                log.flush()
+                _validate(run, config, dataset, model, compute, progress, log)
+            if progress.step % LOG_EVERY == 0:
+                log.flush()
+                if time.perf_counter() - last_save > config.checkpoint_seconds:
+                    checkpoint.save(run.checkpoint_path, model, optimizer, progress)
+                    last_save = time.perf_counter()
+    except KeyboardInterrupt:
+        log.flush()
+        checkpoint.save(run.checkpoint_path, model, optimizer, progress)
+        raise KeyboardInterrupt(
+            f"interrupted at step {progress.step}, checkpoint saved; go on with --out {run.folder} --resume"
+        ) from None
+    finally:
+        display.end()
+    log.flush()
+    if progress.best_step == 0:  # fewer epochs than a whole number of validations
+        _validate(run, config, dataset, model, compute, progress, log)
+    checkpoint.save(run.checkpoint_path, model, optimizer, progress)
+    return progress
+
+
+def embed_episodes(model: Model, batch: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W), episode by episode and class by class -> support (T, W*S, D), query (T, W*Q, D)."""
+    per_class = (config.shots, config.queries)
+    if config.embed == "joint":
+        z = model(batch)
+        z = z.view(-1, config.ways, sum(per_class), z.shape[1])
+        support, query = z.split(per_class, dim=2)
+        return support.flatten(1, 2), query.flatten(1, 2)
+    grouped = batch.view(-1, sum(per_class), *batch.shape[1:]).split(per_class, dim=1)
+    parts = [model(part.flatten(0, 1).contiguous(memory_format=torch.channels_last)) for part in grouped]
+    return tuple(z.view(-1, config.ways * n, z.shape[1]) for z, n in zip(parts, per_class, strict=True))
+
+
+def derive(seed: int, step: int, purpose: str) -> int:
+    """A 63-bit seed for one purpose in one step, unrelated to its neighbours'."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _start(run: Run, model: Model, optimizer: torch.optim.Optimizer, compute: Compute) -> Progress:
+    if not run.checkpoint_path.is_file():
+        run.truncate_metrics(0)
+        return Progress()
+    progress = checkpoint.load(run.checkpoint_path, model, optimizer, compute.device)
+    run.truncate_metrics(progress.metrics_bytes)
+    return progress
+
+
+def _dropped(model: Model, like: Tensor) -> Tensor:
+    """Fraction of elements dropped in the last forward pass, averaged over the regularizers."""
+    fractions = [reg.dropped for reg in model.backbone.regularizers]
+    return torch.stack(fractions).mean() if fractions else torch.zeros_like(like)
+
+
+def _validate(
+    run: Run, config: TrainConfig, dataset: Dataset, model: Model, compute: Compute, progress: Progress, log: _Log
+) -> None:
+    """Score the fixed validation episodes; keep the weights where accuracy at the training shots rises."""
+    shots = dict.fromkeys((config.shots, *config.test_shots))
+    protocols = [Protocol(config.ways, n, config.test_queries) for n in shots]
+    scored = accuracies(model, dataset, "val", protocols, config.val_episodes, compute)
+    summaries = {protocol.shots: summarise(values) for protocol, values in scored.items()}
+    selected = summaries[config.shots].accuracy
+    best = selected > progress.best_accuracy
+    if best:
+        progress.best_accuracy, progress.best_step = selected, progress.step
+        model.save(run.best_path)
+    log.validation({f"{n}shot": s.accuracy for n, s in summaries.items()}, config, best)
+
+
+class _Log:
+    """Gathers the steps' figures on the device, and writes them out at each flush."""
+
+    def __init__(self, run: Run, progress: Progress, images_per_step: int, display: Display) -> None:
+        self.run, self.progress, self.display = run, progress, display
+        self.images_per_step = images_per_step
+        self.pending: list[Tensor] = []
+        self.rates: list[float] = []
+        self.clock = time.perf_counter()
+
+    def add(self, loss: Tensor, accuracy: Tensor, dropped: Tensor, lr: float) -> None:
+        self.pending.append(torch.stack([loss, accuracy, dropped]))
+        self.rates.append(lr)
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        figures = torch.stack(self.pending).tolist()  # waits for the device: the loop's only such point
+        speed = len(figures) * self.images_per_step / self._lap()
+        first = self.progress.step - len(figures) + 1
+        rows: list[dict[str, Any]] = [
+            {
+                "step": step, "loss": loss, "accuracy": accuracy, "dropped": dropped, "lr": lr,
+                "images_per_second": round(speed, 1),
+            }
+            for step, ((loss, accuracy, dropped), lr) in enumerate(zip(figures, self.rates, strict=True), first)
+        ]  # fmt: skip
+        self.pending, self.rates = [], []
+        self.progress.metrics_bytes = self.run.append_metrics(rows)
+        mean_loss, mean_accuracy = np.mean([figure[:2] for figure in figures], axis=0)
+        if not math.isfinite(mean_loss):
+            raise UserError(f"the loss is no longer finite before step {self.progress.step}; train with a lower --lr")
+        self.display.step(self.progress.step, mean_loss, mean_accuracy, speed)
+
+    def validation(self, accuracy: dict[str, float], config: TrainConfig, best: bool) -> None:
+        seconds = self._lap()
+        row = {"step": self.progress.step, "validation": accuracy, "best": best, "seconds": round(seconds, 2)}
+        self.progress.metrics_bytes = self.run.append_metrics([row])
+        epoch = self.progress.step // config.steps_per_epoch
+        self.display.validation(epoch, config.epochs, accuracy, best)
+
+    def _lap(self) -> float:
+        """Seconds since the last lap, counted as training time."""
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        self.progress.train_seconds += seconds
+        return seconds

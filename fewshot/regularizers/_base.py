@@ -1,0 +1,111 @@
+"""What every feature-map regularizer is: a float32 multiplier over a map, in training only.
+
+Shapes: N images, C channels, H x W positions. A method implements `mask`; the laws that this class
+keeps for it (methods' common contract) are
+
+- evaluation mode, or `active` false (a configured rate of 0): `forward` returns x itself;
+- mask arithmetic is float32 whatever the autocast, and without gradient;
+- noise comes from the device's default generator, which the training loop seeds at every step;
+- what is drawn, or scheduled, once a step is set by `begin_step` and kept in buffers: nothing is
+  counted in `forward`, so validation, resuming and replicas change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.errors import UserError
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a regularizer sits: after block `depth` (from 1) of `depths`, on C x H x W maps."""
+
+    channels: int
+    height: int
+    width: int
+    depth: int = 1
+    depths: int = 1
+
+    @property
+    def small_images(self) -> bool:
+        """Whether the network's images are small (32 px rather than 84): each block halves the map."""
+        return self.height * 2**self.depth < 64
+
+
+class Regularizer(nn.Module):
+    """Base of all methods. Subclasses set `active` and implement `mask`."""
+
+    active: bool = True
+    """False where the configured rate is 0: then forward is the identity."""
+
+    differentiable_mask: bool = False
+    """True only for straight-through modes, whose mask carries a gradient to the method's own weights."""
+
+    progress: Tensor
+    dropped: Tensor
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site
+        # 1 until the loop says otherwise: a method used outside our loop acts at its full rate.
+        self.register_buffer("progress", torch.ones(()))
+        self.register_buffer("dropped", torch.zeros(()), persistent=False)
+
+    @classmethod
+    def default_sites(cls, sites: list[Site]) -> tuple[int, ...]:
+        """Depths used where the user names none: the papers' two last blocks, one earlier on small maps."""
+        last = max(site.depth for site in sites)
+        return (last - 2, last - 1) if sites[0].small_images else (last - 1, last)
+
+    def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
+        """Once per optimizer step: `progress` runs from 0 to 1 over training; `generator` is a CPU one."""
+        self.progress.fill_(progress)
+
+    def mask(self, x: Tensor, guide: Any = None) -> Tensor:
+        """The float32 multiplier, broadcastable to x (N, C, H, W)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, guide: Any = None) -> Tensor:
+        """x (N, C, H, W) times the mask, in x's dtype and memory format; x itself when inactive."""
+        if not (self.training and self.active):
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            if self.differentiable_mask:
+                mask = self.mask(x.detach().float(), guide)
+            else:
+                with torch.no_grad():
+                    mask = self.mask(x.detach().float(), guide)
+            self.dropped.copy_((mask.detach() == 0).float().mean())
+        return x * mask.to(x.dtype)
+
+    def check_rate(self, **rates: float) -> None:
+        """UserError unless each named rate is within [0, 1]."""
+        for name, rate in rates.items():
+            if not 0.0 <= rate <= 1.0:
+                raise UserError(f"{type(self).__name__.lower()}:{name}={rate} is not within 0..1")
+
+    def fit_block(self, block_size: int | None, default: int) -> int:
+        """The block's side on this map: an explicit one must fit, a default one is clipped to it."""
+        smallest = min(self.site.height, self.site.width)
+        name = type(self).__name__.lower()
+        if block_size is None:
+            return min(default, smallest)
+        if block_size < 1:
+            raise UserError(f"{name}:block_size={block_size} is not a positive number")
+        if block_size > smallest:
+            raise UserError(
+                f"{name}:block_size={block_size} is larger than the {self.site.height}x{self.site.width} map"
+                f" at site {self.site.depth}; give at most {smallest}, or another site with @"
+            )
+        return block_size
+
+
+def inverse_mean(keep: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """numel / sum of `keep` over `dims` (kept as 1): what makes its mean 1; 0 where all is dropped."""
+    mean = keep.mean(dims, keepdim=True)
+    return torch.where(mean > 0, 1 / mean, 0)

@@ -1,0 +1,1 @@
+"""Reports: tables, the leaderboard. They read run folders and write what people look at."""

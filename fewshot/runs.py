@@ -1,0 +1,200 @@
+"""The run folder: everything a run leaves behind, and the only way it is read and written.
+
+    config.json          the complete configuration             environment.json  versions, device, commit
+    metrics.jsonl        one object a step or validation        checkpoint.pt     to go on exactly
+    best.safetensors     weights of the best validation         result.json       the accuracies
+    episodes-*.npy       accuracy of every episode, one file a protocol (float32)
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot import config as configs
+from fewshot.cli import writable_parent
+from fewshot.config import TrainConfig
+from fewshot.errors import UserError
+from fewshot.files import write_atomic, write_json
+
+
+class Run:
+    """One run folder. `Run.create` makes a new one, `Run.open` checks that there is one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics_path = folder / "metrics.jsonl"
+        self.checkpoint_path = folder / "checkpoint.pt"
+        self.best_path = folder / "best.safetensors"
+        self.result_path = folder / "result.json"
+
+    @classmethod
+    def create(cls, config: TrainConfig, out: str | None, extra: dict[str, Any]) -> Run:
+        """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
+
+        `extra` is what was resolved besides the fields. UserError where `out` exists.
+        """
+        if out is None:
+            folder = _fresh(Path("runs"), _describe(config))
+        else:
+            folder = Path(out)
+            if folder.exists():
+                raise UserError(f"{folder} exists; give --resume to go on with it, or another --out")
+            writable_parent(folder)
+            folder.mkdir(parents=True)
+        run = cls(folder)
+        write_json(folder / "config.json", configs.to_json(config) | {"resolved": extra})
+        write_json(folder / "environment.json", environment())
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """An existing run. UserError where there is none."""
+        run = cls(Path(folder))
+        if not (run.folder / "config.json").is_file():
+            raise UserError(f"{folder} is not a run folder: it has no config.json")
+        return run
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; is {self.folder} a finished run?") from None
+        except ValueError:
+            raise UserError(f"{path} is damaged: it is not JSON") from None
+
+    @property
+    def config(self) -> TrainConfig:
+        values = self._json("config.json")
+        values.pop("resolved", None)
+        try:
+            return TrainConfig(**configs.from_json(values, str(self.folder / "config.json")))
+        except TypeError as error:
+            raise UserError(f"{self.folder / 'config.json'} is damaged: {error}") from None
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What was settled when the run began: fingerprint, image size, normalisation, parameters."""
+        return self._json("config.json")["resolved"]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return self._json("environment.json")
+
+    def note_environment(self, **facts: Any) -> None:
+        """Add facts to environment.json (device, precision: known only once torch has been asked)."""
+        write_json(self.folder / "environment.json", self.environment | facts)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json: {"run": {...}, "results": [...]}, accuracies as fractions of 1."""
+        return self._json("result.json")
+
+    @property
+    def finished(self) -> bool:
+        return self.result_path.is_file()
+
+    def write_result(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        """Add or replace the rows' protocols in result.json, keeping the others."""
+        kept = self.result["results"] if self.finished else []
+        replaced = {_protocol_key(row) for row in rows}
+        kept = [row for row in kept if _protocol_key(row) not in replaced]
+        write_json(self.result_path, {"run": summary, "results": kept + rows})
+
+    def write_episodes(self, name: str, accuracies: np.ndarray) -> str:
+        """Keep every episode's accuracy, so that runs can be compared pairwise. Returns the file's name."""
+        buffer = io.BytesIO()
+        np.save(buffer, accuracies.astype(np.float32))
+        write_atomic(self.folder / name, buffer.getvalue())
+        return name
+
+    def append_metrics(self, rows: Iterable[dict[str, Any]]) -> int:
+        """Append lines to metrics.jsonl; returns its length in bytes, which a checkpoint remembers."""
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            return file.tell()
+
+    def truncate_metrics(self, length: int) -> None:
+        """Forget what was logged after a checkpoint: those steps come again."""
+        if self.metrics_path.exists():
+            with open(self.metrics_path, "r+b") as file:
+                file.truncate(length)
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        with open(self.metrics_path, encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+
+def _protocol_key(row: dict[str, Any]) -> tuple:
+    return tuple(row[key] for key in ("dataset", "split", "ways", "shots", "queries", "head", "episodes_seed"))
+
+
+def _describe(config: TrainConfig) -> str:
+    parts = (config.dataset, config.backbone, config.head, config.reg, f"{config.shots}shot", f"seed{config.seed}")
+    readable = "_".join(re.sub(r"[^A-Za-z0-9.,=+@-]+", "-", part) for part in parts)
+    return f"{readable}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    """Make parent/name, or name-2, name-3, ... : two runs begun in one second must not meet."""
+    writable_parent(parent / name)
+    parent.mkdir(parents=True, exist_ok=True)
+    attempt = 1
+    while True:
+        folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            attempt += 1
+        else:
+            return folder
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit: what a number's reader may ask about."""
+    packages = ("fewshot", "torch", "torchvision", "numpy", "scipy", "pillow")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "versions": {name: _version(name) for name in packages},
+        "commit": _commit(),
+        "command": sys.argv,
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, `-dirty` if the package differs from it; None for an installed wheel."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,130 @@
+"""python -m fewshot.train: train a network, select on validation, evaluate on test, keep the proof."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fewshot import config as configs
+from fewshot.cli import Parser, run
+from fewshot.errors import UserError
+
+
+def parser() -> Parser:
+    parser = Parser(prog="fewshot.train", description=__doc__.split(": ", 1)[1])
+    configs.add_flags(parser)
+    parser.add_argument("--out", metavar="FOLDER", default=None, help="run folder to make; without it, one under runs/")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where it stopped")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags = vars(parser().parse_args(argv))
+    out, resume = flags.pop("out"), flags.pop("resume")
+    flags.setdefault("data_root", os.environ.get("FEWSHOT_DATA", "data"))
+
+    from rich.console import Console
+
+    console = Console()
+    if resume:
+        run_folder = _open(out, flags)
+        config = run_folder.config
+        why = f"as in {run_folder.folder}"
+    else:
+        dataset, why = _dataset(flags)
+        config = configs.resolve(dataset, flags)
+    console.print(f"Data set: {config.dataset} ({why}).", highlight=False)
+
+    from fewshot import compute, model
+    from fewshot.data import open_dataset
+    from fewshot.data.images import channel_statistics
+    from fewshot.episodes import EpisodeSampler, Protocol
+    from fewshot.evaluation.score import score_run
+    from fewshot.learning.display import Display, duration
+    from fewshot.learning.loop import derive, train
+    from fewshot.reports.tables import print_results
+    from fewshot.runs import Run
+
+    import torch
+
+    where = compute.choose(config.device, config.precision, config.threads)
+    dataset = open_dataset(config.dataset, config.data_root)
+    mean, std = channel_statistics(dataset.name, dataset["train"])
+    torch.manual_seed(derive(config.seed, 0, "initialisation"))
+    network = model.Model(config, dataset.image_size, mean, std)
+    tests = [Protocol(config.ways, shots, config.test_queries) for shots in config.test_shots]
+    EpisodeSampler(dataset["train"], Protocol(config.ways, config.shots, config.queries), config.seed)
+    for split in ("val", "test"):  # an hour's training must not end in "too few images"
+        for protocol in (*tests, Protocol(config.ways, config.shots, config.test_queries)):
+            EpisodeSampler(dataset[split], protocol, 0)
+
+    if not resume:
+        facts = {
+            "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": mean, "std": std,
+            "parameters": network.parameter_count, "features": network.backbone.features,
+            "regularizers": {str(reg.site.depth): repr(reg) for reg in network.backbone.regularizers},
+        }  # fmt: skip
+        run_folder = Run.create(config, out, facts)
+    elif run_folder.resolved["fingerprint"] != dataset.fingerprint:
+        raise UserError(f"{config.dataset} has other pixels now than when {run_folder.folder} began; restore that copy")
+    run_folder.note_environment(
+        device=compute.describe(where.device), precision=where.precision, threads=torch.get_num_threads()
+    )
+    console.print(
+        f"{config.backbone} ({network.parameter_count:,} parameters), {config.head} head, regularizer {config.reg};"
+        f" recipe {config.recipe}: {config.steps:,} steps of {config.episodes_per_batch}"
+        f" {config.ways}-way {config.shots}-shot episodes; {where.device}, {where.precision}.\n"
+        f"Run folder: {run_folder.folder}",
+        highlight=False,
+    )
+    if not run_folder.finished:
+        display = Display(console, _shorter(config))
+        progress = train(run_folder, config, dataset, network.to(where.device), where, display)
+        run_folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
+        console.print(
+            f"Trained in {duration(progress.train_seconds)}; best validation {100 * progress.best_accuracy:.2f}%"
+            f" at step {progress.best_step}.",
+            highlight=False,
+        )
+        score_run(run_folder, model.load_run(run_folder, where), dataset, tests, config.test_episodes, where)
+    print_results(console, "Test accuracy", run_folder.result["results"])
+
+
+def _dataset(flags: dict) -> tuple[str, str]:
+    """The data set's name, and why it is that one."""
+    name = flags.pop("dataset", "auto")
+    if name != "auto":
+        return name, "asked for"
+    root = Path(flags["data_root"])
+    if (root / "mini-imagenet" / "dataset.json").is_file():
+        return "mini-imagenet", f"prepared under {root}"
+    return "glyphs", f"embedded; mini-imagenet is not prepared under {root}"
+
+
+def _open(out: str | None, flags: dict):
+    """The run to resume; a flag that contradicts it is refused."""
+    from fewshot.runs import Run
+
+    if out is None:
+        raise UserError("--resume needs --out FOLDER: which run is to go on?")
+    run_folder = Run.open(out)
+    kept = configs.to_json(run_folder.config)
+    changed = [name for name, value in flags.items() if name != "data_root" and kept[name] != value]
+    if changed:
+        name = changed[0]
+        raise UserError(
+            f"{configs.flag(name)} {flags[name]} differs from {kept[name]}, with which {out} began;"
+            " leave it out, or start a new run"
+        )
+    return run_folder
+
+
+def _shorter(config: configs.TrainConfig) -> str:
+    """A shorter way, for those whom the estimate surprises."""
+    if config.dataset == "mini-imagenet" and config.recipe != "mini-imagenet-cpu":
+        return "Shorter: --recipe mini-imagenet-cpu, or --dataset glyphs."
+    return "Shorter: fewer --epochs."
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
