@@ -61,7 +61,7 @@ def _check(name: str, splits: Path | None, size: int) -> None:
     if name == "mini-imagenet" and splits:
         raise UserError("mini-imagenet has its own splits: leave --splits away, or choose another name")
     if name != "mini-imagenet" and not splits:
-        raise UserError(f"{unknown('data set', name, ['mini-imagenet'])} For a data set of your own, give --splits CSV.")
+        raise UserError(f"{unknown('data set', name, ['mini-imagenet'])} For one of your own, give --splits CSV.")
     if not 8 <= size <= 1024:
         raise UserError(f"--size {size}: from 8 to 1024 pixels")
 

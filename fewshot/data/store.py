@@ -10,12 +10,13 @@ fingerprint, whatever layout they came in.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,11 +85,19 @@ def fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
     return _sha256(json.dumps([name, facts], separators=(",", ":")).encode())
 
 
-def pixel_digest(images: np.ndarray, chunk: int = 2048) -> str:
-    """SHA-256 of an image array's bytes, read in chunks so that a mapped array is not made resident."""
+def pixel_digest(images: np.ndarray) -> str:
+    """SHA-256 of an image array's bytes."""
+    return _sha256(np.ascontiguousarray(images).data)
+
+
+def file_digest(path: Path) -> str:
+    """The pixel_digest of a .npy file's array, read through the file: a mapping would count as resident memory."""
     digest = hashlib.sha256()
-    for start in range(0, len(images), chunk):
-        digest.update(np.ascontiguousarray(images[start : start + chunk]).data)
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -128,7 +137,7 @@ def read_record(index: Path) -> dict:
         record = json.loads(index.read_text())
         entries = record["splits"]
         known = record["format"] == FORMAT and record["fingerprint"] == fingerprint(record["name"], entries)
-        record["source"], record["notes"]  # noqa: B018  (their absence is a KeyError)
+        record["source"], record["notes"], record["details"]  # noqa: B018  (their absence is a KeyError)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{index} is damaged ({error!r}); delete {index.parent} and run prepare again") from None
     if not known:
@@ -142,11 +151,59 @@ def verify(folder: Path) -> dict:
     Raises UserError naming the file that differs.
     """
     record = read_record(folder / "dataset.json")
-    dataset = open_dataset(record["name"], folder.parent)
-    for name, split in dataset.splits.items():
-        if pixel_digest(split.images) != record["splits"][name]["sha256"]:
-            raise UserError(f"{folder / name}.npy was changed since it was prepared; delete {folder} and prepare again")
+    for name in open_dataset(folder.name, folder.parent).splits:
+        path = folder / f"{name}.npy"
+        if file_digest(path) != record["splits"][name]["sha256"]:
+            raise UserError(f"{path} was changed since it was prepared; delete {folder} and run prepare again")
     return record
+
+
+def write_array(path: Path | None, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> str:
+    """Write uint8 blocks, one after the other, as one .npy file of `shape`; return their pixel_digest.
+
+    Through the file, not a mapping: a full disk is then an OSError, not a SIGBUS. With `path` None nothing is written.
+    """
+    digest = hashlib.sha256()
+    with open(path or os.devnull, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        rows = 0
+        for block in blocks:
+            assert block.dtype == np.uint8 and block.shape[1:] == shape[1:]
+            digest.update(block.data)
+            file.write(block.data)
+            rows += len(block)
+    assert rows == shape[0]
+    return digest.hexdigest()
+
+
+def write_record(
+    folder: Path, name: str, entries: Mapping[str, Mapping], source: str, notes: list[str], details: Mapping
+) -> dict:
+    """Write dataset.json beside the arrays, and return it. `entries`: split -> classes, counts, shape, sha256."""
+    record = {
+        "format": FORMAT,
+        "name": name,
+        "fingerprint": fingerprint(name, entries),
+        "source": source,
+        "notes": notes,
+        "splits": entries,
+        "details": details,
+    }
+    (folder / "dataset.json").write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def occupied(folder: Path) -> bool:
+    """Whether a store stands at `folder`.
+
+    Raises UserError where something else stands there, or where nothing can.
+    """
+    writable_parent(folder)
+    if (folder / "dataset.json").is_file():
+        return True
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is no prepared data set: move it away, or choose another --data-root")
+    return False
 
 
 @contextmanager
@@ -161,10 +218,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield work
         work.chmod(0o755)
-        os.replace(work, folder)
+        try:
+            os.replace(work, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UserError(f"{folder} was made by someone else meanwhile: run again to verify it") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _sha256(data: bytes) -> str:
+def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()

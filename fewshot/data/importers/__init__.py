@@ -1,0 +1,132 @@
+"""Foreign copies of a data set -> classes of images. One file per source format; told apart by content.
+
+    items.py     a file, in a folder or an archive      archives.py   zip, tar, tar.gz
+    lists.py     the CSV files                          ilsvrc.py     raw ImageNet's names
+    pickles.py   learn2learn / Ren, and MetaOptNet      unpickle.py   reads pickles, executes nothing
+    build.py     checks, decodes and writes the store   images.py     a file's bytes -> pixels
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from fewshot.data.importers import archives
+from fewshot.data.importers.items import Item, files_below
+from fewshot.data.importers.lists import Lists, read_ravi
+from fewshot.data.importers.pickles import Pickle
+from fewshot.errors import UserError
+
+_MAGIC = (  # offset, bytes, kind
+    (0, b"\xff\xd8\xff", "image"),
+    (0, b"\x89PNG", "image"),
+    (0, b"GIF8", "image"),
+    (0, b"BM", "image"),
+    (8, b"WEBP", "image"),
+    (0, b"PK\x03\x04", "zip"),
+    (0, b"PK\x05\x06", "zip"),  # one without members
+    (257, b"ustar", "tar"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ", "xz"),
+    (0, b"filename,label", "list"),
+    (0, b"\xef\xbb\xbffilename,label", "list"),
+)
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|\(dp?\d*\n|\}q\x00")  # protocols 2 to 5, 0, 1: a dict comes first
+_IMAGE_NAME = re.compile(r"\.(jpe?g|png|gif|bmp|webp)$", re.IGNORECASE)
+_WNID = re.compile(r"n\d{8}")
+
+
+def kind_of(head: bytes) -> str | None:
+    """What a file is, by its first 512 bytes: image, zip, tar, gzip, bzip2, xz, pickle, list, or None."""
+    if _PICKLE.match(head):
+        return "pickle"
+    return next((kind for offset, magic, kind in _MAGIC if head.startswith(magic, offset)), None)
+
+
+class Sources:
+    """What the `--from` folders and files hold of the wanted classes. No image is read yet.
+
+    images:  class -> image name -> the files of that name (several: copies, to be compared)
+    pickled: class -> the pickles that hold it
+    listed:  class -> image names that Ravi and Larochelle's lists give it
+    kinds:   what was met, for dataset.json
+    empty:   files without content, for complaints
+
+    Archives stay open until `files` is closed. Raises UserError for a source that is missing, empty or damaged.
+    """
+
+    def __init__(self, paths: Iterable[Path], wanted: Lists, files: ExitStack) -> None:
+        self.images: dict[str, dict[str, list[Item]]] = {}
+        self.pickled: dict[str, list[Pickle]] = {}
+        self.listed: dict[str, frozenset[str]] = dict(wanted.files)
+        self.kinds: set[str] = set()
+        self.empty: list[str] = []
+        self._loose: dict[str, list[Item]] = {}  # images in no class's folder or archive, by name
+        self._wanted = wanted
+        self._files = files
+        for path in paths:
+            self._add(path)
+        self._settle_loose()
+
+    def _add(self, path: Path) -> None:
+        if not path.exists():
+            raise UserError(f"--from {path}: no such file or folder")
+        items = list(files_below(str(path)))
+        if not items:
+            raise UserError(f"--from {path}: the folder is empty")
+        for item in items:
+            self._visit(item)
+
+    def _visit(self, item: Item) -> None:
+        """Sort one file; archives are entered, anything unknown is left alone."""
+        if any(part.startswith(".") or part == "__MACOSX" for part in item.parts[1:]):
+            return
+        kind = self._kind(item)
+        if kind == "image":
+            self._add_image(item)
+        elif kind in ("zip", "tar"):
+            self._enter(item, kind)
+        elif kind in archives.COMPRESSED:
+            self._visit(archives.decompressed(item, kind, self._files))
+        elif kind == "pickle":
+            pickle = Pickle(item, self._wanted.splits)
+            self.kinds.add(pickle.format)
+            for cls in pickle.counts:
+                self.pickled.setdefault(cls, []).append(pickle)
+        elif kind == "list":
+            self.kinds.add("Ravi and Larochelle's lists")
+            for cls, names in read_ravi(item).items():
+                self.listed[cls] = self.listed.get(cls, frozenset()) | names
+
+    def _kind(self, item: Item) -> str | None:
+        if _IMAGE_NAME.search(item.name):
+            return "image"  # unopened, as there are many; if it is none, decoding says so by name
+        head = item.read(512)
+        if not head:
+            self.empty.append(item.origin)
+        return kind_of(head)
+
+    def _add_image(self, item: Item) -> None:
+        cls = next((part for part in reversed(item.parts[:-1]) if part in self._wanted.classes), None)
+        names = self._loose if cls is None else self.images.setdefault(cls, {})
+        names.setdefault(item.name, []).append(item)
+        if not item.packed:
+            self.kinds.add("image files")
+
+    def _enter(self, item: Item, kind: str) -> None:
+        name = archives.stem(item.name)
+        if _WNID.fullmatch(name) and name not in self._wanted.classes:
+            return  # one of ImageNet's other 900
+        self.kinds.add(f"{kind} archives")
+        for member in archives.members(item, kind, self._files):
+            self._visit(member)
+
+    def _settle_loose(self) -> None:
+        class_of = {name: cls for cls, names in self.listed.items() for name in names}
+        for name, items in self._loose.items():
+            cls = class_of.get(name, name[:9])  # ImageNet's file names begin with their class
+            if cls in self._wanted.classes:
+                self.images.setdefault(cls, {}).setdefault(name, []).extend(items)

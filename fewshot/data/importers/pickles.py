@@ -1,0 +1,108 @@
+"""Data sets kept as pickles of pixels.
+
+learn2learn / Ren (mini-imagenet-cache-*.pkl), a split a file:
+    image_data  (N, H, W, 3) uint8        class_dict  {class: indices into image_data}
+MetaOptNet (miniImageNet_category_split_*.pickle), a split a file:
+    data        (N, H, W, 3) uint8        labels      N numbers
+    catname2label {class: number}, in most copies; without it, the numbers are taken to follow the names' order
+
+The images have no names: they keep the order that they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fewshot.data.importers.items import Item, some
+from fewshot.data.importers.unpickle import load
+from fewshot.errors import UserError
+
+REN, METAOPTNET = "learn2learn / Ren pickles", "MetaOptNet pickles"
+
+
+class Pickle:
+    """One file. `counts`: class -> how many images it has; `unnamed`: its classes are only numbered.
+
+    Raises UserError where it is neither layout, is damaged, or carries anything but plain data.
+    """
+
+    def __init__(self, item: Item, splits: Mapping[str, tuple[str, ...]]) -> None:
+        self.origin = item.origin
+        self._open = item.open
+        self._splits = splits
+        self.unnamed = False
+        self._pixels: np.ndarray | None = None
+        self._rows: dict[str, np.ndarray] = {}
+        self._read()
+        self.counts = {cls: len(rows) for cls, rows in self._rows.items()}
+        self.release()  # 800 MB, until its images are asked for
+
+    def images(self, cls: str) -> np.ndarray:
+        """(n, H, W, 3) uint8: a class's images, in the order that they have here."""
+        if self._pixels is None:
+            self._read()
+        return self._pixels[self._rows[cls]]
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._pixels = None
+
+    def _read(self) -> None:
+        with self._open() as file:
+            content = load(file, self.origin)
+        if {"image_data", "class_dict"} <= content.keys():
+            self.format, pixels, rows = REN, content["image_data"], self._by_class
+        elif {"data", "labels"} <= content.keys():
+            self.format, pixels, rows = METAOPTNET, content["data"], self._by_label
+        else:
+            keys = some(sorted(map(str, content)))
+            raise UserError(f"{self.origin}: neither image_data and class_dict nor data and labels in it, but {keys}")
+        is_bytes = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
+        if not is_bytes or pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
+            raise UserError(f"{self.origin}: images must be one uint8 array (N, height, width, 3)")
+        self._pixels = pixels
+        self._rows = rows(content)
+
+    def _by_class(self, content: dict) -> dict[str, np.ndarray]:
+        if not isinstance(content["class_dict"], dict):
+            raise UserError(f"{self.origin}: class_dict is not a dict of lists")
+        found = {str(cls): self._integers(rows, f"class {cls}") for cls, rows in content["class_dict"].items()}
+        for cls, rows in found.items():
+            if len(rows) and rows.max() >= len(self._pixels):
+                raise UserError(f"{self.origin}: class {cls} points outside of its {len(self._pixels):,} images")
+        return found
+
+    def _by_label(self, content: dict) -> dict[str, np.ndarray]:
+        labels = self._integers(content["labels"], "labels")
+        if len(labels) != len(self._pixels):
+            raise UserError(f"{self.origin}: {len(labels):,} labels for {len(self._pixels):,} images")
+        names = self._names(content, np.unique(labels).tolist())
+        # A stable sort groups the rows of a class and keeps their order.
+        order = np.argsort(labels, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+        return {names[int(labels[rows[0]])]: rows for rows in groups if len(rows)}
+
+    def _names(self, content: dict, numbers: list[int]) -> dict[int, str]:
+        """Class of each number."""
+        given = content.get("catname2label")
+        if isinstance(given, dict):
+            names = dict(zip(self._integers(list(given.values()), "catname2label's values").tolist(), map(str, given)))
+        else:
+            self.unnamed = True
+            fitting = [classes for classes in self._splits.values() if len(classes) == len(numbers)]
+            if len(fitting) != 1:
+                raise UserError(f"{self.origin} names none of its {len(numbers)} classes: which they are is unclear")
+            names = dict(zip(numbers, fitting[0]))
+        lost = [number for number in numbers if number not in names]
+        if lost:
+            raise UserError(f"{self.origin}: label {lost[0]} has no class name")
+        return names
+
+    def _integers(self, values: object, what: str) -> np.ndarray:
+        """(n,) int64 of a list, tuple or array of whole numbers that are not negative."""
+        values = values.tolist() if isinstance(values, np.ndarray) else values
+        if not isinstance(values, (list, tuple)) or not all(type(v) is int and 0 <= v < 2**31 for v in values):
+            raise UserError(f"{self.origin}: {what} must be a list of whole numbers")
+        return np.array(values, np.int64)

@@ -1,0 +1,131 @@
+"""Which images of the sources go into the store, class by class, before any is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewshot.data.importers import Sources
+from fewshot.data.importers.ilsvrc import is_raw, raw_names
+from fewshot.data.importers.images import decode
+from fewshot.data.importers.items import Item, some
+from fewshot.data.importers.lists import Lists
+from fewshot.data.importers.pickles import Pickle
+from fewshot.errors import UserError
+
+FEWEST = 2  # images a class needs to appear in any episode: one to learn from, one to ask about
+
+
+@dataclass(frozen=True)
+class ClassPlan:
+    """A class's images, in order: each the files that hold it (several: copies), or the pickles that hold them all.
+
+    `raw`: the files are ImageNet's own, found by their place among the class's.
+    """
+
+    name: str
+    split: str
+    count: int
+    images: tuple[tuple[Item, ...], ...] = ()
+    pickles: tuple[Pickle, ...] = ()
+    raw: bool = False
+
+    def label(self, row: int) -> str:
+        """Where an image lies, for messages."""
+        return f"{self.split}/{self.name}/{self.images[row][0].name if self.images else row}"
+
+    def read(self) -> list[bytes] | np.ndarray:
+        """The images' files, or from pickles their pixels (count, H, W, 3) uint8.
+
+        Raises UserError where copies under one name differ.
+        """
+        if not self.pickles:
+            return [_agreed(items) for items in self.images]
+        first, *others = self.pickles
+        pixels = first.images(self.name)
+        for other in others:
+            if not np.array_equal(pixels, other.images(self.name)):
+                raise UserError(f"class {self.name} differs in {first.origin} and {other.origin}: give one of them")
+        return pixels
+
+
+def plan(sources: Sources, wanted: Lists) -> list[ClassPlan]:
+    """Every wanted class, split by split, in the order of names.
+
+    Raises UserError naming the classes that are missing, or whose images are missing, too few or too many.
+    """
+    found = sources.images.keys() | sources.pickled.keys()
+    missing = [cls for cls in wanted.classes if cls not in found]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(wanted.classes)} classes are missing: {some(missing)}"
+            + (f" ({some(sources.empty)}: empty)" if sources.empty else "")
+            + "; give the folder that holds them too, with another --from"
+        )
+    plans, complaints = [], []
+    for cls, split in wanted.classes.items():
+        try:
+            plans.append(_plan_class(cls, split, sources, wanted.per_class))
+        except UserError as complaint:
+            complaints.append(str(complaint))
+    if complaints:
+        more = f" (and {len(complaints) - 1} more classes)" if len(complaints) > 1 else ""
+        raise UserError(complaints[0] + more)
+    return plans
+
+
+def _plan_class(cls: str, split: str, sources: Sources, per_class: int | None) -> ClassPlan:
+    images, pickles = sources.images.get(cls, {}), sources.pickled.get(cls, [])
+    if images and pickles:
+        place = next(iter(images.values()))[0].origin
+        raise UserError(f"class {cls} is in {pickles[0].origin} and, as images, in {place}: give one of them")
+    if pickles:
+        # MetaOptNet's train_phase_val and train_phase_test hold other images of the train classes
+        count = per_class if per_class in (p.counts[cls] for p in pickles) else max(p.counts[cls] for p in pickles)
+        chosen = ClassPlan(cls, split, count, pickles=tuple(p for p in pickles if p.counts[cls] == count))
+    else:
+        listed = sources.listed.get(cls)
+        raw = listed is not None and is_raw(cls, images) and not listed & images.keys()
+        names = _choose(cls, images, listed, raw, per_class)
+        chosen = ClassPlan(cls, split, len(names), tuple(tuple(images[name]) for name in names), raw=raw)
+    if per_class and chosen.count != per_class:
+        raise UserError(f"class {cls} has {chosen.count:,} images instead of {per_class:,}: fetch it again")
+    if chosen.count < FEWEST:
+        raise UserError(f"class {cls} has {chosen.count} images; at least {FEWEST} are needed")
+    return chosen
+
+
+def _choose(cls: str, names: dict, listed: frozenset[str] | None, raw: bool, per_class: int | None) -> list[str]:
+    """The names of a class's images, in the order of the names that the store knows them by."""
+    if listed is None:
+        if per_class and len(names) > per_class:
+            raise UserError(
+                f"class {cls} has {len(names):,} images, of which {per_class:,} are mini-ImageNet's: put Ravi and"
+                " Larochelle's train.csv, val.csv and test.csv next to them, or in a folder of another --from"
+            )
+        return sorted(names)
+    if raw:
+        name_of = raw_names(cls, names, sorted(listed))
+    else:
+        name_of = {name: name if name in names else None for name in sorted(listed)}
+    missing = [name for name, own in name_of.items() if own is None]
+    if missing:
+        raise UserError(f"class {cls} lacks {len(missing)} of the {len(listed)} listed images: {some(missing)}")
+    return list(name_of.values())
+
+
+def _agreed(items: tuple[Item, ...]) -> bytes:
+    """The bytes of an image that may lie in several places; equal pixels in other files will do."""
+    first, *others = items
+    data = first.read()
+    for other in others:
+        again = other.read()
+        if again != data and not _same_pixels(again, data):
+            raise UserError(f"{first.origin} and {other.origin} have one name and differ: give one of them")
+    return data
+
+
+def _same_pixels(one: bytes, other: bytes) -> bool:
+    pixels = decode(one), decode(other)
+    return all(each is not None for each in pixels) and np.array_equal(*pixels)

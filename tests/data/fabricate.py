@@ -1,0 +1,185 @@
+"""A tiny data set, and the same images in every layout that prepare reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SPLITS = {"train": ("n01000001", "n01000002", "n01000003"), "val": ("n02000001", "n02000002"), "test": ("n03000001",)}
+PER_CLASS = 6
+SIZE = 84
+
+Files = dict[str, dict[str, bytes]]  # class -> image name -> the file's bytes
+
+
+def image_file(seed: int, size: tuple[int, int] = (SIZE, SIZE), kind: str = "PNG") -> bytes:
+    """A file of smooth random colours; PNG, so that what is decoded is what was drawn."""
+    noise = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(file, kind)
+    return file.getvalue()
+
+
+def dataset(size: tuple[int, int] = (SIZE, SIZE)) -> Files:
+    """Named as Ravi and Larochelle do; the names' order is not the order they are made in."""
+    classes = [cls for names in SPLITS.values() for cls in names]
+    names = {cls: [f"{cls}{number:08d}.jpg" for number in (9, 5, 3, 12, 10, 1)] for cls in classes}
+    return {
+        cls: {name: image_file(1000 * row + column, size) for column, name in enumerate(names[cls])}
+        for row, cls in enumerate(classes)
+    }
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def split_csv(path: Path) -> Path:
+    """The `--splits` file of the data set, columns split,class."""
+    rows = [(split, cls) for split, classes in SPLITS.items() for cls in classes]
+    return write_csv(path, ("split", "class"), rows)
+
+
+def write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def ravi_lists(folder: Path, files: Files) -> None:
+    for split, classes in SPLITS.items():
+        write_csv(folder / f"{split}.csv", ("filename", "label"), [(n, cls) for cls in classes for n in files[cls]])
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def tar_of(members: dict[str, bytes], mode: str = "w") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def ren(files: Files, classes: tuple[str, ...]) -> dict:
+    """A split as learn2learn and Ren keep it."""
+    named = [(cls, data) for cls in classes for _, data in sorted(files[cls].items())]
+    return {
+        "image_data": np.stack([pixels(data) for _, data in named]),
+        "class_dict": {cls: [row for row, (own, _) in enumerate(named) if own == cls] for cls in classes},
+    }
+
+
+def metaoptnet(files: Files, classes: tuple[str, ...], first: int) -> dict:
+    """A split as MetaOptNet keeps it: numbers go on from split to split, images lie in no order of class."""
+    named = [(cls, data) for cls in classes for _, data in sorted(files[cls].items())]
+    named = [named[row] for start in range(PER_CLASS) for row in range(start, len(named), PER_CLASS)]
+    numbers = {cls: first + row for row, cls in enumerate(classes)}
+    return {
+        "data": np.stack([pixels(data) for _, data in named]),
+        "labels": [numbers[cls] for cls, _ in named],
+        "catname2label": numbers,
+    }
+
+
+def class_zips(folder: Path, files: Files) -> None:
+    for cls, images in files.items():
+        write(folder / f"images/{cls}.zip", zip_of(images))
+
+
+def class_tars(folder: Path, files: Files) -> None:
+    for cls, images in files.items():
+        write(folder / f"{cls}.tar", tar_of({f"{cls}/{name}": data for name, data in images.items()}))
+
+
+def class_tar_gz(folder: Path, files: Files) -> None:
+    for cls, images in files.items():
+        write(folder / f"{cls}.tar.gz", tar_of(images, "w:gz"))
+
+
+def misnamed_archives(folder: Path, files: Files) -> None:
+    """A tar that is called .zip and a zip that is called .tar."""
+    for number, (cls, images) in enumerate(files.items()):
+        write(folder / (f"{cls}.zip" if number % 2 else f"{cls}.tar"), (tar_of if number % 2 else zip_of)(images))
+
+
+def class_folders(folder: Path, files: Files) -> None:
+    for cls, images in files.items():
+        for name, data in images.items():
+            write(folder / cls / name, data)
+
+
+def split_folders(folder: Path, files: Files) -> None:
+    for split, classes in SPLITS.items():
+        class_folders(folder / split, {cls: files[cls] for cls in classes})
+
+
+def flat_with_lists(folder: Path, files: Files) -> None:
+    for images in files.values():
+        for name, data in images.items():
+            write(folder / "images" / name, data)
+    ravi_lists(folder, files)
+
+
+def one_zip(folder: Path, files: Files) -> None:
+    members = {f"set/images/{name}": data for images in files.values() for name, data in images.items()}
+    write(folder / "everything.zip", zip_of(members))
+
+
+def tar_of_tars(folder: Path, files: Files) -> None:
+    """As ILSVRC2012_img_train.tar is made."""
+    write(folder / "train.tar", tar_of({f"{cls}.tar": tar_of(images) for cls, images in files.items()}))
+
+
+def ren_pickles(folder: Path, files: Files) -> None:
+    for split, classes in SPLITS.items():
+        write(folder / f"mini-imagenet-cache-{split}.pkl", pickle.dumps(ren(files, classes), protocol=4))
+
+
+def metaoptnet_pickles(folder: Path, files: Files) -> None:
+    first = 0
+    for split, classes in SPLITS.items():
+        content = metaoptnet(files, classes, first)
+        first += len(classes)
+        write(folder / f"miniImageNet_category_split_{split}.pickle", pickle.dumps(content, protocol=2))
+
+
+def raw_ilsvrc(folder: Path, files: Files) -> None:
+    """ImageNet's own names and more images than are listed; the lists count the files in numeric order."""
+    for row, (cls, images) in enumerate(files.items()):
+        for place in range(1, 15):
+            data = images.get(f"{cls}{place:08d}.jpg") or image_file(90_000 + 100 * row + place)
+            write(folder / "train" / cls / f"{cls}_{7 * place}.JPEG", data)  # _7 to _98: _14 sorts before _7 as text
+    write(folder / "train/n09999999/n09999999_1.JPEG", image_file(1))  # a class that is not ours
+    ravi_lists(folder, files)
+
+
+LAYOUTS: dict[str, Callable[[Path, Files], None]] = {
+    layout.__name__: layout
+    for layout in (
+        class_zips, class_tars, class_tar_gz, misnamed_archives, class_folders, split_folders, flat_with_lists,
+        one_zip, tar_of_tars, ren_pickles, metaoptnet_pickles, raw_ilsvrc,
+    )
+}  # fmt: skip
