@@ -82,7 +82,7 @@ def keep_heap() -> None:
     if mallopt is None or memory < _ROOM_TO_KEEP_HEAP:
         return
     mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def describe(device: torch.device) -> str:
