@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,9 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
 
     Unforeseen exceptions pass through: Python prints their traceback and exits with 1.
     """
+    if argv is None:  # a process of its own: `kill` stops it as Ctrl-C does, even one begun with `&`
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
     try:
         main(argv)
     except UserError as error:

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ from fewshot.cli import writable_parent
 from fewshot.config import TrainConfig
 from fewshot.errors import UserError
 from fewshot.files import write_atomic, write_json
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there two processes are not kept apart
+    fcntl = None
 
 
 class Run:
@@ -65,6 +71,19 @@ class Run:
         if not (run.folder / "config.json").is_file():
             raise UserError(f"{folder} is not a run folder: it has no config.json")
         return run
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against another process that would write to it. UserError where it is held."""
+        if fcntl is None:
+            yield
+            return
+        with open(self.folder / ".lock", "w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another process is at work in {self.folder}; wait for it, or stop it") from None
+            yield
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name

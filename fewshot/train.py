@@ -62,14 +62,11 @@ def main(argv: list[str] | None = None) -> None:
         facts = {
             "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": mean, "std": std,
             "parameters": network.parameter_count, "features": network.backbone.features,
-            "regularizers": {str(reg.site.depth): repr(reg) for reg in network.backbone.regularizers},
+            "regularizers": [f"site {reg.site.depth}: {reg}" for reg in network.backbone.regularizers],
         }  # fmt: skip
         run_folder = Run.create(config, out, facts)
     elif run_folder.resolved["fingerprint"] != dataset.fingerprint:
         raise UserError(f"{config.dataset} has other pixels now than when {run_folder.folder} began; restore that copy")
-    run_folder.note_environment(
-        device=compute.describe(where.device), precision=where.precision, threads=torch.get_num_threads()
-    )
     console.print(
         f"{config.backbone} ({network.parameter_count:,} parameters), {config.head} head, regularizer {config.reg};"
         f" recipe {config.recipe}: {config.steps:,} steps of {config.episodes_per_batch}"
@@ -77,16 +74,20 @@ def main(argv: list[str] | None = None) -> None:
         f"Run folder: {run_folder.folder}",
         highlight=False,
     )
-    if not run_folder.finished:
-        display = Display(console, _shorter(config))
-        progress = train(run_folder, config, dataset, network.to(where.device), where, display)
-        run_folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
-        console.print(
-            f"Trained in {duration(progress.train_seconds)}; best validation {100 * progress.best_accuracy:.2f}%"
-            f" at step {progress.best_step}.",
-            highlight=False,
-        )
-        score_run(run_folder, model.load_run(run_folder, where), dataset, tests, config.test_episodes, where)
+    with run_folder.lock():
+        if not run_folder.finished:
+            run_folder.note_environment(
+                device=compute.describe(where.device), precision=where.precision, threads=torch.get_num_threads()
+            )
+            display = Display(console, _shorter(config))
+            progress = train(run_folder, config, dataset, network.to(where.device), where, display)
+            run_folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
+            console.print(
+                f"Trained in {duration(progress.train_seconds)}; best validation {100 * progress.best_accuracy:.2f}%"
+                f" at step {progress.best_step}.",
+                highlight=False,
+            )
+            score_run(run_folder, model.load_run(run_folder, where), dataset, tests, config.test_episodes, where)
     print_results(console, "Test accuracy", run_folder.result["results"])
 
 

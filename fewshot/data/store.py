@@ -213,8 +213,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
     On any failure, interruption included, nothing is left behind.
     """
     writable_parent(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror}): choose another place") from None
     try:
         yield work
         work.chmod(0o755)

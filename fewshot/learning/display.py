@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LINE_EVERY = 30.0  # seconds, where there is no terminal
+_SETTLED = 30  # steps after which an estimate is worth saying: the first ones are slow
 _LONG = 3600.0  # seconds from which a run is announced as long
 
 
@@ -36,7 +37,8 @@ class Display:
 
     def step(self, step: int, loss: float, accuracy: float, speed: float) -> None:
         left = (time.perf_counter() - self.began) / max(1, step - self.first) * (self.total - step)
-        self._announce(left)
+        if step - self.first >= _SETTLED:
+            self._announce(left)
         figures = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f}%  {speed:.0f} images/s"
         self.bar.update(self.task, completed=step, figures=figures)
         if not self.console.is_terminal and time.perf_counter() - self.last_line > _LINE_EVERY:

@@ -107,7 +107,7 @@ class TargetDrop(Regularizer):
         chosen = targets(logits.detach(), self.count, self.ties)
         if self.differentiable_mask:
             attention = logits.sigmoid() * (-1 if self.attention == "ste_reversed" else 1)
-            chosen = chosen + attention - attention.detach()
+            chosen = chosen + (attention - attention.detach())  # exactly the indicator in value
         return targetdrop_mask(x, chosen, self.block_size)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,16 @@
+"""python -m fewshot: lists the commands."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "prepare": "bring images into the store, once",
+    "train": "train a network, select on validation, evaluate on test",
+    "evaluate": "score trained runs under another protocol",
+    "leaderboard": "gather runs into one ranked CSV",
+}
+
+if __name__ == "__main__":
+    print("fewshot: few-shot learning on identical tasks, with honest intervals.\n")
+    for name, does in COMMANDS.items():
+        print(f"  python -m fewshot.{name:<12} {does}")
+    print("\nEach answers --help.")

@@ -1,0 +1,55 @@
+"""python -m fewshot.evaluate: score trained runs on test episodes, and keep the rows in their folders."""
+
+from __future__ import annotations
+
+import os
+
+from fewshot.cli import Parser, run
+
+
+def parser() -> Parser:
+    parser = Parser(prog="fewshot.evaluate", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument("--dataset", default="auto", help="data set; auto: the one each run was trained on")
+    parser.add_argument("--data-root", default=os.environ.get("FEWSHOT_DATA", "data"), help="folder of prepared data sets")
+    parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in an episode")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="N", help="support images a class")
+    parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class")
+    parser.add_argument("--episodes", type=int, default=10_000, metavar="N", help="episodes for each number of shots")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the network")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+
+    from rich.console import Console
+
+    from fewshot import compute
+    from fewshot.data import open_dataset
+    from fewshot.episodes import EpisodeSampler, Protocol
+    from fewshot.evaluation.score import EPISODES_SEED, score_run
+    from fewshot.model import load_run
+    from fewshot.reports.tables import print_results
+    from fewshot.runs import Run
+
+    console = Console()
+    protocols = [Protocol(args.ways, shots, args.queries) for shots in dict.fromkeys(args.shots)]
+    where = compute.choose(args.device, args.precision, args.threads)
+    work = []
+    for folder in args.runs:  # every complaint comes before the first minute of work
+        run_folder = Run.open(folder)
+        name = run_folder.config.dataset if args.dataset == "auto" else args.dataset
+        dataset = open_dataset(name, args.data_root)
+        for protocol in protocols:
+            EpisodeSampler(dataset["test"], protocol, EPISODES_SEED)
+        work.append((run_folder, load_run(run_folder, where), dataset))
+    for run_folder, model, dataset in work:
+        rows = score_run(run_folder, model, dataset, protocols, args.episodes, where)
+        print_results(console, str(run_folder.folder), rows)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,98 @@
+"""The leaderboard: one row a run and protocol, ranked within (data set, ways, shots).
+
+CSV as RFC 4180 has it (CRLF, quotes where needed), UTF-8, a header line, and these columns:
+
+    rank                within the rows of the same dataset, ways and shots; 1 is the most accurate
+    dataset, ways, shots                    what was tested (test split)
+    backbone, head, regularizer             components as written on the command line
+    accuracy, ci95      per cent, two decimals; half-width of the interval named in ci_method
+    episodes            test episodes             seeds           training seeds behind the row
+    train_seconds       wall time of training     device          where it trained
+    parameters          of the embedding network  recipe, commit  how it was made
+    fingerprint         of the test set's pixels  episodes_digest of the test episodes
+    run                 folder, relative to --runs
+    queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fewshot.cli import writable_parent
+from fewshot.errors import UserError
+from fewshot.files import write_atomic
+from fewshot.runs import Run
+
+COLUMNS = (
+    "rank", "dataset", "ways", "shots", "backbone", "head", "regularizer", "accuracy", "ci95", "episodes", "seeds",
+    "train_seconds", "device", "parameters", "recipe", "commit", "fingerprint", "episodes_digest", "run",
+    "queries", "ci_method", "seed", "steps", "precision", "python", "torch", "numpy", "membership",
+)  # fmt: skip
+
+
+def gather(folder: Path) -> list[dict[str, Any]]:
+    """Ranked rows of every finished run below `folder`. UserError where there is none, or one is damaged."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
+    found = sorted(path.parent for path in folder.rglob("result.json"))
+    if not found:
+        raise UserError(f"no finished run below {folder}: train one first, or give another --runs")
+    rows = [row for place in found for row in _rows(Run.open(place), place.relative_to(folder))]
+    rows.sort(key=lambda row: (*_board(row), -row["exact"], row["run"]))
+    for _, board in groupby(rows, _board):
+        for rank, row in enumerate(board, start=1):
+            row["rank"] = rank
+    return rows
+
+
+def _rows(run: Run, name: Path) -> list[dict[str, Any]]:
+    environment = run.environment
+    versions = {key: environment["versions"][key] for key in ("torch", "numpy")}
+    try:
+        result = run.result
+        return [
+            result["run"] | row | versions | {
+                "exact": row["accuracy"], "accuracy": f"{100 * row['accuracy']:.2f}", "ci95": f"{100 * row['ci95']:.2f}",
+                "seeds": 1, "precision": environment["precision"], "python": environment["python"],
+                "run": name.as_posix(),
+            }
+            for row in result["results"]
+        ]  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.result_path} is not a result of ours (it lacks {error}); move it out of --runs") from None
+
+
+def _board(row: dict[str, Any]) -> tuple:
+    return row["dataset"], row["ways"], row["shots"]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows' COLUMNS to `path`, whole or not at all."""
+    writable_parent(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")  # the csv module's default dialect ends lines in CRLF
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def print_board(console: Console, rows: list[dict[str, Any]]) -> None:
+    """The same for people: rank, task, components, accuracy."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("rank", "task", "backbone", "head", "regularizer", "accuracy (%) ± 95% CI"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(
+            str(row["rank"]), f"{row['dataset']} {row['ways']}-way {row['shots']}-shot", row["backbone"], row["head"],
+            row["regularizer"], f"{row['accuracy']} ± {row['ci95']}",
+        )  # fmt: skip
+    console.print(table)

@@ -1,0 +1,36 @@
+"""Learning rates by epoch, as the papers' tables have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from fewshot.config import TrainConfig, recipe
+from fewshot.errors import UserError
+from fewshot.learning.schedule import learning_rate
+
+
+def test_the_papers_table():
+    config = TrainConfig(**recipe("mini-imagenet"))
+    assert (config.steps_per_epoch, config.steps) == (125, 10_000)
+    by_epoch = [learning_rate(config, epoch * 125) for epoch in (0, 11, 12, 29, 30, 44, 45, 79)]
+    assert by_epoch == [0.1, 0.1, 0.003, 0.003, 0.00032, 0.00032, 0.00014, 0.00014]
+    assert learning_rate(config, 12 * 125 - 1) == 0.1
+
+
+def test_cosine_falls_from_the_initial_rate_towards_zero():
+    config = TrainConfig(epochs=2, episodes_per_epoch=40, lr=0.2)
+    rates = [learning_rate(config, step) for step in range(10)]
+    assert rates[0] == 0.2 and rates[5] == pytest.approx(0.1)
+    assert rates == sorted(rates, reverse=True) and 0 < rates[-1] < 0.01
+
+
+def test_constant():
+    config = TrainConfig(schedule="constant")
+    assert learning_rate(config, 0) == learning_rate(config, config.steps - 1) == 0.1
+
+
+def test_a_table_without_numbers_is_refused():
+    with pytest.raises(UserError, match="--schedule steps needs"):
+        TrainConfig(schedule="steps")
+    with pytest.raises(UserError, match="has 1 numbers and --lr-values 2"):
+        TrainConfig(schedule="steps", lr_epochs=(1,), lr_values=(0.1, 0.01))

@@ -1,0 +1,70 @@
+"""The table of laws: what every feature-map regularizer obeys, whatever it drops.
+
+One row a method and option; a new method earns the whole suite with one more row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fewshot import regularizers
+from fewshot.regularizers import Regularizer, Site
+from fewshot.regularizers.dropblock import expected_drop
+
+
+@dataclass(frozen=True)
+class Row:
+    """A spec, its exact expected drop fraction on C x H x W maps, and over what its multiplier has mean 1."""
+
+    spec: str
+    expected: object
+    scope: str
+    """"map" (each n, c), "batch", "expectation", or "none" (not rescaled)."""
+
+
+def targetdrop_bounds(drop_prob: float):
+    """Between a block in the corner and a block inside, for each of floor(drop_prob * C) channels."""
+
+    def bounds(method, site: Site) -> tuple[float, float]:
+        reach = method.block_size // 2
+        corner = (min(reach + 1, site.height)) * (min(reach + 1, site.width))
+        inside = min(2 * reach + 1, site.height) * min(2 * reach + 1, site.width)
+        share = int(drop_prob * site.channels + 1e-9) / site.channels / (site.height * site.width)
+        return share * corner, share * inside
+
+    return bounds
+
+
+def around(value, tolerance: float):
+    def bounds(method, site: Site) -> tuple[float, float]:
+        exact = value(method, site)
+        return exact * (1 - tolerance), exact * (1 + tolerance)
+
+    return bounds
+
+
+def dropblock_exact(method, site: Site) -> float:
+    return expected_drop(method.drop_prob, method.block_size, site.height, site.width)
+
+
+ROWS = [
+    Row("none", around(lambda method, site: 0.0, 0), "map"),
+    Row("dropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
+    Row("dropblock:drop_prob=0.2", around(dropblock_exact, 0.1), "batch"),
+    Row("dropblock:drop_prob=0.1,block_size=1,ramp=0", around(dropblock_exact, 0.1), "batch"),
+    *(
+        Row(f"targetdrop:drop_prob=0.4,attention={attention}", targetdrop_bounds(0.4), "map")
+        for attention in ("frozen", "ste", "ste_reversed", "gap", "random")
+    ),
+    Row("targetdrop:drop_prob=0.4,ties=all,attention=gap", targetdrop_bounds(0.4), "map"),
+]
+
+# 84 px maps of every backbone after each block, then the smallest there are.
+SIZES = (42, 21, 10, 5, 2, 1)
+
+
+def build(spec: str, size: int, channels: int = 16) -> Regularizer:
+    torch.manual_seed(0)
+    return regularizers.build(spec, Site(channels, size, size, depth=3, depths=4))
