@@ -17,7 +17,8 @@ import torch
 from fewshot.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
-_ROOM_TO_KEEP_HEAP = 12 * 2**30  # bytes of memory from which a heap that never shrinks is harmless
+_ROOM_TO_KEEP_HEAP = 12 * 2**30  # bytes of memory from which holding on to some is harmless
+_HEAP_SHARE = 0.25  # of the machine's memory
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,39 @@ def _native_bf16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
+def _libc() -> ctypes.CDLL | None:
+    """glibc, where it is there and memory is ample enough to hold on to some."""
+    if not sys.platform.startswith("linux") or _memory() < _ROOM_TO_KEEP_HEAP:
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def keep_heap() -> None:
     """Let glibc reuse freed blocks instead of giving each back to the kernel (Linux, CPU).
 
-    Every large activation is otherwise mapped and zeroed afresh, page by page, at every step:
-    results/bench has what that costs. Elsewhere, or with little memory, nothing is done.
+    Every large activation is otherwise mapped and zeroed afresh, page by page, at every step, which
+    costs a third of the step. Elsewhere, or with little memory, nothing is done.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or memory < _ROOM_TO_KEEP_HEAP:
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, -1)  # never
+    if libc := _libc():
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never
+
+
+def tidy_heap() -> None:
+    """Give the heap back where it has outgrown its share of memory: call it between steps.
+
+    A heap that never shrinks splinters, and grows to several times what a step needs.
+    """
+    if libc := _libc():
+        with open("/proc/self/statm", encoding="ascii") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+        if (resident - shared) * os.sysconf("SC_PAGE_SIZE") > _HEAP_SHARE * _memory():
+            libc.malloc_trim(0)
 
 
 def describe(device: torch.device) -> str:

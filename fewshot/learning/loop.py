@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.compute import Compute
+from fewshot.compute import Compute, tidy_heap
 from fewshot.config import TrainConfig
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
@@ -90,6 +90,7 @@ def train(run: Run, config: TrainConfig, dataset: Dataset, model: Model, compute
                 _validate(run, config, dataset, model, compute, progress, log)
             if progress.step % LOG_EVERY == 0:
                 log.flush()
+                tidy_heap()
                 if time.perf_counter() - last_save > config.checkpoint_seconds:
                     checkpoint.save(run.checkpoint_path, model, optimizer, progress)
                     last_save = time.perf_counter()
