@@ -44,7 +44,7 @@ class TrainConfig:
     shots: int = option(1, "support images a class in training")
     queries: int = option(6, "query images a class in training")
 
-    epochs: int = option(80, "epochs")
+    epochs: int = option(80, "epochs; 0: score the untrained network")
     episodes_per_epoch: int = option(1000, "training episodes in an epoch")
     episodes_per_batch: int = option(8, "episodes in one optimizer step")
     embed: Literal["joint", "separate"] = option(
@@ -76,8 +76,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least = dict.fromkeys(
-            ("epochs", "episodes_per_epoch", "episodes_per_batch", "val_episodes", "val_every", "test_episodes"), 1
-        ) | {"ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "crop_padding": 0, "threads": 0, "seed": 0}
+            ("episodes_per_epoch", "episodes_per_batch", "val_episodes", "val_every", "test_episodes"), 1
+        ) | {
+            "ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "crop_padding": 0, "epochs": 0,
+            "threads": 0, "seed": 0,
+        }
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give at least {least}")
@@ -91,7 +94,7 @@ class TrainConfig:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give a number within 0..1")
         if not self.test_shots or min(self.test_shots) < 1:
             raise UserError(f"--test-shots {' '.join(map(str, self.test_shots))}: give numbers from 1 on")
-        if self.val_every > self.epochs:
+        if 0 < self.epochs < self.val_every:
             raise UserError(f"--val-every {self.val_every} is more than --epochs {self.epochs}: nothing would be selected")
         if len(self.lr_epochs) != len(self.lr_values):
             raise UserError(f"--lr-epochs has {len(self.lr_epochs)} numbers and --lr-values {len(self.lr_values)}")

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(Path(args.csv), rows)
     console = Console()
     print_board(console, rows)
-    console.print(f"{len(rows)} rows in {args.csv}", highlight=False)
+    console.print(f"{len(rows)} rows in {args.csv}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

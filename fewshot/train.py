@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         dataset, why = _dataset(flags)
         config = configs.resolve(dataset, flags)
-    console.print(f"Data set: {config.dataset} ({why}).", highlight=False)
+    console.print(f"Data set: {config.dataset} ({why}).", highlight=False, soft_wrap=True)
 
     from fewshot import compute, model
     from fewshot.data import open_dataset
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         f" recipe {config.recipe}: {config.steps:,} steps of {config.episodes_per_batch}"
         f" {config.ways}-way {config.shots}-shot episodes; {where.device}, {where.precision}.\n"
         f"Run folder: {run_folder.folder}",
-        highlight=False,
+        highlight=False, soft_wrap=True,
     )
     with run_folder.lock():
         if not run_folder.finished:
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
             console.print(
                 f"Trained in {duration(progress.train_seconds)}; best validation {100 * progress.best_accuracy:.2f}%"
                 f" at step {progress.best_step}.",
-                highlight=False,
+                highlight=False, soft_wrap=True,
             )
             score_run(run_folder, model.load_run(run_folder, where), dataset, tests, config.test_episodes, where)
     print_results(console, "Test accuracy", run_folder.result["results"])

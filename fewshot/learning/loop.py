@@ -103,7 +103,7 @@ def train(run: Run, config: TrainConfig, dataset: Dataset, model: Model, compute
     finally:
         display.end()
     log.flush()
-    if progress.best_step == 0:  # fewer epochs than a whole number of validations
+    if not run.best_path.exists():  # no epochs: the untrained network is all there is
         _validate(run, config, dataset, model, compute, progress, log)
     checkpoint.save(run.checkpoint_path, model, optimizer, progress)
     return progress

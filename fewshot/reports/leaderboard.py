@@ -38,6 +38,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
+_ADDED = ("rank", "seeds", "run")  # by us; all else must come from the run folder
+
+
 def gather(folder: Path) -> list[dict[str, Any]]:
     """Ranked rows of every finished run below `folder`. UserError where there is none, or one is damaged."""
     if not folder.is_dir():
@@ -54,20 +57,18 @@ def gather(folder: Path) -> list[dict[str, Any]]:
 
 
 def _rows(run: Run, name: Path) -> list[dict[str, Any]]:
-    environment = run.environment
-    versions = {key: environment["versions"][key] for key in ("torch", "numpy")}
-    try:
-        result = run.result
-        return [
-            result["run"] | row | versions | {
-                "exact": row["accuracy"], "accuracy": f"{100 * row['accuracy']:.2f}", "ci95": f"{100 * row['ci95']:.2f}",
-                "seeds": 1, "precision": environment["precision"], "python": environment["python"],
-                "run": name.as_posix(),
-            }
-            for row in result["results"]
-        ]  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{run.result_path} is not a result of ours (it lacks {error}); move it out of --runs") from None
+    """One row a protocol of the run. UserError where a column cannot be filled."""
+    environment, result = run.environment, run.result
+    rows = []
+    for scored in result.get("results", [{}]):
+        row = result.get("run", {}) | scored | environment.get("versions", {}) | environment
+        missing = [column for column in COLUMNS if column not in row and column not in _ADDED]
+        if missing:
+            raise UserError(f"{run.result_path} is not a result of ours (it lacks {missing[0]}); move it out of --runs")
+        exact = row["accuracy"]
+        percents = {"accuracy": f"{100 * exact:.2f}", "ci95": f"{100 * row['ci95']:.2f}"}
+        rows.append(row | percents | {"exact": exact, "seeds": 1, "run": name.as_posix()})
+    return rows
 
 
 def _board(row: dict[str, Any]) -> tuple:
@@ -88,8 +89,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 def print_board(console: Console, rows: list[dict[str, Any]]) -> None:
     """The same for people: rank, task, components, accuracy."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("rank", "task", "backbone", "head", "regularizer", "accuracy (%) ± 95% CI"):
-        table.add_column(column)
+    for column in ("rank", "task", "backbone", "head", "regularizer", "accuracy (%)"):
+        table.add_column(column, no_wrap=column in ("rank", "task", "accuracy (%)"))
     for row in rows:
         table.add_row(
             str(row["rank"]), f"{row['dataset']} {row['ways']}-way {row['shots']}-shot", row["backbone"], row["head"],

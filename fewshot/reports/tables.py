@@ -27,4 +27,5 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
             percent(row["accuracy"], row["ci95"]), f"{row['episodes']:,}",
         )  # fmt: skip
     console.print(table)
-    console.print(f"95% CI: {rows[0]['ci_method']} over episodes of {rows[0]['queries']} queries a class.", highlight=False)
+    note = f"95% CI: {rows[0]['ci_method']} over episodes of {rows[0]['queries']} queries a class."
+    console.print(note, highlight=False, soft_wrap=True)

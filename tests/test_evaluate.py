@@ -1,0 +1,78 @@
+"""python -m fewshot.evaluate: the same rows as training's own test, other protocols, wrong input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from conftest import one_line_error
+
+from fewshot import cli, evaluate
+
+
+@pytest.fixture
+def run_copy(small_run, tmp_path):
+    return shutil.copytree(small_run, tmp_path / "run")
+
+
+def run(*args) -> int:
+    return cli.run(evaluate.main, [str(arg) for arg in args])
+
+
+def rows(folder) -> dict:
+    return {(r["ways"], r["shots"]): r for r in json.loads((folder / "result.json").read_text())["results"]}
+
+
+def test_repeats_the_tests_of_training(run_copy, capsys):
+    before = rows(run_copy)
+    assert run(run_copy, "--shots", 1, 5, "--episodes", 50, "--threads", 1) == 0
+    assert rows(run_copy) == before
+    assert "5-way 5-shot" in capsys.readouterr().out
+
+
+def test_adds_another_protocol_and_keeps_the_others(run_copy):
+    before = rows(run_copy)
+    assert run(run_copy, "--ways", 10, "--shots", 2, "--queries", 5, "--episodes", 20) == 0
+    after = rows(run_copy)
+    assert after[10, 2]["episodes"] == 20 and 0 < after[10, 2]["accuracy"] < 1
+    assert {key: after[key] for key in before} == before
+    assert (run_copy / "episodes-glyphs-test-10w2s5q.npy").exists()
+
+
+def test_more_episodes_begin_with_the_same_ones(run_copy):
+    import numpy as np
+
+    few = np.load(run_copy / "episodes-glyphs-test-5w1s15q.npy")
+    assert run(run_copy, "--shots", 1, "--episodes", 80, "--threads", 1) == 0
+    assert (np.load(run_copy / "episodes-glyphs-test-5w1s15q.npy")[:50] == few).all()
+
+
+@pytest.mark.parametrize(
+    "spoil, flags, expected",
+    [
+        (lambda run: (run / "best.safetensors").unlink(), [], "has no weights (best.safetensors)"),
+        (lambda run: (run / "best.safetensors").write_bytes(b"junk"), [], "best.safetensors is damaged"),
+        (lambda run: (run / "config.json").write_text("{"), [], "config.json is damaged"),
+        (lambda run: (run / "config.json").unlink(), [], "is not a run folder"),
+        (None, ["--shots", "0"], "--shots 0: give at least 1"),
+        (None, ["--shots", "30"], "give fewer --shots or --queries"),
+        (None, ["--episodes", "1"], "an interval needs at least 2"),
+        (None, ["--dataset", "cub"], "is not prepared under"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_changes_nothing(run_copy, capsys, spoil, flags, expected):
+    if spoil:
+        spoil(run_copy)
+    before = (run_copy / "result.json").read_bytes()
+    assert run(run_copy, *flags) == cli.USER_ERROR
+    assert expected in one_line_error(capsys)
+    assert (run_copy / "result.json").read_bytes() == before
+
+
+def test_weights_of_another_network_are_refused(run_copy, capsys):
+    config = json.loads((run_copy / "config.json").read_text())
+    config["head"] = "proto:variant=snell"
+    (run_copy / "config.json").write_text(json.dumps(config))
+    assert run(run_copy) == cli.USER_ERROR
+    assert "holds weights of another network" in one_line_error(capsys)
