@@ -11,8 +11,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewshot.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -38,6 +42,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         raise UserError(f"{message} (see python -m {self.prog} --help)")
+
+
+def people() -> Console:
+    """Standard output for people: long lines are left to the terminal, text is printed as it is."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:

@@ -58,7 +58,8 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name} is not supported; give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        count = torch.cuda.device_count()
+        raise UserError(f"--device {name}: this machine shows {count} CUDA devices; use --device cpu")
     return device
 
 

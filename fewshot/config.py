@@ -95,7 +95,7 @@ class TrainConfig:
         if not self.test_shots or min(self.test_shots) < 1:
             raise UserError(f"--test-shots {' '.join(map(str, self.test_shots))}: give numbers from 1 on")
         if 0 < self.epochs < self.val_every:
-            raise UserError(f"--val-every {self.val_every} is more than --epochs {self.epochs}: nothing would be selected")
+            raise UserError(f"--val-every {self.val_every} exceeds --epochs {self.epochs}: nothing would be selected")
         if len(self.lr_epochs) != len(self.lr_values):
             raise UserError(f"--lr-epochs has {len(self.lr_epochs)} numbers and --lr-values {len(self.lr_values)}")
         if self.schedule == "steps" and not self.lr_epochs:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
-from fewshot.cli import Parser, run
+from fewshot.cli import Parser, people, run
 
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.evaluate", description=__doc__.split(": ", 1)[1])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the one each run was trained on")
-    parser.add_argument("--data-root", default=os.environ.get("FEWSHOT_DATA", "data"), help="folder of prepared data sets")
+    root = os.environ.get("FEWSHOT_DATA") or "data"
+    parser.add_argument("--data-root", default=root, help="folder of prepared data sets")
     parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in an episode")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="N", help="support images a class")
     parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class")
@@ -25,8 +26,6 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from rich.console import Console
-
     from fewshot import compute
     from fewshot.data import open_dataset
     from fewshot.episodes import EpisodeSampler, Protocol
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.reports.tables import print_results
     from fewshot.runs import Run
 
-    console = Console()
+    console = people()
     protocols = [Protocol(args.ways, shots, args.queries) for shots in dict.fromkeys(args.shots)]
     where = compute.choose(args.device, args.precision, args.threads)
     work = []

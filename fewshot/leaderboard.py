@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshot.cli import Parser, run
+from fewshot.cli import Parser, people, run
 
 
 def parser() -> Parser:
@@ -17,15 +17,13 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from rich.console import Console
-
     from fewshot.reports.leaderboard import gather, print_board, write_csv
 
     rows = gather(Path(args.runs))
     write_csv(Path(args.csv), rows)
-    console = Console()
+    console = people()
     print_board(console, rows)
-    console.print(f"{len(rows)} rows in {args.csv}", highlight=False, soft_wrap=True)
+    console.print(f"{len(rows)} rows in {args.csv}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ class Model(nn.Module):
         images = torch.as_tensor(images)
         size = self.backbone.image_size
         if images.dtype != torch.uint8 or images.shape[1:] != (size, size, 3):
-            raise UserError(f"give uint8 images of shape (N, {size}, {size}, 3), not {images.dtype} {tuple(images.shape)}")
+            given = f"{images.dtype} {tuple(images.shape)}"
+            raise UserError(f"give uint8 images of shape (N, {size}, {size}, 3), not {given}")
         self.eval()
         device = self.normalise.mean.device
         parts = [self(to_unit(part.to(device))).float() for part in images.split(100)]

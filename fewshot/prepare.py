@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> None:
     started = time.perf_counter()
     with _progress() as begin:
         prepared = build.prepare(args.name, args.sources, wanted, args.data_root, args.size, begin)
-    _report(prepared, time.perf_counter() - started)
+    verb = "prepared" if prepared.fresh else "already prepared, verified, nothing changed:"
+    print(f"{verb} {prepared.folder} ({time.perf_counter() - started:.1f} s)")
+    _report(prepared.record)
 
 
 def _check(name: str, splits: Path | None, size: int) -> None:
@@ -82,14 +84,10 @@ def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
         yield begin
 
 
-def _report(prepared, seconds: float) -> None:
-    record = prepared.record
-    splits = record["splits"]
-    images = sum(entry["shape"][0] for entry in splits.values())
-    verb = "prepared" if prepared.fresh else "already prepared, verified, nothing changed:"
-    print(f"{verb} {record['name']}: {images:,} images in {seconds:.1f} s, {prepared.folder}")
-    for split, entry in splits.items():
-        print(f"  {split:5}  {len(entry['classes']):4} classes  {entry['shape'][0]:7,} images")
+def _report(record: dict) -> None:
+    for split, entry in record["splits"].items():
+        images, height, width, _ = entry["shape"]
+        print(f"  {split:5}  {len(entry['classes']):4} classes  {images:7,} images of {height}x{width}")
     print(f"  from {record['source']}; fingerprint {record['fingerprint'][:16]}")
     for note in record["notes"]:
         print(f"  note: {note}")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewshot import config as configs
-from fewshot.cli import Parser, run
+from fewshot.cli import Parser, people, run
 from fewshot.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fewshot.runs import Run
 
 
 def parser() -> Parser:
@@ -21,74 +28,79 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     flags = vars(parser().parse_args(argv))
     out, resume = flags.pop("out"), flags.pop("resume")
-    flags.setdefault("data_root", os.environ.get("FEWSHOT_DATA", "data"))
-
-    from rich.console import Console
-
-    console = Console()
+    flags.setdefault("data_root", os.environ.get("FEWSHOT_DATA") or "data")
+    console = people()
     if resume:
         run_folder = _open(out, flags)
-        config = run_folder.config
-        why = f"as in {run_folder.folder}"
+        config, why = run_folder.config, f"as in {run_folder.folder}"
+        config = dataclasses.replace(config, data_root=flags["data_root"])
     else:
+        run_folder = None
         dataset, why = _dataset(flags)
         config = configs.resolve(dataset, flags)
-    console.print(f"Data set: {config.dataset} ({why}).", highlight=False, soft_wrap=True)
+    console.print(f"Data set: {config.dataset} ({why}).")
+    if run_folder is None or not run_folder.finished:
+        run_folder = _train_and_test(config, run_folder, out, console)
 
-    from fewshot import compute, model
+    from fewshot.reports.tables import print_results
+
+    print_results(console, "Test accuracy", run_folder.result["results"])
+
+
+def _train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: str | None, console: Console) -> Run:
+    """Begin a run, or go on with one, to its end. Everything that can be wrong is found before a folder is made."""
+    import torch
+
+    from fewshot import compute
     from fewshot.data import open_dataset
     from fewshot.data.images import channel_statistics
     from fewshot.episodes import EpisodeSampler, Protocol
-    from fewshot.evaluation.score import score_run
+    from fewshot.evaluation.score import EPISODES_SEED, score_run
     from fewshot.learning.display import Display, duration
     from fewshot.learning.loop import derive, train
-    from fewshot.reports.tables import print_results
+    from fewshot.model import Model, load_run
     from fewshot.runs import Run
-
-    import torch
 
     where = compute.choose(config.device, config.precision, config.threads)
     dataset = open_dataset(config.dataset, config.data_root)
-    mean, std = channel_statistics(dataset.name, dataset["train"])
-    torch.manual_seed(derive(config.seed, 0, "initialisation"))
-    network = model.Model(config, dataset.image_size, mean, std)
     tests = [Protocol(config.ways, shots, config.test_queries) for shots in config.test_shots]
     EpisodeSampler(dataset["train"], Protocol(config.ways, config.shots, config.queries), config.seed)
     for split in ("val", "test"):  # an hour's training must not end in "too few images"
         for protocol in (*tests, Protocol(config.ways, config.shots, config.test_queries)):
-            EpisodeSampler(dataset[split], protocol, 0)
+            EpisodeSampler(dataset[split], protocol, EPISODES_SEED)
+    mean, std = channel_statistics(dataset.name, dataset["train"])
+    torch.manual_seed(derive(config.seed, 0, "initialisation"))
+    model = Model(config, dataset.image_size, mean, std)
 
-    if not resume:
+    if run_folder is None:
         facts = {
             "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": mean, "std": std,
-            "parameters": network.parameter_count, "features": network.backbone.features,
-            "regularizers": [f"site {reg.site.depth}: {reg}" for reg in network.backbone.regularizers],
+            "parameters": model.parameter_count, "features": model.backbone.features,
+            "regularizers": [f"site {reg.site.depth}: {reg}" for reg in model.backbone.regularizers],
         }  # fmt: skip
         run_folder = Run.create(config, out, facts)
     elif run_folder.resolved["fingerprint"] != dataset.fingerprint:
         raise UserError(f"{config.dataset} has other pixels now than when {run_folder.folder} began; restore that copy")
     console.print(
-        f"{config.backbone} ({network.parameter_count:,} parameters), {config.head} head, regularizer {config.reg};"
+        f"{config.backbone} ({model.parameter_count:,} parameters), {config.head} head, regularizer {config.reg};"
         f" recipe {config.recipe}: {config.steps:,} steps of {config.episodes_per_batch}"
         f" {config.ways}-way {config.shots}-shot episodes; {where.device}, {where.precision}.\n"
-        f"Run folder: {run_folder.folder}",
-        highlight=False, soft_wrap=True,
+        f"Run folder: {run_folder.folder}"
     )
     with run_folder.lock():
-        if not run_folder.finished:
-            run_folder.note_environment(
-                device=compute.describe(where.device), precision=where.precision, threads=torch.get_num_threads()
-            )
-            display = Display(console, _shorter(config))
-            progress = train(run_folder, config, dataset, network.to(where.device), where, display)
-            run_folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
-            console.print(
-                f"Trained in {duration(progress.train_seconds)}; best validation {100 * progress.best_accuracy:.2f}%"
-                f" at step {progress.best_step}.",
-                highlight=False, soft_wrap=True,
-            )
-            score_run(run_folder, model.load_run(run_folder, where), dataset, tests, config.test_episodes, where)
-    print_results(console, "Test accuracy", run_folder.result["results"])
+        run_folder.note_environment(
+            device=compute.describe(where.device), precision=where.precision, threads=torch.get_num_threads()
+        )
+        progress = train(
+            run_folder, config, dataset, model.to(where.device), where, Display(console, _shorter(config))
+        )
+        run_folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
+        console.print(
+            f"Trained in {duration(progress.train_seconds)}; best validation {100 * progress.best_accuracy:.2f}%"
+            f" at step {progress.best_step}."
+        )
+        score_run(run_folder, load_run(run_folder, where), dataset, tests, config.test_episodes, where)
+    return run_folder
 
 
 def _dataset(flags: dict) -> tuple[str, str]:
@@ -102,9 +114,9 @@ def _dataset(flags: dict) -> tuple[str, str]:
     return "glyphs", f"embedded; mini-imagenet is not prepared under {root}"
 
 
-def _open(out: str | None, flags: dict):
+def _open(out: str | None, flags: dict) -> Run:
     """The run to resume; a flag that contradicts it is refused."""
-    from fewshot.runs import Run
+    from fewshot.runs import Run  # which imports NumPy, and --help need not wait for that
 
     if out is None:
         raise UserError("--resume needs --out FOLDER: which run is to go on?")

@@ -43,17 +43,17 @@ class Display:
         self.bar.update(self.task, completed=step, figures=figures)
         if not self.console.is_terminal and time.perf_counter() - self.last_line > _LINE_EVERY:
             self.last_line = time.perf_counter()
-            self.console.print(f"step {step}/{self.total}  {figures}  {duration(left)} left", highlight=False, soft_wrap=True)
+            self.console.print(f"step {step}/{self.total}  {figures}  {duration(left)} left")
 
     def validation(self, epoch: int, epochs: int, accuracy: dict[str, float], best: bool) -> None:
         figures = "  ".join(f"{name} {100 * value:.2f}%" for name, value in accuracy.items())
         mark = "  best so far" if best else ""
-        self.console.print(f"epoch {epoch}/{epochs}  validation: {figures}{mark}", highlight=False, soft_wrap=True)
+        self.console.print(f"epoch {epoch}/{epochs}  validation: {figures}{mark}")
 
     def _announce(self, left: float) -> None:
         """Once, as soon as the speed is known."""
         if not self.announced and left > _LONG:
-            self.console.print(f"This will take about {duration(left)} on this device. {self.shorter}", highlight=False, soft_wrap=True)
+            self.console.print(f"This will take about {duration(left)} on this device. {self.shorter}")
         self.announced = True
 
 

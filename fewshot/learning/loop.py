@@ -34,7 +34,9 @@ from fewshot.runs import Run
 LOG_EVERY = 10  # steps between looks at the losses: each look waits for the device
 
 
-def train(run: Run, config: TrainConfig, dataset: Dataset, model: Model, compute: Compute, display: Display) -> Progress:
+def train(
+    run: Run, config: TrainConfig, dataset: Dataset, model: Model, compute: Compute, display: Display
+) -> Progress:
     """Train `model` (already on its device), from the run's checkpoint if it has one.
 
     Leaves metrics, checkpoint and the best validation's weights in the run folder. On KeyboardInterrupt

@@ -28,4 +28,4 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
         )  # fmt: skip
     console.print(table)
     note = f"95% CI: {rows[0]['ci_method']} over episodes of {rows[0]['queries']} queries a class."
-    console.print(note, highlight=False, soft_wrap=True)
+    console.print(note)
