@@ -24,7 +24,8 @@ from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
 from fewshot.errors import UserError
 
-# mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class. A class above this share is a mistake.
+# mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. A class with more than one and
+# above this share, such as a class under two names, is a mistake.
 MOST_COPIES = 0.05
 
 # Decoding releases the GIL, but threads only pay where that takes longer than handing the work over:
@@ -145,7 +146,7 @@ class _Reader:
             notes.append(f"{self._resized:,} images were resized: {RESIZING.format(self._size)}.")
         if self._copies:
             across = sum(label.split("/")[0] != first.split("/")[0] for label, first in self._copies)
-            notes.append(f"Images equal to another one, pixel by pixel: {len(self._copies):,}, across splits {across:,}.")
+            notes.append(f"Images equal to another one, pixel by pixel: {len(self._copies)}, across splits {across}.")
         return notes
 
     @property
@@ -166,7 +167,7 @@ class _Reader:
                 block[row] = pixels
                 self._resized += resized
                 copies += self._is_copy(block[row], each.label(row))
-            if copies > MOST_COPIES * each.count:
+            if copies > max(1, MOST_COPIES * each.count):
                 raise UserError(
                     f"class {each.name}: {copies} of its {each.count} images are copies of other images,"
                     f" as {' = '.join(self._copies[-1])}: fetch it again"

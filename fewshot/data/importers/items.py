@@ -82,6 +82,7 @@ def files_below(path: str) -> Iterator[Item]:
     above = os.path.dirname(root)
     if os.path.isfile(root):
         yield _file(root, above)
+        return
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         if os.path.realpath(folder) in seen:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Lists:
     files: Mapping[str, frozenset[str]]
     per_class: int | None = None
 
-    @property
+    @cached_property
     def classes(self) -> dict[str, str]:
         """Class -> its split, split by split."""
         return {cls: split for split, classes in self.splits.items() for cls in classes}
