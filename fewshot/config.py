@@ -165,7 +165,7 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """JSON or TOML values to the fields' types (lists to tuples). UserError for an unknown field."""
+    """Values from JSON, TOML or flags to the fields' types: lists to tuples. UserError for an unknown field."""
     for name in values:
         if name not in FIELDS:
             raise unknown(f"field in {where}:", name, FIELDS)

@@ -28,6 +28,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     flags = vars(parser().parse_args(argv))
     out, resume = flags.pop("out"), flags.pop("resume")
+    flags = configs.from_json(flags, "the flags")
     flags.setdefault("data_root", os.environ.get("FEWSHOT_DATA") or "data")
     console = people()
     if resume:

@@ -124,6 +124,13 @@ def test_resuming_a_finished_run_only_prints_its_table(small_run, capsys):
     assert {path.name: path.read_bytes() for path in small_run.iterdir()} == before
 
 
+def test_resuming_with_the_flags_that_it_began_with_is_fine(tmp_path):
+    flags = [*SMALL, "--epochs", 0, "--test-shots", 1, 2, "--out", tmp_path / "run"]
+    assert run(*flags) == 0
+    assert run(*flags, "--resume") == 0
+    assert [row["shots"] for row in Run.open(tmp_path / "run").result["results"]] == [1, 2]
+
+
 def test_without_out_the_same_command_twice_makes_two_folders(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEWSHOT_DATA", raising=False)

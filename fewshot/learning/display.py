@@ -30,9 +30,12 @@ class Display:
         self.total, self.first = total, done
         self.began = self.last_line = time.perf_counter()
         self.task = self.bar.add_task("", total=total, completed=done, figures="")
-        self.bar.start()
 
-    def end(self) -> None:
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
     def step(self, step: int, loss: float, accuracy: float, speed: float) -> None:

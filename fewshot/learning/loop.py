@@ -27,6 +27,7 @@ from fewshot.evaluation.statistics import summarise
 from fewshot.learning import checkpoint
 from fewshot.learning.checkpoint import Progress
 from fewshot.learning.display import Display
+from fewshot.learning.interrupt import Interrupt
 from fewshot.learning.schedule import learning_rate
 from fewshot.model import Model
 from fewshot.runs import Run
@@ -39,8 +40,9 @@ def train(
 ) -> Progress:
     """Train `model` (already on its device), from the run's checkpoint if it has one.
 
-    Leaves metrics, checkpoint and the best validation's weights in the run folder. On KeyboardInterrupt
-    the checkpoint is saved first. Raises UserError where the loss is no longer finite.
+    Leaves metrics, checkpoint and the best validation's weights in the run folder. SIGINT and SIGTERM
+    end the step, save the checkpoint, and raise KeyboardInterrupt. Raises UserError where the loss is
+    no longer finite.
     """
     protocol = Protocol(config.ways, config.shots, config.queries)
     sampler = EpisodeSampler(dataset["train"], protocol, config.seed)
@@ -56,8 +58,8 @@ def train(
     labels = torch.arange(config.ways, device=compute.device)
 
     display.begin(config.steps, progress.step)
-    try:
-        while progress.step < config.steps:
+    with display, Interrupt() as interrupt:
+        while progress.step < config.steps and not interrupt.asked:
             step = progress.step
             torch.manual_seed(derive(config.seed, step, "masks"))
             generator = torch.Generator().manual_seed(derive(config.seed, step, "augmentation"))
@@ -96,18 +98,14 @@ def train(
                 if time.perf_counter() - last_save > config.checkpoint_seconds:
                     checkpoint.save(run.checkpoint_path, model, optimizer, progress)
                     last_save = time.perf_counter()
-    except KeyboardInterrupt:
-        log.flush()
-        checkpoint.save(run.checkpoint_path, model, optimizer, progress)
-        raise KeyboardInterrupt(
-            f"interrupted at step {progress.step}, checkpoint saved; go on with --out {run.folder} --resume"
-        ) from None
-    finally:
-        display.end()
     log.flush()
-    if not run.best_path.exists():  # no epochs: the untrained network is all there is
+    if config.steps == 0:  # the untrained network is all there is
         _validate(run, config, dataset, model, compute, progress, log)
     checkpoint.save(run.checkpoint_path, model, optimizer, progress)
+    if progress.step < config.steps:
+        raise KeyboardInterrupt(
+            f"interrupted at step {progress.step}, checkpoint saved; go on with --out {run.folder} --resume"
+        )
     return progress
 
 

@@ -1,0 +1,29 @@
+"""Ctrl-C and `kill` wait for the end of a step, where a checkpoint is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+
+class Interrupt:
+    """While entered, the first SIGINT or SIGTERM only sets `asked`; a second one interrupts at once."""
+
+    asked = False
+
+    def __enter__(self) -> Interrupt:
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():  # Python lets only this one set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
