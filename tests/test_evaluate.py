@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from conftest import one_line_error
+from commands import one_line_error
 
 from fewshot import cli, evaluate
 

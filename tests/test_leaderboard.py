@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 
-from conftest import one_line_error
+from commands import one_line_error
 
 from fewshot import cli, leaderboard
 

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import SMALL, command, one_line_error
+from commands import SMALL, command, one_line_error
 
 from fewshot import cli, runs, train
 from fewshot.runs import Run
