@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # A training of seconds on the embedded glyphs: 6 steps, 2 validations.
 SMALL = [
@@ -29,3 +32,32 @@ def one_line_error(capsys: pytest.CaptureFixture) -> str:
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended well."""
+
+    out: str
+    seconds: float
+    """Of processor time: others may want the processor, too."""
+    kilobytes: float
+    """Peak resident memory."""
+
+
+_MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print("used", used.ru_utime + used.ru_stime, used.ru_maxrss)
+sys.exit(code)
+"""
+
+
+def measured(name: str, *args: str | Path) -> Finished:
+    """`python -m fewshot.NAME ARGS`, which must end well; what it printed and used."""
+    arguments = [sys.executable, "-c", _MEASURE, sys.executable, "-m", f"fewshot.{name}", *map(str, args)]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    out, _, used = done.stdout.rpartition("used ")
+    return Finished(out, *map(float, used.split()))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import SMALL
-
-ROOT = Path(__file__).resolve().parent.parent
+from commands import ROOT, SMALL, Finished, measured
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +31,13 @@ def mini_imagenet_source() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return source
+
+
+@pytest.fixture(scope="session")
+def mini_imagenet(
+    mini_imagenet_source: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Finished]]:
+    """The data root in which the real images were prepared, and the command that did it."""
+    root = tmp_path_factory.mktemp("prepared")
+    yield root, measured("prepare", "mini-imagenet", "--from", mini_imagenet_source, "--data-root", root)
+    shutil.rmtree(root)  # 1.3 GB

@@ -16,6 +16,7 @@ from pathlib import Path
 import fabricate as fab
 import numpy as np
 import pytest
+from commands import measured
 from PIL import Image
 
 from fewshot import prepare
@@ -426,16 +427,6 @@ def test_the_environment_gives_the_data_root(tmp_path, splits):
 
 
 @pytest.fixture(scope="module")
-def mini_imagenet() -> Path:
-    """The real data set, where there is a copy."""
-    path = Path(os.environ.get("FEWSHOT_TEST_MINI_IMAGENET") or REPOSITORY.parent / "shared/data/mini-imagenet")
-    if not path.exists():
-        reason = f"no mini-ImageNet at {path}; FEWSHOT_TEST_MINI_IMAGENET may name a copy"
-        pytest.fail(reason) if os.environ.get("FEWSHOT_REQUIRE_DATA") == "1" else pytest.skip(reason)
-    return path
-
-
-@pytest.fixture(scope="module")
 def counted(tmp_path_factory) -> Path:
     """mini-ImageNet's 100 classes of 600 names, without a picture in them."""
     folder = tmp_path_factory.mktemp("counted")
@@ -459,32 +450,21 @@ def test_mini_imagenet_is_counted(changed, words, counted, tmp_path, call):
     refused(call(tmp_path / "source", name="mini-imagenet"), *words, root=tmp_path / "root")
 
 
-def test_mini_imagenet_itself(mini_imagenet, tmp_path):
-    """Within 60 s of processor (others may want it, too) and 1 GB; then from parts in two folders: the same."""
-    script = (
-        "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN);"
-        "print('used', used.ru_utime + used.ru_stime, used.ru_maxrss); sys.exit(code)"
-    )
-    argv = [sys.executable, "-c", script, sys.executable, "-m", "fewshot.prepare", "mini-imagenet"]
-    archives = sorted(mini_imagenet.glob("images/*"))
+def test_mini_imagenet_itself(mini_imagenet, mini_imagenet_source, tmp_path):
+    """Within 60 s of processor and 1 GB; then from parts in two folders, some in both: the same."""
+    root, first = mini_imagenet
     parts = [tmp_path / "part-0", tmp_path / "part-1"]
-    for number, archive in enumerate(archives):
-        parts[number % 2].mkdir(exist_ok=True)
-        (parts[number % 2] / archive.name).symlink_to(archive)
-    for sources, word in (([mini_imagenet], f"prepared {tmp_path}"), (parts, "already prepared")):
-        result = subprocess.run(
-            [*argv, *(f"--from={source}" for source in sources), f"--data-root={tmp_path}"],
-            capture_output=True, text=True, cwd=REPOSITORY,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        assert word in result.stdout
-        seconds, kilobytes = map(float, result.stdout.split("used ")[1].split())
-        assert seconds < 60 and kilobytes < 1e6
-    data = open_dataset("mini-imagenet", tmp_path)
+    for number, archive in enumerate(sorted(mini_imagenet_source.glob("images/*"))):
+        for part in parts if number < 3 else parts[number % 2 :][:1]:
+            part.mkdir(exist_ok=True)
+            (part / archive.name).symlink_to(archive)
+    second = measured("prepare", "mini-imagenet", *(f"--from={part}" for part in parts), "--data-root", root)
+    assert f"prepared {root}" in first.out and "already prepared" in second.out
+    for command in (first, second):
+        assert command.seconds < 60 and command.kilobytes < 1e6
+    data = open_dataset("mini-imagenet", root)
     assert {name: len(split.classes) for name, split in data.splits.items()} == {"train": 64, "val": 16, "test": 20}
     assert all(set(split.counts) == {600} for split in data.splits.values())
-    with zipfile.ZipFile(mini_imagenet / "images/n01532829.zip") as archive:
+    with zipfile.ZipFile(mini_imagenet_source / "images/n01532829.zip") as archive:
         name = sorted(archive.namelist())[1]
         assert np.array_equal(data["train"].images[1], fab.pixels(archive.read(name)))
-    shutil.rmtree(tmp_path / "mini-imagenet")  # 1.3 GB
