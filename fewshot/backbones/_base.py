@@ -13,29 +13,30 @@ from fewshot.regularizers import Regularizer, Site
 
 
 class Backbone(nn.Module):
-    """Images (N, 3, S, S), normalised, to embeddings (N, D).
+    """Images (N, 3, S, S), normalised, to embeddings (N, features).
 
-    A subclass gives its blocks and how many channels each one leaves; every block halves the map
-    (floor). Site i is the output of block i, counted from 1.
+    A subclass gives its blocks and, for each, the channels and the side of the map that it leaves.
+    Site i is the output of block i, counted from 1. It may override `embedding` and `features`.
     """
 
-    def __init__(self, image_size: int, reg: str, blocks: list[nn.Module], channels: list[int]) -> None:
+    original: str = "none"
+    """What `original` stands for in `reg`: the regularization that the network was published with."""
+
+    def __init__(self, image_size: int, reg: str, blocks: list[nn.Module], maps: list[tuple[int, int]]) -> None:
         super().__init__()
-        sizes = [image_size // 2**depth for depth in range(1, len(blocks) + 1)]
-        if sizes[-1] < 1:
-            raise UserError(f"images of {image_size} px are too small for {len(blocks)} halvings; give 16 px or more")
+        if maps[-1][1] < 1:
+            raise UserError(f"images of {image_size} px are too small for this network; give {2 ** len(blocks)} or more")
         self.image_size = image_size
         self.sites = [
-            Site(c, size, size, depth, len(blocks))
-            for depth, (c, size) in enumerate(zip(channels, sizes, strict=True), start=1)
+            Site(channels, side, side, depth, len(blocks)) for depth, (channels, side) in enumerate(maps, start=1)
         ]
         self.blocks = nn.ModuleList(blocks)
-        placed = regularizers.build_all(reg, self.sites)
+        placed = regularizers.build_all(reg, self.sites, self.original)
         self.regs = nn.ModuleDict({str(depth): nn.ModuleList(placed[depth]) for depth in sorted(placed)})
 
     @property
     def features(self) -> int:
-        """D, the length of an embedding."""
+        """Length of an embedding."""
         return self.sites[-1].channels * self.sites[-1].height * self.sites[-1].width
 
     @property
@@ -49,9 +50,20 @@ class Backbone(nn.Module):
             reg.begin_step(progress, generator)
 
     def forward(self, x: Tensor, guide: Any = None) -> Tensor:
-        """(N, 3, S, S) to (N, D); `guide` reaches the regularizers and nothing else."""
+        """(N, 3, S, S) to (N, features); `guide` reaches the regularizers and nothing else."""
+        maps = []
         for depth, block in enumerate(self.blocks, start=1):
             x = block(x)
             for reg in self.regs[str(depth)] if str(depth) in self.regs else ():
                 x = reg(x, guide)
-        return x.flatten(1)
+            maps.append(x)
+        return self.embedding(maps)
+
+    def embedding(self, maps: list[Tensor]) -> Tensor:
+        """(N, features) from every block's map (N, C, H, W) after its regularizers: the last one, flat."""
+        return maps[-1].flatten(1)
+
+
+def halvings(image_size: int, channels: list[int]) -> list[tuple[int, int]]:
+    """(channels, side) of each map where every block halves the side (floor)."""
+    return [(count, image_size // 2**depth) for depth, count in enumerate(channels, start=1)]

@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones._base import Backbone
+from fewshot.backbones._base import Backbone, halvings
 
 
 class _Block(nn.Module):
@@ -30,4 +30,4 @@ class Conv4(Backbone):
     def __init__(self, image_size: int = 84, reg: str = "none") -> None:
         channels = [64] * 4
         blocks = [_Block(inputs, outputs) for inputs, outputs in zip([3, *channels], channels, strict=False)]
-        super().__init__(image_size, reg, blocks, channels)
+        super().__init__(image_size, reg, blocks, halvings(image_size, channels))

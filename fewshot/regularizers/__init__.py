@@ -28,14 +28,16 @@ def build(spec: str | Spec, site: Site) -> Regularizer:
     return component(site, **options)
 
 
-def build_all(text: str, sites: list[Site]) -> dict[int, list[Regularizer]]:
+def build_all(text: str, sites: list[Site], original: str = "none") -> dict[int, list[Regularizer]]:
     """Every regularizer of a `+`-joined text at its sites: depth -> modules, in the order written.
 
-    A part without `@` goes where its class's `default_sites` says.
+    A part without `@` goes where its class's `default_sites` says; the part `original` stands for
+    what the backbone was published with.
     """
     by_depth = {site.depth: site for site in sites}
     placed: dict[int, list[Regularizer]] = {}
-    for spec in parse(text):
+    specs = [part for spec in parse(text) for part in (parse(original) if spec.name == "original" else [spec])]
+    for spec in specs:
         component, _ = FAMILY.check(spec)
         for depth in spec.sites or component.default_sites(sites):
             if depth not in by_depth:

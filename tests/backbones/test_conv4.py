@@ -55,5 +55,5 @@ def test_regularizers_do_not_change_the_initial_weights():
 
 
 def test_images_too_small_are_refused():
-    with pytest.raises(UserError, match="images of 8 px are too small"):
+    with pytest.raises(UserError, match="images of 8 px are too small for this network; give 16 or more"):
         backbones.build("conv4", image_size=8)
