@@ -1,0 +1,78 @@
+"""`glyphs`: characters of many scripts, 32x32, embedded in the package.
+
+A small data set of the Omniglot kind, so that every command works before anything is downloaded:
+each class is a character, drawn many times in the typefaces that matplotlib ships, and whole
+alphabets belong to one split, so that the test scripts are unseen in training. Rendered by
+`scripts/build_glyphs.py`; the typefaces' licences stand in `glyphs.LICENSE.txt`.
+
+glyphs.npz keeps one gray channel of 16 levels; what `load` gives is RGB with equal channels, as
+from any other data set.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fewshot.data.store import SPLITS, Dataset, Split, fingerprint, pixel_digest
+from fewshot.errors import UserError
+
+FILE = Path(__file__).with_name("glyphs.npz")
+LEVELS = 16
+STEP = 255 // (LEVELS - 1)  # level 15 is white
+
+# What zipfile and numpy were seen to raise, wherever in the file the damage was.
+READ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+@functools.cache
+def load() -> Dataset:
+    """The embedded data set; decoded once a process, its arrays read-only.
+
+    Raises UserError where the package's file is missing, or is not the one that was built.
+    """
+    return read(FILE)
+
+
+def read(path: Path) -> Dataset:
+    """Open a file that `scripts/build_glyphs.py` wrote; UserError where it is missing or damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:  # np.load(path) leaks if damaged
+            splits = {name: (archive[f"{name}_classes"].tolist(), archive[f"{name}_levels"]) for name in SPLITS}
+            about = json.loads(str(archive["about"]))
+        dataset = assemble(splits, about["source"])
+        intact = dataset.fingerprint == about["fingerprint"]
+    except READ_ERRORS as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    if not intact:
+        raise _damaged(path, "its pixels are not those that were built")
+    return dataset
+
+
+def assemble(splits: Mapping[str, tuple[list[str], np.ndarray]], source: str) -> Dataset:
+    """Dataset from each split's class names and (classes, images, height, width) gray levels."""
+    built, entries = {}, {}
+    for name, (classes, levels) in splits.items():
+        gray = (levels * np.uint8(STEP)).reshape(-1, *levels.shape[2:])
+        images = np.stack((gray, gray, gray), axis=-1)  # (N, H, W) -> (N, H, W, 3)
+        images.flags.writeable = False
+        counts = [levels.shape[1]] * len(classes)
+        built[name] = Split(name, images, tuple(classes), tuple(counts))
+        entries[name] = {
+            "classes": classes,
+            "counts": counts,
+            "shape": list(images.shape),
+            "sha256": pixel_digest(images),
+        }
+    return Dataset("glyphs", built, fingerprint("glyphs", entries), source)
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    why = " ".join(why.split())  # one line
+    return UserError(f"the embedded data set {path} is missing or damaged ({why}); install fewshot again")
