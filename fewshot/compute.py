@@ -50,7 +50,7 @@ def choose(device: str = "auto", precision: str = "auto", threads: int = 0) -> C
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _numbered(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -60,7 +60,12 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise UserError(f"--device {name}: this machine shows {count} CUDA devices; use --device cpu")
-    return device
+    return _numbered(device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """With its index: a tensor on "cuda" says "cuda:0", and the two do not compare equal."""
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
 
 
 def _native_bf16(device: torch.device) -> bool:
