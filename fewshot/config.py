@@ -76,10 +76,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least = dict.fromkeys(
-            ("episodes_per_epoch", "episodes_per_batch", "val_episodes", "val_every", "test_episodes"), 1
+            ("episodes_per_epoch", "episodes_per_batch", "val_every"), 1
         ) | {
             "ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "crop_padding": 0, "epochs": 0,
-            "threads": 0, "seed": 0,
+            "threads": 0, "seed": 0, "val_episodes": 2, "test_episodes": 2,
         }
         for name, least in at_least.items():
             if getattr(self, name) < least:

@@ -123,11 +123,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.result_path.is_file()
+        """Whether training came to its end; `evaluate` may have scored an unfinished run, too."""
+        return self.result_path.is_file() and "train_seconds" in self.environment
 
     def write_result(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         """Add or replace the rows' protocols in result.json, keeping the others."""
-        kept = self.result["results"] if self.finished else []
+        kept = self.result["results"] if self.result_path.is_file() else []
         replaced = {_protocol_key(row) for row in rows}
         kept = [row for row in kept if _protocol_key(row) not in replaced]
         write_json(self.result_path, {"run": summary, "results": kept + rows})

@@ -29,13 +29,13 @@ def main(argv: list[str] | None = None) -> None:
     flags = vars(parser().parse_args(argv))
     out, resume = flags.pop("out"), flags.pop("resume")
     flags = configs.from_json(flags, "the flags")
-    flags.setdefault("data_root", os.environ.get("FEWSHOT_DATA") or "data")
     console = people()
     if resume:
         run_folder = _open(out, flags)
         config, why = run_folder.config, f"as in {run_folder.folder}"
-        config = dataclasses.replace(config, data_root=flags["data_root"])
+        config = dataclasses.replace(config, data_root=flags.get("data_root", config.data_root))
     else:
+        flags.setdefault("data_root", os.environ.get("FEWSHOT_DATA") or "data")
         run_folder = None
         dataset, why = _dataset(flags)
         config = configs.resolve(dataset, flags)

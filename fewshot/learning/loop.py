@@ -102,7 +102,7 @@ def train(
     if config.steps == 0:  # the untrained network is all there is
         _validate(run, config, dataset, model, compute, progress, log)
     checkpoint.save(run.checkpoint_path, model, optimizer, progress)
-    if progress.step < config.steps:
+    if interrupt.asked:
         raise KeyboardInterrupt(
             f"interrupted at step {progress.step}, checkpoint saved; go on with --out {run.folder} --resume"
         )
