@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.errors import UserError
@@ -28,6 +28,7 @@ _USERS_TO_MEND = {
     errno.EPERM: "not permitted; choose a place that you may write",
     errno.EROFS: "the file system is read-only; choose another place",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EISDIR: "it is a folder, not a file; choose another place",
 }
 
@@ -63,6 +64,9 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
         main(argv)
     except UserError as error:
         return _complain(str(error))
+    except BrokenPipeError:  # `| head` has seen enough; the interpreter's last flush must not complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:
         remedy = _USERS_TO_MEND.get(error.errno)
         if remedy is None:
@@ -78,12 +82,3 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
 def _complain(text: str) -> int:
     print("error: " + " ".join(text.split()), file=sys.stderr)
     return USER_ERROR
-
-
-def writable_parent(path: Path) -> None:
-    """Raise UserError where `path` could not be created: a file stands in the way."""
-    for ancestor in path.parents:
-        if ancestor.exists():
-            if not ancestor.is_dir():
-                raise UserError(f"cannot write {path}: {ancestor} is a file, not a folder")
-            return

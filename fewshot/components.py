@@ -6,9 +6,9 @@
     my_pkg.my_module.MyDrop:rate=0.2
 
 A family (backbones, heads, regularizers) is a package with one file a component: the file's name is
-the component's name, the file defines one public class, and the keyword-only parameters of that class's
-`__init__` are its options, typed and with defaults. Adding a component is adding a file. Nothing
-here imports torch.
+the component's name, the file defines one public subclass of the family's base, and the keyword-only
+parameters of its `__init__` are its options, typed and with defaults. Adding a component is adding a
+file. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -68,10 +68,15 @@ def _parse_one(text: str) -> Spec:
 
 
 class Family:
-    """The components of one package: `Family("fewshot.heads", "head")`."""
+    """The components of one package, subclasses of its class `base`: `Family("fewshot.heads", "head", "Head")`."""
 
-    def __init__(self, package: str, kind: str) -> None:
-        self.package, self.kind = package, kind
+    def __init__(self, package: str, kind: str, base: str) -> None:
+        self.package, self.kind, self._base = package, kind, base
+
+    @property
+    def base(self) -> type:
+        """The class that every component of the family derives from."""
+        return getattr(importlib.import_module(self.package), self._base)
 
     def names(self) -> list[str]:
         """Every component's name, without importing any."""
@@ -85,12 +90,14 @@ class Family:
         if name not in self.names():
             raise unknown(self.kind, name, self.names())
         module = importlib.import_module(f"{self.package}.{name}")
-        (component,) = (
+        found = [
             thing
             for thing in vars(module).values()
-            if isinstance(thing, type) and thing.__module__ == module.__name__ and not thing.__name__.startswith("_")
-        )
-        return component
+            if isinstance(thing, type) and issubclass(thing, self.base) and thing.__module__ == module.__name__
+            and not thing.__name__.startswith("_")
+        ]  # fmt: skip
+        assert len(found) == 1, f"{module.__file__} must define one public {self._base}, not {len(found)}"
+        return found[0]
 
     def _users_own(self, path: str) -> type:
         module_name, _, class_name = path.rpartition(".")
@@ -100,8 +107,9 @@ class Family:
             raise UserError(
                 f"cannot import {self.kind} {path!r} ({error}): is its folder on PYTHONPATH and the name right?"
             ) from None
-        if not isinstance(component, type):
-            raise UserError(f"{path!r} is not a class, so it cannot be a {self.kind}")
+        if not (isinstance(component, type) and issubclass(component, self.base)):
+            ours = f"{self.package}.{self._base}"
+            raise UserError(f"{path!r} is no {self.kind}: it is not a class that derives from {ours}")
         return component
 
     def options(self, component: type) -> dict[str, tuple[Any, Any]]:
@@ -119,6 +127,9 @@ class Family:
             if key not in declared:
                 raise unknown(f"option of {self.kind} {spec.name!r}:", key, declared)
             converted[key] = _convert(value, declared[key][0], f"{spec.name}:{key}")
+        for key, (_, default) in declared.items():
+            if default is inspect.Parameter.empty and key not in converted:
+                raise UserError(f"{self.kind} {spec.name!r} needs its option {key!r}: write {spec.name}:{key}=VALUE")
         return component, converted
 
 

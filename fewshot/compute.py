@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 # torch reads it at its first large allocation: ask the kernel for huge pages (Linux only).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -33,18 +35,26 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def choose(device: str = "auto", precision: str = "auto", threads: int = 0) -> Compute:
+def choose(device: str = "auto", precision: str = "auto", threads: int = 0, deterministic: bool = False) -> Compute:
     """Resolve the flags; `auto` is the GPU where there is one, and bf16 where it is native.
 
-    Raises UserError for a device that is not there. `threads` 0 leaves torch's choice.
+    Raises UserError for a device that is not there. `threads` 0 leaves torch's choice. `deterministic`
+    asks CUDA for kernels that repeat to the bit; those of a CPU always do.
     """
+    if threads < 0:
+        raise UserError(f"--threads {threads}: give at least 0")
     if threads:
         torch.set_num_threads(threads)
     chosen = _device(device)
     if precision == "auto":
         precision = "bf16" if _native_bf16(chosen) else "fp32"
-    if chosen.type == "cpu":
-        keep_heap()
+    if chosen.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32: cuDNN's own choice is TF32
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for repeating
+            # Only warned of: 2x2 pooling's backward is listed, whose windows never meet and so add nothing twice.
+            torch.use_deterministic_algorithms(True, warn_only=True)
     return Compute(chosen, precision)
 
 
@@ -84,15 +94,24 @@ def _libc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
+@functools.cache
 def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that this process may use: the machine's, or its container's where that is less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            memory = min(memory, int(Path(limit).read_text()))
+        except (OSError, ValueError):  # no container, or one with the limit "max"
+            continue
+    return memory
 
 
 def keep_heap() -> None:
     """Let glibc reuse freed blocks instead of giving each back to the kernel (Linux, CPU).
 
     Every large activation is otherwise mapped and zeroed afresh, page by page, at every step, which
-    costs a third of the step. Elsewhere, or with little memory, nothing is done.
+    costs a third of the step. Elsewhere, or with little memory, nothing is done. It holds for the whole
+    process, so the training loop and the commands call it, and nothing that a user imports does.
     """
     if libc := _libc():
         libc.mallopt(_M_MMAP_MAX, 0)

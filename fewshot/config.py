@@ -1,7 +1,9 @@
 """The whole configuration of a run: one dataclass, its recipes, and its command line.
 
-A value comes from, in rising order: the dataclass, the recipe (`--recipe`, else the one named as the
+A value comes from, in rising order: the dataclass, the recipes (`--recipe`, else the one named as the
 data set), the flags. Nothing here imports torch.
+
+An epoch is a number of episodes, not of steps: a step that ends one may begin the next.
 """
 
 from __future__ import annotations
@@ -11,10 +13,9 @@ import dataclasses
 import sys
 import typing
 from dataclasses import dataclass, field, fields
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
-from fewshot.cli import Parser
 from fewshot.errors import UserError, unknown
 
 if sys.version_info >= (3, 11):
@@ -62,8 +63,10 @@ class TrainConfig:
     jitter: float = option(0.4, "random brightness, contrast and saturation: half-width around 1")
     mirror: bool = option(True, "random horizontal flip")
 
+    test_ways: int = option(5, "classes in a validation or test episode")
     val_episodes: int = option(1000, "validation episodes, the same each time")
-    val_every: int = option(1, "epochs between validations")
+    val_every: int = option(1, "epochs between validations; the last step is always followed by one")
+    val_shots: int = option(0, "shots at which validation selects the weights; 0: those of training")
     test_episodes: int = option(10_000, "test episodes for each number of shots")
     test_shots: tuple[int, ...] = option((1, 5), "shots of the test table")
     test_queries: int = option(15, "query images a class in validation and test")
@@ -72,16 +75,12 @@ class TrainConfig:
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the network; auto: bf16 where the hardware has it")
     threads: int = option(0, "CPU threads; 0: torch's choice")
+    compile: bool = option(False, "torch.compile the backbone: minutes before the first step, fewer passes over memory")
+    deterministic: bool = option(False, "on CUDA, kernels that repeat to the bit, somewhat slower; a CPU always does")
     checkpoint_seconds: float = option(60.0, "time between checkpoints")
 
     def __post_init__(self) -> None:
-        at_least = dict.fromkeys(
-            ("episodes_per_epoch", "episodes_per_batch", "val_every"), 1
-        ) | {
-            "ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "crop_padding": 0, "epochs": 0,
-            "threads": 0, "seed": 0, "val_episodes": 2, "test_episodes": 2,
-        }
-        for name, least in at_least.items():
+        for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give at least {least}")
         for name in ("lr", "checkpoint_seconds"):
@@ -94,23 +93,36 @@ class TrainConfig:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give a number within 0..1")
         if not self.test_shots or min(self.test_shots) < 1:
             raise UserError(f"--test-shots {' '.join(map(str, self.test_shots))}: give numbers from 1 on")
-        if 0 < self.epochs < self.val_every:
-            raise UserError(f"--val-every {self.val_every} exceeds --epochs {self.epochs}: nothing would be selected")
         if len(self.lr_epochs) != len(self.lr_values):
             raise UserError(f"--lr-epochs has {len(self.lr_epochs)} numbers and --lr-values {len(self.lr_values)}")
+        if list(self.lr_epochs) != sorted(set(self.lr_epochs)):
+            raise UserError(f"--lr-epochs {' '.join(map(str, self.lr_epochs))}: give rising numbers")
+        if not all(0 < value < float("inf") for value in self.lr_values):
+            raise UserError(f"--lr-values {' '.join(map(str, self.lr_values))}: give positive numbers")
         if self.schedule == "steps" and not self.lr_epochs:
             raise UserError("--schedule steps needs --lr-epochs and --lr-values")
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch: episodes rounded up to whole batches."""
-        return -(-self.episodes_per_epoch // self.episodes_per_batch)
-
-    @property
     def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        """Optimizer steps in all: the episodes of all epochs, rounded up to whole batches."""
+        return -(-self.epochs * self.episodes_per_epoch // self.episodes_per_batch)
+
+    def epochs_done(self, step: int) -> int:
+        """Whole epochs behind us after `step` steps."""
+        return min(self.epochs, step * self.episodes_per_batch // self.episodes_per_epoch)
+
+    def validates_after(self, step: int) -> bool:
+        """Whether the `step`-th step (from 1) ends an epoch that is validated, or training."""
+        before, after = (self.epochs_done(n) // self.val_every for n in (step - 1, step))
+        return after > before or step == self.steps
 
 
+_AT_LEAST = {
+    "ways": 2, "shots": 1, "queries": 1, "epochs": 0, "episodes_per_epoch": 1, "episodes_per_batch": 1, "seed": 0,
+    "crop_padding": 0, "threads": 0, "test_ways": 2, "val_episodes": 2, "val_every": 1, "val_shots": 0,
+    "test_episodes": 2, "test_queries": 1,
+}  # fmt: skip
+RECIPES = Path(__file__).parent / "recipes"
 FIELDS = {f.name: f for f in fields(TrainConfig)}
 _TYPES = typing.get_type_hints(TrainConfig)
 
@@ -119,7 +131,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_flags(parser: Parser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
     """One flag a field; those not given are absent from the result, so that recipes can fill them."""
     for name, spec in FIELDS.items():
         default = spec.default
@@ -139,16 +151,24 @@ def add_flags(parser: Parser) -> None:
 
 
 def recipe_names() -> list[str]:
-    folder = resources.files("fewshot") / "recipes"
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+    """Every recipe: its path below fewshot/recipes/, without the ending."""
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml"))
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """A recipe's values by field. UserError for an unknown recipe."""
-    if name not in recipe_names():
-        raise unknown("recipe", name, recipe_names())
-    values = tomllib.loads((resources.files("fewshot") / "recipes" / f"{name}.toml").read_text())
-    return from_json(values, f"recipe {name}")
+    """A recipe's values by field; of several joined by `+`, the later override the earlier.
+
+    A later one is looked for beside the first: `table3/NAME+quick` is `table3/NAME` and `table3/quick`.
+    UserError for an unknown recipe.
+    """
+    first, *more = name.split("+")
+    folder = first.rpartition("/")[0]
+    values: dict[str, Any] = {}
+    for part in [first, *(f"{folder}/{each}" if folder else each for each in more)]:
+        if part not in recipe_names():
+            raise unknown("recipe", part, recipe_names())
+        values |= from_json(tomllib.loads((RECIPES / f"{part}.toml").read_text("utf-8")), f"recipe {part}")
+    return values
 
 
 def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 from fewshot.cli import Parser, people, run
+from fewshot.errors import UserError
 
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.evaluate", description=__doc__.split(": ", 1)[1])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the one each run was trained on")
-    root = os.environ.get("FEWSHOT_DATA") or "data"
-    parser.add_argument("--data-root", default=root, help="folder of prepared data sets")
+    parser.add_argument("--data-root", help="of prepared data sets; None: $FEWSHOT_DATA, else each run's")
     parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in an episode")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="N", help="support images a class")
     parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class")
@@ -37,17 +38,31 @@ def main(argv: list[str] | None = None) -> None:
     console = people()
     protocols = [Protocol(args.ways, shots, args.queries) for shots in dict.fromkeys(args.shots)]
     where = compute.choose(args.device, args.precision, args.threads)
-    work = []
-    for folder in args.runs:  # every complaint comes before the first minute of work
-        run_folder = Run.open(folder)
-        name = run_folder.config.dataset if args.dataset == "auto" else args.dataset
-        dataset = open_dataset(name, args.data_root)
-        for protocol in protocols:
-            EpisodeSampler(dataset["test"], protocol, EPISODES_SEED)
-        work.append((run_folder, load_run(run_folder, where), dataset))
-    for run_folder, model, dataset in work:
-        rows = score_run(run_folder, model, dataset, protocols, args.episodes, where)
-        print_results(console, str(run_folder.folder), rows)
+    if args.episodes < 2:
+        raise UserError(f"--episodes {args.episodes}: an interval needs at least 2")
+    with ExitStack() as held:
+        work = []
+        for folder in dict.fromkeys(args.runs):  # every complaint comes before the first minute of work
+            run_folder = Run.open(folder)
+            held.enter_context(run_folder.lock())
+            if not run_folder.trained:
+                raise UserError(f"{folder} has not finished training: go on with it by --out {folder} --resume first")
+            config = run_folder.config
+            root = args.data_root or os.environ.get("FEWSHOT_DATA") or config.data_root
+            dataset = open_dataset(config.dataset if args.dataset == "auto" else args.dataset, root)
+            for protocol in protocols:
+                EpisodeSampler(dataset["test"], protocol, EPISODES_SEED)
+            model = load_run(run_folder, where)
+            if dataset.image_size != model.backbone.image_size:
+                raise UserError(
+                    f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
+                    f" {dataset.image_size} px; prepare it at that size"
+                )
+            work.append((run_folder, model, dataset))
+        compute.keep_heap()
+        for run_folder, model, dataset in work:
+            rows = score_run(run_folder, model, dataset, protocols, args.episodes, where)
+            print_results(console, str(run_folder.folder), rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fewshot.errors import UserError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -27,3 +33,38 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary sibling of `folder` to write into, renamed to it if the block succeeds.
+
+    On any failure, interruption included, nothing is left behind. FileExistsError where a folder
+    with something in it stands there by then, UserError where none can be made.
+    """
+    writable_parent(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror}): choose another place") from None
+    try:
+        yield work
+        work.chmod(0o755)
+        try:
+            os.replace(work, folder)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from None
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def writable_parent(path: Path) -> None:
+    """Raise UserError where `path` could not be created: a file stands in the way."""
+    for ancestor in path.parents:
+        if ancestor.exists():
+            if not ancestor.is_dir():
+                raise UserError(f"cannot write {path}: {ancestor} is a file, not a folder")
+            return

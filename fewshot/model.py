@@ -30,10 +30,10 @@ class Model(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, guide=None) -> Tensor:
-        """(N, 3, S, S) in [0, 1], overwritten -> (N, D)."""
+        """(N, 3, S, S) in [0, 1] -> (N, D)."""
         return self.backbone(self.normalise(images), guide)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, images) -> Tensor:
         """uint8 images (N, S, S, 3), array or tensor -> float32 embeddings (N, D), in evaluation mode.
 
@@ -44,10 +44,11 @@ class Model(nn.Module):
         if images.dtype != torch.uint8 or images.shape[1:] != (size, size, 3):
             given = f"{images.dtype} {tuple(images.shape)}"
             raise UserError(f"give uint8 images of shape (N, {size}, {size}, 3), not {given}")
+        device, training = self.normalise.scale.device, self.training
         self.eval()
-        device = self.normalise.mean.device
         parts = [self(to_unit(part.to(device))).float() for part in images.split(100)]
-        return torch.cat(parts) if parts else torch.empty(0, self.backbone.features)
+        self.train(training)
+        return torch.cat(parts)
 
     @property
     def parameter_count(self) -> int:

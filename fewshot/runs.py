@@ -9,8 +9,11 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import io
+import itertools
 import json
+import os
 import platform
 import re
 import subprocess
@@ -24,15 +27,17 @@ from typing import Any
 import numpy as np
 
 from fewshot import config as configs
-from fewshot.cli import writable_parent
 from fewshot.config import TrainConfig
 from fewshot.errors import UserError
-from fewshot.files import write_atomic, write_json
+from fewshot.files import new_folder, write_atomic, write_json
 
 try:
     import fcntl
 except ImportError:  # not on Windows: there two processes are not kept apart
     fcntl = None
+
+_LONGEST_NAME = 180  # characters of a folder's name: file systems end at 255 bytes
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a network file system without them
 
 
 class Run:
@@ -49,20 +54,20 @@ class Run:
     def create(cls, config: TrainConfig, out: str | None, extra: dict[str, Any]) -> Run:
         """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
 
-        `extra` is what was resolved besides the fields. UserError where `out` exists.
+        `extra` is what was resolved besides the fields. UserError where `out` exists. The folder
+        appears with its files in it: one that was never begun could be neither resumed nor replaced.
         """
-        if out is None:
-            folder = _fresh(Path("runs"), _describe(config))
-        else:
-            folder = Path(out)
-            if folder.exists():
-                raise UserError(f"{folder} exists; give --resume to go on with it, or another --out")
-            writable_parent(folder)
-            folder.mkdir(parents=True)
-        run = cls(folder)
-        write_json(folder / "config.json", configs.to_json(config) | {"resolved": extra})
-        write_json(folder / "environment.json", environment())
-        return run
+        for folder in [Path(out)] if out is not None else _names(Path("runs"), _describe(config)):
+            try:
+                if folder.exists():
+                    raise FileExistsError
+                with new_folder(folder) as work:
+                    write_json(work / "config.json", configs.to_json(config) | {"resolved": extra})
+                    write_json(work / "environment.json", environment())
+                return cls(folder)
+            except FileExistsError:  # by another run, begun in the same second: the next name is ours
+                continue
+        raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -83,16 +88,22 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"another process is at work in {self.folder}; wait for it, or stop it") from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
             yield
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
         try:
-            return json.loads(path.read_text())
+            value = json.loads(path.read_text())
         except FileNotFoundError:
             raise UserError(f"{path} is missing; is {self.folder} a finished run?") from None
         except ValueError:
             raise UserError(f"{path} is damaged: it is not JSON") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{path} is damaged: it is not a JSON object")
+        return value
 
     @property
     def config(self) -> TrainConfig:
@@ -106,7 +117,10 @@ class Run:
     @property
     def resolved(self) -> dict[str, Any]:
         """What was settled when the run began: fingerprint, image size, normalisation, parameters."""
-        return self._json("config.json")["resolved"]
+        facts = self._json("config.json").get("resolved")
+        if not isinstance(facts, dict):
+            raise UserError(f"{self.folder / 'config.json'} is damaged: it has no 'resolved'")
+        return facts
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -122,9 +136,14 @@ class Run:
         return self._json("result.json")
 
     @property
+    def trained(self) -> bool:
+        """Whether training came to its end."""
+        return "train_seconds" in self.environment
+
+    @property
     def finished(self) -> bool:
-        """Whether training came to its end; `evaluate` may have scored an unfinished run, too."""
-        return self.result_path.is_file() and "train_seconds" in self.environment
+        """Whether it was scored as well."""
+        return self.trained and self.result_path.is_file()
 
     def write_result(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         """Add or replace the rows' protocols in result.json, keeping the others."""
@@ -147,16 +166,24 @@ class Run:
             file.flush()
             return file.tell()
 
+    def sync_metrics(self) -> None:
+        """Wait until metrics.jsonl is on the disk, as the checkpoint that counts on it will be."""
+        if self.metrics_path.exists():
+            with open(self.metrics_path, "rb") as file:
+                os.fsync(file.fileno())
+
     def truncate_metrics(self, length: int) -> None:
         """Forget what was logged after a checkpoint: those steps come again."""
         if self.metrics_path.exists():
             with open(self.metrics_path, "r+b") as file:
-                file.truncate(length)
+                file.truncate(min(length, self.metrics_path.stat().st_size))  # never longer: that adds zeros
 
     def metrics(self) -> Iterator[dict[str, Any]]:
+        """The logged lines, whole ones only: a run that is being written may end in half of one."""
         with open(self.metrics_path, encoding="utf-8") as file:
             for line in file:
-                yield json.loads(line)
+                if line.endswith("\n"):
+                    yield json.loads(line)
 
 
 def _protocol_key(row: dict[str, Any]) -> tuple:
@@ -166,22 +193,14 @@ def _protocol_key(row: dict[str, Any]) -> tuple:
 def _describe(config: TrainConfig) -> str:
     parts = (config.dataset, config.backbone, config.head, config.reg, f"{config.shots}shot", f"seed{config.seed}")
     readable = "_".join(re.sub(r"[^A-Za-z0-9.,=+@-]+", "-", part) for part in parts)
-    return f"{readable}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return f"{readable[:_LONGEST_NAME]}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _fresh(parent: Path, name: str) -> Path:
-    """Make parent/name, or name-2, name-3, ... : two runs begun in one second must not meet."""
-    writable_parent(parent / name)
-    parent.mkdir(parents=True, exist_ok=True)
-    attempt = 1
-    while True:
-        folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            attempt += 1
-        else:
-            return folder
+def _names(parent: Path, name: str) -> Iterator[Path]:
+    """parent/name, then name-2, name-3, ... : two runs begun in one second must not meet."""
+    yield parent / name
+    for attempt in itertools.count(2):
+        yield parent / f"{name}-{attempt}"
 
 
 def environment() -> dict[str, Any]:
@@ -206,7 +225,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, `-dirty` if the package differs from it; None for an installed wheel."""
+    """The checkout's commit, `-dirty` if a tracked file differs from it; None for an installed wheel."""
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():
         return None

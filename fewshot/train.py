@@ -36,9 +36,10 @@ def main(argv: list[str] | None = None) -> None:
         config = dataclasses.replace(config, data_root=flags.get("data_root", config.data_root))
     else:
         flags.setdefault("data_root", os.environ.get("FEWSHOT_DATA") or "data")
-        run_folder = None
         dataset, why = _dataset(flags)
-        config = configs.resolve(dataset, flags)
+        # Absolute, so that the run can be resumed and evaluated from anywhere.
+        config = configs.resolve(dataset, flags | {"data_root": os.path.abspath(flags["data_root"])})
+        run_folder = None
     console.print(f"Data set: {config.dataset} ({why}).")
     if run_folder is None or not run_folder.finished:
         run_folder = _train_and_test(config, run_folder, out, console)
@@ -62,12 +63,13 @@ def _train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: st
     from fewshot.model import Model, load_run
     from fewshot.runs import Run
 
-    where = compute.choose(config.device, config.precision, config.threads)
+    where = compute.choose(config.device, config.precision, config.threads, config.deterministic)
     dataset = open_dataset(config.dataset, config.data_root)
-    tests = [Protocol(config.ways, shots, config.test_queries) for shots in config.test_shots]
+    tests = [Protocol(config.test_ways, shots, config.test_queries) for shots in dict.fromkeys(config.test_shots)]
+    selecting = Protocol(config.test_ways, config.val_shots or config.shots, config.test_queries)
     EpisodeSampler(dataset["train"], Protocol(config.ways, config.shots, config.queries), config.seed)
     for split in ("val", "test"):  # an hour's training must not end in "too few images"
-        for protocol in (*tests, Protocol(config.ways, config.shots, config.test_queries)):
+        for protocol in (*tests, selecting):
             EpisodeSampler(dataset[split], protocol, EPISODES_SEED)
     mean, std = channel_statistics(dataset.name, dataset["train"])
     torch.manual_seed(derive(config.seed, 0, "initialisation"))
@@ -77,7 +79,10 @@ def _train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: st
         facts = {
             "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": mean, "std": std,
             "parameters": model.parameter_count, "features": model.backbone.features,
-            "regularizers": [f"site {reg.site.depth}: {reg}" for reg in model.backbone.regularizers],
+            "regularizers": [
+                f"site {reg.site.depth}: {reg}" + f" ({reg.remark})" * bool(reg.remark)
+                for reg in model.backbone.regularizers
+            ],
         }  # fmt: skip
         run_folder = Run.create(config, out, facts)
     elif run_folder.resolved["fingerprint"] != dataset.fingerprint:

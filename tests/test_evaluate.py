@@ -9,6 +9,7 @@ import pytest
 from commands import one_line_error
 
 from fewshot import cli, evaluate
+from fewshot.runs import Run
 
 
 @pytest.fixture
@@ -18,6 +19,12 @@ def run_copy(small_run, tmp_path):
 
 def run(*args) -> int:
     return cli.run(evaluate.main, [str(arg) for arg in args])
+
+
+def forget(folder, name: str, key: str) -> None:
+    values = json.loads((folder / name).read_text())
+    del values[key]
+    (folder / name).write_text(json.dumps(values))
 
 
 def rows(folder) -> dict:
@@ -56,7 +63,11 @@ def test_more_episodes_begin_with_the_same_ones(run_copy):
         (lambda run: (run / "config.json").write_text("{"), [], "config.json is damaged"),
         (lambda run: (run / "config.json").unlink(), [], "is not a run folder"),
         (None, ["--shots", "0"], "--shots 0: give at least 1"),
-        (None, ["--shots", "30"], "give fewer --shots or --queries"),
+        (None, ["--shots", "30"], "ask for fewer shots or queries"),
+        (None, ["--threads", "-1"], "--threads -1: give at least 0"),
+        (lambda run: (run / "config.json").write_text("[]"), [], "config.json is damaged"),
+        (lambda run: forget(run, "config.json", "resolved"), [], "config.json is damaged: it has no 'resolved'"),
+        (lambda run: forget(run, "environment.json", "train_seconds"), [], "has not finished training"),
         (None, ["--episodes", "1"], "an interval needs at least 2"),
         (None, ["--dataset", "cub"], "is not prepared under"),
     ],
@@ -68,6 +79,12 @@ def test_a_users_mistake_is_one_line_and_changes_nothing(run_copy, capsys, spoil
     assert run(run_copy, *flags) == cli.USER_ERROR
     assert expected in one_line_error(capsys)
     assert (run_copy / "result.json").read_bytes() == before
+
+
+def test_a_run_that_another_process_holds_is_left_alone(run_copy, capsys):
+    with Run.open(run_copy).lock():
+        assert run(run_copy) == cli.USER_ERROR
+    assert "another process is at work" in one_line_error(capsys)
 
 
 def test_weights_of_another_network_are_refused(run_copy, capsys):

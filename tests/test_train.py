@@ -144,6 +144,41 @@ def test_without_out_the_same_command_twice_makes_two_folders(tmp_path, monkeypa
     assert "±" in out and "1.96 * std / sqrt(n)" in out
 
 
+def test_training_and_testing_may_differ_in_ways_and_an_epoch_in_the_middle_of_a_step(tmp_path):
+    """3 epochs of 5 episodes in steps of 2: 8 steps, validated after the 3rd, the 5th and the last."""
+    flags = ["--ways", 8, "--test-ways", 6, "--epochs", 3, "--episodes-per-epoch", 5, "--val-shots", 2]
+    assert run(*SMALL, *flags, "--out", tmp_path / "run") == 0
+    validations = [row for row in metrics(tmp_path / "run") if "validation" in row]
+    assert [row["step"] for row in validations] == [3, 5, 8]
+    assert list(validations[0]["validation"]) == ["2shot", "1shot", "5shot"], "the first selects"
+    assert [row["ways"] for row in Run.open(tmp_path / "run").result["results"]] == [6, 6]
+
+
+def test_a_run_begun_from_another_folder_finds_its_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    assert run(*SMALL, "--epochs", 0, "--data-root", "here", "--out", "run") == 0
+    assert Run.open("run").config.data_root == str(tmp_path / "here")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run(*SMALL, "--out", tmp_path / "run") == cli.USER_ERROR
+    assert "the disk is full" in one_line_error(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torn_and_missing_metrics_are_not_made_up(small_run, tmp_path):
+    folder = Run(tmp_path)
+    folder.metrics_path.write_text('{"step": 1}\n{"st')
+    assert list(folder.metrics()) == [{"step": 1}]
+    folder.truncate_metrics(100)
+    assert folder.metrics_path.read_text() == '{"step": 1}\n{"st'
+
+
 def test_separate_embedding_trains_too(tmp_path):
     assert run(*SMALL, "--embed", "separate", "--shots", 2, "--out", tmp_path / "run") == 0
 
@@ -160,7 +195,11 @@ def test_separate_embedding_trains_too(tmp_path):
         (["--reg", "dropblock@4:block_size=3"], "larger than the 2x2 map at site 4"),
         (["--ways", "0"], "--ways 0: give at least 2"),
         (["--shots", "-1"], "--shots -1: give at least 1"),
-        (["--ways", "1000"], "5-way"[2:]),
+        (["--ways", "1000"], "1000-way episodes need 1000 classes, and the train split has 337"),
+        (["--test-ways", "95"], "95-way episodes need 95 classes, and the val split has 79"),
+        (["--schedule", "steps", "--lr-epochs", "3", "2", "--lr-values", "1", "1"], "give rising numbers"),
+        (["--schedule", "steps", "--lr-epochs", "3", "--lr-values", "nan"], "give positive numbers"),
+        (["--reg", "fewshot.heads.proto.Proto"], "is no regularizer"),
         (["--shots", "24"], "images a class"),
         (["--lr", "nan"], "--lr nan: give a positive number"),
         (["--epochs", "many"], "invalid int value: 'many'"),

@@ -8,7 +8,7 @@ from fewshot.errors import UserError
 
 __all__ = ["FAMILY", "Backbone", "build"]
 
-FAMILY = Family("fewshot.backbones", "backbone")
+FAMILY = Family("fewshot.backbones", "backbone", "Backbone")
 
 
 def build(spec: str, reg: str = "none", image_size: int = 84) -> Backbone:

@@ -7,6 +7,7 @@ per-image Python.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,7 @@ def _jitter(batch: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     Each of the three is a blend f * x + (1 - f) * other, clamped to [0, 1]; `other` is black for
     brightness, the mean luma for contrast, each pixel's luma for saturation.
     """
-    gray_weights = torch.tensor(GRAY, device=batch.device)
+    gray_weights = _gray_weights(batch.device)
     for stage in range(3):
         kind = order[:, stage]
         factor = factors.gather(1, kind[:, None]).view(-1, 1, 1, 1)
@@ -93,6 +94,12 @@ def _jitter(batch: Tensor, factors: Tensor, order: Tensor) -> Tensor:
         other = is_contrast * luma.mean((1, 2), keepdim=True) + is_saturation * luma
         batch = torch.addcmul((1 - factor) * other, batch, factor).clamp_(0, 1)
     return batch
+
+
+@functools.cache
+def _gray_weights(device: torch.device) -> Tensor:
+    """Once a device: a copy to a GPU in every step would be waited for."""
+    return torch.tensor(GRAY, device=device)
 
 
 def to_unit(images: Tensor) -> Tensor:

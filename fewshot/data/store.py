@@ -10,22 +10,18 @@ fingerprint, whatever layout they came in.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from fewshot.cli import writable_parent
 from fewshot.errors import UserError
+from fewshot.files import writable_parent
 
 SPLITS = ("train", "val", "test")
 FORMAT = 1
@@ -204,31 +200,6 @@ def occupied(folder: Path) -> bool:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no prepared data set: move it away, or choose another --data-root")
     return False
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of `folder` to write into, renamed to it if the block succeeds.
-
-    On any failure, interruption included, nothing is left behind.
-    """
-    writable_parent(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"cannot write {folder} ({error.strerror}): choose another place") from None
-    try:
-        yield work
-        work.chmod(0o755)
-        try:
-            os.replace(work, folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            raise UserError(f"{folder} was made by someone else meanwhile: run again to verify it") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _sha256(data: bytes | memoryview) -> str:

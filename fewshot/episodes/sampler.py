@@ -117,12 +117,12 @@ def _check_enough(split: Split, protocol: Protocol) -> None:
     if len(split.classes) < protocol.ways:
         raise UserError(
             f"{protocol.ways}-way episodes need {protocol.ways} classes, and the {split.name} split has"
-            f" {len(split.classes)}; give --ways {len(split.classes)} or less"
+            f" {len(split.classes)}: ask for fewer ways"
         )
     smallest = int(np.argmin(split.counts))
     if split.counts[smallest] < protocol.images_per_class:
         raise UserError(
             f"{protocol.shots} shots and {protocol.queries} queries need {protocol.images_per_class} images a class,"
-            f" and {split.classes[smallest]} of the {split.name} split has {split.counts[smallest]};"
-            " give fewer --shots or --queries"
+            f" and {split.classes[smallest]} of the {split.name} split has {split.counts[smallest]}"
+            ": ask for fewer shots or queries"
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.compute import Compute
+from fewshot import runs
+from fewshot.compute import Compute, describe
 from fewshot.data.store import Dataset
 from fewshot.episodes import EpisodeSampler, Protocol
-from fewshot.errors import UserError
 from fewshot.evaluation.solve import embed_split, episode_accuracies
 from fewshot.evaluation.statistics import CI_METHOD, summarise
 from fewshot.model import Model
@@ -31,16 +31,12 @@ def accuracies(
 def score_run(
     run: Run, model: Model, dataset: Dataset, protocols: Sequence[Protocol], episodes: int, compute: Compute
 ) -> list[dict[str, Any]]:
-    """Score on the test split and keep rows and per-episode accuracies in the run folder."""
-    if dataset.image_size != model.backbone.image_size:
-        raise UserError(
-            f"{run.folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
-            f" {dataset.image_size} px; prepare it at that size"
-        )
-    if episodes < 2:
-        raise UserError(f"--episodes {episodes}: an interval needs at least 2")
+    """Score on the test split and keep rows and per-episode accuracies in the run folder, whose lock is held.
+
+    `dataset` has images of the model's size, and `episodes` is 2 or more.
+    """
     scored = accuracies(model, dataset, "test", protocols, episodes, compute)
-    rows = [_row(run, dataset, protocol, values) for protocol, values in scored.items()]
+    rows = [_row(run, dataset, protocol, values, compute) for protocol, values in scored.items()]
     config, trained = run.config, run.resolved
     summary = {
         "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
@@ -52,8 +48,10 @@ def score_run(
     return rows
 
 
-def _row(run: Run, dataset: Dataset, protocol: Protocol, values: np.ndarray) -> dict[str, Any]:
+def _row(run: Run, dataset: Dataset, protocol: Protocol, values: np.ndarray, compute: Compute) -> dict[str, Any]:
     summary = summarise(values)
+    environment = runs.environment()
+    by = {key: environment[key] for key in ("commit", "versions")}
     name = f"episodes-{dataset.name}-test-{protocol.ways}w{protocol.shots}s{protocol.queries}q.npy"
     return {
         "dataset": dataset.name, "split": "test", "ways": protocol.ways, "shots": protocol.shots,
@@ -62,4 +60,5 @@ def _row(run: Run, dataset: Dataset, protocol: Protocol, values: np.ndarray) -> 
         "episodes_digest": EpisodeSampler(dataset["test"], protocol, EPISODES_SEED).digest(summary.episodes),
         "membership": dataset["test"].membership, "fingerprint": dataset.fingerprint, "head": run.config.head,
         "episodes_file": run.write_episodes(name, values),
+        "evaluated_by": by | {"device": describe(compute.device), "precision": compute.precision},
     }  # fmt: skip

@@ -8,7 +8,7 @@ from fewshot.heads._base import Head
 
 __all__ = ["FAMILY", "Head", "build"]
 
-FAMILY = Family("fewshot.heads", "head")
+FAMILY = Family("fewshot.heads", "head", "Head")
 
 
 def build(spec: str) -> Head:

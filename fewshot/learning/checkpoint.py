@@ -39,13 +39,15 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progres
     write_atomic(path, buffer.getvalue())
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress:
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Read a checkpoint into model and optimizer. UserError where it is damaged or of another run."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return Progress(**state["progress"])
+    except (OSError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted
+        raise
     except Exception as error:  # noqa: BLE001  (torch.load raises nearly anything on a damaged file)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read ({reason}); delete it to start again from step 0") from None

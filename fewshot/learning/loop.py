@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.compute import Compute, tidy_heap
+from fewshot.compute import Compute, keep_heap, tidy_heap
 from fewshot.config import TrainConfig
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
@@ -44,15 +44,19 @@ def train(
     end the step, save the checkpoint, and raise KeyboardInterrupt. Raises UserError where the loss is
     no longer finite.
     """
+    if compute.device.type == "cpu":
+        keep_heap()
     protocol = Protocol(config.ways, config.shots, config.queries)
     sampler = EpisodeSampler(dataset["train"], protocol, config.seed)
     source = ImageSource(dataset["train"], compute.device)
     augment = Augmentation(config.crop_padding, config.jitter, config.mirror)
     optimizer = torch.optim.SGD(
         model.parameters(), config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
-        weight_decay=config.weight_decay,
+        weight_decay=config.weight_decay, fused=True,
     )  # fmt: skip
-    progress = _start(run, model, optimizer, compute)
+    progress = _start(run, model, optimizer)
+    if config.compile:
+        model.backbone.compile()
     log = _Log(run, progress, protocol.images * config.episodes_per_batch, display)
     last_save = time.perf_counter()
     labels = torch.arange(config.ways, device=compute.device)
@@ -62,17 +66,16 @@ def train(
         while progress.step < config.steps and not interrupt.asked:
             step = progress.step
             torch.manual_seed(derive(config.seed, step, "masks"))
-            generator = torch.Generator().manual_seed(derive(config.seed, step, "augmentation"))
             model.train()
-            model.backbone.begin_step(step / config.steps, generator)
+            model.backbone.begin_step(step / config.steps, generator_for(config.seed, step, "regularizers"))
             lr = learning_rate(config, step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
             episodes = sampler.draw(step * config.episodes_per_batch, config.episodes_per_batch)
             images, positions = source.fetch(episodes.ravel())
-            drawn = augment.draw(len(positions), generator).to(compute.device)
-            batch = augment(images, positions, drawn)  # (B, 3, H, W)
+            drawn = augment.draw(len(positions), generator_for(config.seed, step, "augmentation"))
+            batch = augment(images, positions, drawn.to(compute.device))  # (B, 3, H, W)
 
             with compute.autocast():
                 support, query = embed_episodes(model, batch, config)  # (T, W*S, D), (T, W*Q, D)
@@ -89,19 +92,19 @@ def train(
             accuracy = (logits.detach().argmax(2) == query_labels).float().mean()
             log.add(loss.detach(), accuracy, _dropped(model, loss), lr)
 
-            if progress.step % (config.val_every * config.steps_per_epoch) == 0:
+            if config.validates_after(progress.step):
                 log.flush()
                 _validate(run, config, dataset, model, compute, progress, log)
             if progress.step % LOG_EVERY == 0:
                 log.flush()
                 tidy_heap()
                 if time.perf_counter() - last_save > config.checkpoint_seconds:
-                    checkpoint.save(run.checkpoint_path, model, optimizer, progress)
+                    _save(run, model, optimizer, progress)
                     last_save = time.perf_counter()
     log.flush()
     if config.steps == 0:  # the untrained network is all there is
         _validate(run, config, dataset, model, compute, progress, log)
-    checkpoint.save(run.checkpoint_path, model, optimizer, progress)
+    _save(run, model, optimizer, progress)
     if interrupt.asked:
         raise KeyboardInterrupt(
             f"interrupted at step {progress.step}, checkpoint saved; go on with --out {run.folder} --resume"
@@ -128,13 +131,23 @@ def derive(seed: int, step: int, purpose: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _start(run: Run, model: Model, optimizer: torch.optim.Optimizer, compute: Compute) -> Progress:
+def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
+    """A CPU generator for one purpose in one step: what one draws never shifts what another gets."""
+    return torch.Generator().manual_seed(derive(seed, step, purpose))
+
+
+def _start(run: Run, model: Model, optimizer: torch.optim.Optimizer) -> Progress:
     if not run.checkpoint_path.is_file():
         run.truncate_metrics(0)
         return Progress()
-    progress = checkpoint.load(run.checkpoint_path, model, optimizer, compute.device)
+    progress = checkpoint.load(run.checkpoint_path, model, optimizer)
     run.truncate_metrics(progress.metrics_bytes)
     return progress
+
+
+def _save(run: Run, model: Model, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    run.sync_metrics()
+    checkpoint.save(run.checkpoint_path, model, optimizer, progress)
 
 
 def _dropped(model: Model, like: Tensor) -> Tensor:
@@ -146,12 +159,13 @@ def _dropped(model: Model, like: Tensor) -> Tensor:
 def _validate(
     run: Run, config: TrainConfig, dataset: Dataset, model: Model, compute: Compute, progress: Progress, log: _Log
 ) -> None:
-    """Score the fixed validation episodes; keep the weights where accuracy at the training shots rises."""
-    shots = dict.fromkeys((config.shots, *config.test_shots))
-    protocols = [Protocol(config.ways, n, config.test_queries) for n in shots]
+    """Score the fixed validation episodes; keep the weights where accuracy at `val_shots` rises."""
+    selecting = config.val_shots or config.shots
+    shots = dict.fromkeys((selecting, *config.test_shots))
+    protocols = [Protocol(config.test_ways, n, config.test_queries) for n in shots]
     scored = accuracies(model, dataset, "val", protocols, config.val_episodes, compute)
     summaries = {protocol.shots: summarise(values) for protocol, values in scored.items()}
-    selected = summaries[config.shots].accuracy
+    selected = summaries[selecting].accuracy
     best = selected > progress.best_accuracy
     if best:
         progress.best_accuracy, progress.best_step = selected, progress.step
@@ -177,6 +191,8 @@ class _Log:
         if not self.pending:
             return
         figures = torch.stack(self.pending).tolist()  # waits for the device: the loop's only such point
+        if not all(math.isfinite(loss) for loss, *_ in figures):
+            raise UserError(f"the loss is no longer finite before step {self.progress.step}; train with a lower --lr")
         speed = len(figures) * self.images_per_step / self._lap()
         first = self.progress.step - len(figures) + 1
         rows: list[dict[str, Any]] = [
@@ -189,16 +205,13 @@ class _Log:
         self.pending, self.rates = [], []
         self.progress.metrics_bytes = self.run.append_metrics(rows)
         mean_loss, mean_accuracy = np.mean([figure[:2] for figure in figures], axis=0)
-        if not math.isfinite(mean_loss):
-            raise UserError(f"the loss is no longer finite before step {self.progress.step}; train with a lower --lr")
         self.display.step(self.progress.step, mean_loss, mean_accuracy, speed)
 
     def validation(self, accuracy: dict[str, float], config: TrainConfig, best: bool) -> None:
         seconds = self._lap()
         row = {"step": self.progress.step, "validation": accuracy, "best": best, "seconds": round(seconds, 2)}
         self.progress.metrics_bytes = self.run.append_metrics([row])
-        epoch = self.progress.step // config.steps_per_epoch
-        self.display.validation(epoch, config.epochs, accuracy, best)
+        self.display.validation(config.epochs_done(self.progress.step), config.epochs, accuracy, best)
 
     def _lap(self) -> float:
         """Seconds since the last lap, counted as training time."""

@@ -17,6 +17,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     if config.schedule == "cosine":
         return config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
     if config.schedule == "steps":
-        passed = bisect.bisect_right(config.lr_epochs, step // config.steps_per_epoch)
+        passed = bisect.bisect_right(config.lr_epochs, config.epochs_done(step))
         return config.lr_values[passed - 1] if passed else config.lr
     return config.lr

@@ -11,7 +11,7 @@ from fewshot.regularizers._base import Regularizer, Site
 
 __all__ = ["FAMILY", "Regularizer", "Site", "build", "build_all"]
 
-FAMILY = Family("fewshot.regularizers", "regularizer")
+FAMILY = Family("fewshot.regularizers", "regularizer", "Regularizer")
 
 
 def build(spec: str | Spec, site: Site) -> Regularizer:

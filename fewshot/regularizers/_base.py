@@ -1,10 +1,10 @@
 """What every feature-map regularizer is: a float32 multiplier over a map, in training only.
 
-Shapes: N images, C channels, H x W positions. A method implements `mask`; the laws that this class
-keeps for it (methods' common contract) are
+Shapes: N images, C channels, H x W positions. A method implements `multiplier`; the laws that this
+class keeps for it (methods' common contract) are
 
 - evaluation mode, or `active` false (a configured rate of 0): `forward` returns x itself;
-- mask arithmetic is float32 whatever the autocast, and without gradient;
+- mask arithmetic and the product with it are float32 whatever the autocast, the mask without gradient;
 - noise comes from the device's default generator, which the training loop seeds at every step;
 - what is drawn, or scheduled, once a step is set by `begin_step` and kept in buffers: nothing is
   counted in `forward`, so validation, resuming and replicas change nothing.
@@ -38,13 +38,16 @@ class Site:
 
 
 class Regularizer(nn.Module):
-    """Base of all methods. Subclasses set `active` and implement `mask`."""
+    """Base of all methods. Subclasses set `active` and implement `multiplier`."""
 
     active: bool = True
     """False where the configured rate is 0: then forward is the identity."""
 
     differentiable_mask: bool = False
     """True only for straight-through modes, whose mask carries a gradient to the method's own weights."""
+
+    remark: str = ""
+    """What a run's record says of it besides its options, such as a default that had to be clipped."""
 
     progress: Tensor
     dropped: Tensor
@@ -66,22 +69,23 @@ class Regularizer(nn.Module):
         """Once per optimizer step: `progress` runs from 0 to 1 over training; `generator` is a CPU one."""
         self.progress.fill_(progress)
 
-    def mask(self, x: Tensor, guide: Any = None) -> Tensor:
-        """The float32 multiplier, broadcastable to x (N, C, H, W)."""
+    def multiplier(self, x: Tensor, guide: Any = None) -> Tensor:
+        """What x (N, C, H, W), float32 and without gradient here, is multiplied with: broadcastable to it, float32."""
         raise NotImplementedError
+
+    def mask(self, x: Tensor, guide: Any = None) -> Tensor:
+        """The float32 multiplier that `forward` would apply to x (N, C, H, W) now, broadcastable to it."""
+        learns = self.differentiable_mask and torch.is_grad_enabled()
+        with torch.autocast(x.device.type, enabled=False), torch.set_grad_enabled(learns):
+            return self.multiplier(x.detach().float(), guide)
 
     def forward(self, x: Tensor, guide: Any = None) -> Tensor:
         """x (N, C, H, W) times the mask, in x's dtype and memory format; x itself when inactive."""
         if not (self.training and self.active):
             return x
-        with torch.autocast(x.device.type, enabled=False):
-            if self.differentiable_mask:
-                mask = self.mask(x.detach().float(), guide)
-            else:
-                with torch.no_grad():
-                    mask = self.mask(x.detach().float(), guide)
-            self.dropped.copy_((mask.detach() == 0).float().mean())
-        return x * mask.to(x.dtype)
+        mask = self.mask(x, guide)
+        self.dropped.copy_((mask.detach() == 0).float().mean())
+        return (x * mask).to(x.dtype)
 
     def check_rate(self, **rates: float) -> None:
         """UserError unless each named rate is within [0, 1]."""
@@ -94,6 +98,8 @@ class Regularizer(nn.Module):
         smallest = min(self.site.height, self.site.width)
         name = type(self).__name__.lower()
         if block_size is None:
+            if default > smallest:
+                self.remark = f"default block {default} clipped to the {self.site.height}x{self.site.width} map"
             return min(default, smallest)
         if block_size < 1:
             raise UserError(f"{name}:block_size={block_size} is not a positive number")

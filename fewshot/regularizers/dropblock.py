@@ -64,7 +64,7 @@ class DropBlock(Regularizer):
         self.block_size = self.fit_block(block_size, default=2 if site.small_images else 5)
         self.active = drop_prob > 0
 
-    def mask(self, x: Tensor, guide=None) -> Tensor:
+    def multiplier(self, x: Tensor, guide=None) -> Tensor:
         """(N, C, H, W) multiplier."""
         grown = (self.progress / self.ramp).clamp(max=1.0) if self.ramp else 1.0
         return dropblock_mask(x, self.drop_prob * grown, self.block_size)

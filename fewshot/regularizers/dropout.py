@@ -27,7 +27,7 @@ class Dropout(Regularizer):
         self.drop_prob = drop_prob
         self.active = drop_prob > 0
 
-    def mask(self, x: Tensor, guide=None) -> Tensor:
+    def multiplier(self, x: Tensor, guide=None) -> Tensor:
         """(N, C, H, W) multiplier."""
         return dropout_mask(x, self.drop_prob)
 

@@ -12,6 +12,6 @@ class Identity(Regularizer):
 
     active = False
 
-    def mask(self, x: Tensor, guide=None) -> Tensor:
+    def multiplier(self, x: Tensor, guide=None) -> Tensor:
         """Ones (1, 1, 1, 1)."""
         return x.new_ones(1, 1, 1, 1)

@@ -101,7 +101,7 @@ class TargetDrop(Regularizer):
             return torch.rand_like(pooled)
         return torch.relu(pooled @ self.w1.T) @ self.w2.T
 
-    def mask(self, x: Tensor, guide=None) -> Tensor:
+    def multiplier(self, x: Tensor, guide=None) -> Tensor:
         """(N, C, H, W) multiplier; in the straight-through modes with a gradient to W1 and W2."""
         logits = self.logits(x)
         chosen = targets(logits.detach(), self.count, self.ties)

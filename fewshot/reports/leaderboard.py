@@ -26,9 +26,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fewshot.cli import writable_parent
 from fewshot.errors import UserError
-from fewshot.files import write_atomic
+from fewshot.files import writable_parent, write_atomic
 from fewshot.runs import Run
 
 COLUMNS = (
@@ -51,7 +50,9 @@ def gather(folder: Path) -> list[dict[str, Any]]:
     rows = [row for place in found for row in _rows(Run.open(place), place.relative_to(folder))]
     rows.sort(key=lambda row: (*_board(row), -row["exact"], row["run"]))
     for _, board in groupby(rows, _board):
-        for rank, row in enumerate(board, start=1):
+        rank, last = 0, None
+        for place, row in enumerate(board, start=1):
+            rank, last = (rank, last) if row["exact"] == last else (place, row["exact"])  # equals share a rank
             row["rank"] = rank
     return rows
 

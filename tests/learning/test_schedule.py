@@ -11,7 +11,7 @@ from fewshot.learning.schedule import learning_rate
 
 def test_the_papers_table():
     config = TrainConfig(**recipe("mini-imagenet"))
-    assert (config.steps_per_epoch, config.steps) == (125, 10_000)
+    assert (config.epochs_done(124), config.epochs_done(125), config.steps) == (0, 1, 10_000)
     by_epoch = [learning_rate(config, epoch * 125) for epoch in (0, 11, 12, 29, 30, 44, 45, 79)]
     assert by_epoch == [0.1, 0.1, 0.003, 0.003, 0.00032, 0.00032, 0.00014, 0.00014]
     assert learning_rate(config, 12 * 125 - 1) == 0.1

@@ -23,6 +23,7 @@ from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
 from fewshot.errors import UserError
+from fewshot.files import new_folder
 
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. A class with more than one and
 # above this share, such as a class under two names, is a mistake.
@@ -57,10 +58,13 @@ def prepare(name: str, paths: list[Path], wanted: Lists, root: Path, size: int, 
         reader = _Reader(plan(sources, wanted), size, begin)
         if there:
             return Prepared(folder, _verified(folder, name, reader), fresh=False)
-        with store.new_folder(folder) as work:
-            entries = reader.entries(work)
-            source = ", ".join(sorted(sources.kinds))
-            record = store.write_record(work, name, entries, source, reader.notes(), reader.details())
+        try:
+            with new_folder(folder) as work:
+                entries = reader.entries(work)
+                source = ", ".join(sorted(sources.kinds))
+                record = store.write_record(work, name, entries, source, reader.notes(), reader.details())
+        except FileExistsError:
+            raise UserError(f"{folder} was made by someone else meanwhile: run again to verify it") from None
     return Prepared(folder, record, fresh=True)
 
 
