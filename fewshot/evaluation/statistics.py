@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewshot.errors import UserError
+
 CI_METHOD = "1.96 * std / sqrt(n)"
 
 
@@ -29,3 +31,14 @@ def summarise(accuracies: np.ndarray) -> Summary:
     values = accuracies.astype(np.float64)
     std = float(values.std(ddof=1))
     return Summary(len(values), float(values.mean()), std, 1.96 * std / len(values) ** 0.5)
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> Summary:
+    """Summary of a - b over the same (n,) episodes: what all of them share, easy or hard, cancels.
+
+    Its interval is of the difference on this test set between these two trained networks; training
+    anew may give another one.
+    """
+    if a.shape != b.shape:
+        raise UserError(f"these are not the same episodes: {len(a):,} and {len(b):,}")
+    return summarise(a.astype(np.float64) - b)

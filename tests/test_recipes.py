@@ -1,0 +1,47 @@
+"""Recipes: the table's cells differ in what they must, and a length is a length."""
+
+from __future__ import annotations
+
+import pytest
+
+from fewshot.config import FIELDS, recipe, recipe_names, resolve
+from fewshot.errors import UserError
+
+CELLS = [name for name in recipe_names() if name.startswith("table3/") and name.endswith("shot")]
+ASIDE = {"dataset", "data_root", "recipe", "seed", "device", "precision", "threads", "compile", "deterministic",
+         "checkpoint_seconds"}  # fmt: skip
+
+
+def steps(name: str) -> int:
+    return resolve("mini-imagenet", {"recipe": name}).steps
+
+
+def test_there_are_twelve_cells_with_every_knob_visible():
+    assert len(CELLS) == 12
+    for name in CELLS:
+        assert set(recipe(name)) == set(FIELDS) - ASIDE, name
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_differ_in_method_and_shots_alone(name):
+    first, ours = recipe(CELLS[0]), recipe(name)
+    differing = {field for field in ours if ours[field] != first[field]}
+    assert differing <= {"backbone", "head", "reg", "shots", "val_shots"}
+    assert ours["shots"] == ours["val_shots"] == int(name[-5])
+
+
+def test_lengths():
+    cell = "table3/proto-resnet12-dropblock-5shot"
+    assert [steps(cell + length) for length in ("", "+long", "+quick", "+cpu")] == [10_000, 80_000, 1_000, 250]
+    metaoptnet = resolve("mini-imagenet", {"recipe": cell + "+metaoptnet"})
+    assert (metaoptnet.steps, metaoptnet.shots, metaoptnet.val_shots) == (60_000, 15, 5)
+    assert metaoptnet.reg == "original", "what the variant does not name stays the cell's"
+
+
+def test_flags_override_every_recipe():
+    assert resolve("mini-imagenet", {"recipe": CELLS[0] + "+cpu", "lr": 0.05}).lr == 0.05
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(UserError, match="unknown recipe 'table3/quik'"):
+        recipe(CELLS[0] + "+quik")
