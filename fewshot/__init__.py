@@ -6,7 +6,9 @@ From Python: `fewshot.load(RUN)` gives a run's trained embedding; `fewshot.backb
 
 from __future__ import annotations
 
+import importlib
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,13 +17,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
+def __getattr__(name: str) -> ModuleType:
+    """`fewshot.heads` after `import fewshot` alone: imported when asked for, since torch is slow to import."""
+    if name in ("backbones", "heads", "regularizers"):
+        return importlib.import_module(f"fewshot.{name}")
+    raise AttributeError(f"module 'fewshot' has no attribute {name!r}")
+
+
 def load(run: str | os.PathLike, device: str = "auto") -> Model:
     """The trained embedding of a run folder, best weights, in evaluation mode: an `nn.Module`.
 
     `load("runs/x").embed(images)` takes uint8 images (N, S, S, 3) and returns float32 (N, D).
     Raises UserError (a ValueError) where the folder is no run, or its weights are missing or damaged.
     """
-    from fewshot import compute, model  # torch is slow to import, and `--help` passes through here
+    from fewshot import compute, model  # likewise
     from fewshot.runs import Run
 
     return model.load_run(Run.open(run), compute.choose(device))

@@ -1,0 +1,128 @@
+"""On a GPU: the same tasks, images and logits as on the CPU, no waiting within a step, exact repeats where asked."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+from commands import SMALL
+
+import fewshot
+from fewshot import cli, train
+from fewshot.backbones import Backbone
+from fewshot.compute import choose
+from fewshot.data import images, open_dataset
+from fewshot.data.augment import Augmentation, to_unit
+from fewshot.data.images import ImageSource
+from fewshot.evaluation.solve import embed_split
+from fewshot.learning import loop
+from fewshot.runs import Run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+CUDA = [*SMALL[: SMALL.index("--device")], "--device", "cuda"]
+AT_SITE = "targetdrop+dropout@1+dropblock@2"
+
+
+def run(*args) -> int:
+    return cli.run(train.main, [str(arg) for arg in args])
+
+
+def weights(folder) -> str:
+    return hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "mapped"])
+def test_augmented_images_equal_the_cpus(resident, monkeypatch):
+    monkeypatch.setattr(images, "_SHARE_OF_FREE_MEMORY", 0.5 if resident else 0.0)
+    split, augment = open_dataset("glyphs")["train"], Augmentation(padding=3, jitter=0.4)
+    index = torch.randint(0, len(split.images), (64,)).numpy()
+    batches = {}
+    for device in (torch.device("cpu"), choose("cuda").device):
+        source = ImageSource(split, device)
+        drawn = augment.draw(64, torch.Generator().manual_seed(1)).to(device)
+        batches[device.type] = augment(*source.fetch(index), drawn).cpu()
+        assert source.resident == (device.type == "cpu" or resident)
+    assert torch.allclose(batches["cpu"], batches["cuda"], atol=1e-5)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 0.05)])
+@pytest.mark.parametrize("head", ["proto", "r2d2"])
+def test_logits_equal_the_cpus(small_run, precision, tolerance, head):
+    """Relative to the largest logit; the solve is float32 in both."""
+    split = open_dataset("glyphs")["test"]
+    logits = {}
+    for compute in (choose("cpu", "fp32"), choose("cuda", precision)):
+        model = fewshot.load(small_run, device=str(compute.device))
+        z = embed_split(model.backbone, model.normalise, split, compute)
+        assert z.device == compute.device and z.dtype == torch.float32
+        solver = fewshot.heads.build(head).to(compute.device)
+        support, query = z[: 5 * 24].view(5, 24, -1).split([4, 20], dim=1)
+        labels = torch.arange(5, device=z.device).repeat_interleave(4)[None]
+        with compute.autocast():
+            solved = solver(support.flatten(0, 1)[None], labels, query.flatten(0, 1)[None], ways=5)
+        assert solved.dtype == torch.float32
+        logits[compute.device.type] = solved.detach().cpu()
+    difference = (logits["cpu"] - logits["cuda"]).abs().max() / logits["cpu"].abs().max()
+    assert difference < tolerance
+
+
+@pytest.mark.parametrize("backbone", ["conv4", "resnet12"])
+def test_nothing_in_a_step_waits_for_the_device(backbone, tmp_path, monkeypatch):
+    begin_step, dropped = Backbone.begin_step, loop._dropped
+    steps = []
+
+    def begin(self, *args):
+        torch.cuda.set_sync_debug_mode("error" if steps else "default")  # the first step may set things up
+        begin_step(self, *args)
+
+    def end(model, like):
+        fractions = dropped(model, like)
+        torch.cuda.set_sync_debug_mode("default")
+        steps.append(fractions)
+        return fractions
+
+    monkeypatch.setattr(Backbone, "begin_step", begin)
+    monkeypatch.setattr(loop, "_dropped", end)
+    try:
+        assert run(*CUDA, "--backbone", backbone, "--reg", AT_SITE, "--out", tmp_path / "run") == 0
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(steps) == 6
+
+
+def test_deterministic_runs_repeat_and_resume_to_the_bit(tmp_path, monkeypatch):
+    flags = [*CUDA, "--deterministic", "--reg", AT_SITE, "--episodes-per-epoch", 40, "--checkpoint-seconds", 0.001]
+    assert run(*flags, "--out", tmp_path / "a") == 0
+    assert run(*flags, "--out", tmp_path / "b") == 0
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+    class Cut(Exception):
+        pass
+
+    def cut(*args, **kwargs):
+        raise Cut
+
+    with monkeypatch.context() as patch:  # at step 20, ten after the checkpoint
+        patch.setattr(loop._Log, "validation", cut)
+        with pytest.raises(Cut):
+            run(*flags, "--out", tmp_path / "c")
+    assert run("--out", tmp_path / "c", "--resume") == 0
+    assert weights(tmp_path / "c") == weights(tmp_path / "a")
+
+
+def test_bf16_learns_and_the_record_says_so(tmp_path):
+    assert run(*CUDA, "--epochs", 4, "--episodes-per-epoch", 200, "--out", tmp_path / "run") == 0
+    folder = Run.open(tmp_path / "run")
+    assert folder.environment["precision"] == folder.result["results"][0]["evaluated_by"]["precision"]
+    assert folder.environment["device"] == torch.cuda.get_device_name()
+    assert folder.result["results"][0]["accuracy"] > 0.6
+
+
+def test_an_embedded_batch_stays_where_the_model_is(small_run):
+    model = fewshot.load(small_run, device="cuda")
+    batch = torch.from_numpy(open_dataset("glyphs")["test"].images[:10])
+    embedded = model.embed(batch)
+    assert embedded.is_cuda
+    assert torch.allclose(embedded, model(to_unit(batch.cuda())), atol=1e-5)
