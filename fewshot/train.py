@@ -140,6 +140,8 @@ def _open(out: str | None, flags: dict) -> Run:
 
 def _shorter(config: configs.TrainConfig) -> str:
     """A shorter way, for those whom the estimate surprises."""
+    if config.recipe.startswith("table3/") and "+" not in config.recipe:
+        return f"Shorter: --recipe {config.recipe}+quick, or {config.recipe}+cpu."
     if config.dataset == "mini-imagenet" and config.recipe != "mini-imagenet-cpu":
         return "Shorter: --recipe mini-imagenet-cpu, or --dataset glyphs."
     return "Shorter: fewer --epochs."
