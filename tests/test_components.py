@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from fewshot import backbones, heads, regularizers
@@ -73,10 +76,33 @@ def test_a_users_own_regularizer_is_imported(tmp_path, monkeypatch):
         "    def __init__(self, site, *, factor: float = 0.5):\n"
         "        super().__init__(site)\n"
         "        self.factor = factor\n"
-        "    def mask(self, x, guide=None):\n"
+        "    def multiplier(self, x, guide=None):\n"
         "        return x.new_full((1, 1, 1, 1), self.factor)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     network = backbones.build("conv4", reg="my_drops.Half@1:factor=0.25")
     (method,) = network.regularizers
     assert method.factor == 0.25 and method.site.depth == 1
+
+
+def test_an_option_without_a_default_must_be_given(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from fewshot.regularizers import Regularizer\n"
+        "class Needy(Regularizer):\n"
+        "    def __init__(self, site, *, rate: float):\n"
+        "        super().__init__(site)\n"
+        "class Stranger:\n"
+        "    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    site = Site(64, 10, 10)
+    with pytest.raises(UserError, match="'mine.Needy' needs its option 'rate': write mine.Needy:rate=VALUE"):
+        regularizers.build("mine.Needy", site)
+    assert isinstance(regularizers.build("mine.Needy:rate=1", site), regularizers.Regularizer)
+    with pytest.raises(UserError, match="'mine.Stranger' is no regularizer"):
+        regularizers.build("mine.Stranger", site)
+
+
+def test_families_are_there_after_importing_the_package_alone():
+    code = "import fewshot; fewshot.heads.build('r2d2:lam=50'); fewshot.backbones.build('conv4', reg='targetdrop')"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
