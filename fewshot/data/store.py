@@ -97,15 +97,11 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
-    """Open a prepared data set, memory-mapped; `glyphs` is embedded and needs no root.
+def open_store(name: str, root: str | os.PathLike) -> Dataset:
+    """Open a prepared data set, memory-mapped.
 
     Raises UserError where it is not prepared, or where the files are not what dataset.json says.
     """
-    if name == "glyphs":
-        from fewshot.data import glyphs  # 4 MB to decode: only when asked for
-
-        return glyphs.load()
     folder = Path(root) / name
     index = folder / "dataset.json"
     if not index.is_file():
@@ -147,7 +143,7 @@ def verify(folder: Path) -> dict:
     Raises UserError naming the file that differs.
     """
     record = read_record(folder / "dataset.json")
-    for name in open_dataset(folder.name, folder.parent).splits:
+    for name in open_store(folder.name, folder.parent).splits:
         path = folder / f"{name}.npy"
         if file_digest(path) != record["splits"][name]["sha256"]:
             raise UserError(f"{path} was changed since it was prepared; delete {folder} and run prepare again")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fewshot.data import glyphs
-from fewshot.data.store import SPLITS, fingerprint, open_dataset, pixel_digest
+from fewshot.data import open_dataset
+from fewshot.data.store import SPLITS, fingerprint, pixel_digest
 from fewshot.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_glyphs.py"
