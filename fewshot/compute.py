@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import shutil
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -128,6 +129,13 @@ def tidy_heap() -> None:
             _, resident, shared, *_ = map(int, file.read().split())
         if (resident - shared) * os.sysconf("SC_PAGE_SIZE") > _HEAP_SHARE * _memory():
             libc.malloc_trim(0)
+
+
+def check_compiler() -> None:
+    """UserError where torch.compile would not find what it builds its kernels with."""
+    compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    if shutil.which(compiler.split()[0]) is None:
+        raise UserError(f"--compile needs a C++ compiler, and there is no {compiler}: install it, or leave out --compile")
 
 
 def describe(device: torch.device) -> str:

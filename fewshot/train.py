@@ -64,6 +64,8 @@ def _train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: st
     from fewshot.runs import Run
 
     where = compute.choose(config.device, config.precision, config.threads, config.deterministic)
+    if config.compile:
+        compute.check_compiler()
     dataset = open_dataset(config.dataset, config.data_root)
     tests = [Protocol(config.test_ways, shots, config.test_queries) for shots in dict.fromkeys(config.test_shots)]
     selecting = Protocol(config.test_ways, config.val_shots or config.shots, config.test_queries)

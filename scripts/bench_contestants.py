@@ -11,8 +11,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
-import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from fewshot import cli
 from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.data import open_dataset
+from fewshot.errors import UserError
 
 WINDOW = 10  # steps between two looks at the clock, as the training loop has it: each look waits for the device
 STEPS = {"cpu": 10, "cuda": 200}  # timed in a turn, where none are asked for
@@ -97,9 +96,12 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
 @contestant
 def compiled(config: TrainConfig, steps: int) -> dict[str, Any]:
     """The training loop with `--compile`; compiling falls into the warm-up."""
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        raise Declined(f"torch.compile needs a C++ compiler, and there is no {compiler}")
+    from fewshot import compute
+
+    try:
+        compute.check_compiler()
+    except UserError as error:
+        raise Declined(str(error)) from None
     return loop(dataclasses.replace(config, compile=True), steps)
 
 

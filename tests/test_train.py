@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,24 @@ def test_training_and_testing_may_differ_in_ways_and_an_epoch_in_the_middle_of_a
     assert [row["step"] for row in validations] == [3, 5, 8]
     assert list(validations[0]["validation"]) == ["2shot", "1shot", "5shot"], "the first selects"
     assert [row["ways"] for row in Run.open(tmp_path / "run").result["results"]] == [6, 6]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_to_nearly_the_same_figures(tmp_path):
+    for name, more in (("plain", []), ("compiled", ["--compile"])):
+        assert run(*SMALL, *more, "--out", tmp_path / name) == 0
+    plain, compiled = metrics(tmp_path / "plain"), metrics(tmp_path / "compiled")
+    losses = [[row["loss"] for row in rows if "loss" in row] for rows in (plain, compiled)]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2), "rounding grows from step to step"
+    assert run("--out", tmp_path / "compiled", "--resume") == 0, "weights have the same names"
+
+
+def test_compiling_without_a_compiler_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert run(*SMALL, "--compile", "--out", tmp_path / "run") == cli.USER_ERROR
+    assert "there is no no-such-compiler: install it, or leave out --compile" in one_line_error(capsys)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_begun_from_another_folder_finds_its_data(tmp_path, monkeypatch):
