@@ -52,6 +52,7 @@ def dropblock_exact(method, site: Site) -> float:
 ROWS = [
     Row("none", around(lambda method, site: 0.0, 0), "map"),
     Row("dropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
+    Row("spatialdropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
     Row("dropblock:drop_prob=0.2", around(dropblock_exact, 0.1), "batch"),
     Row("dropblock:drop_prob=0.1,block_size=1,ramp=0", around(dropblock_exact, 0.1), "batch"),
     *(
