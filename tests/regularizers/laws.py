@@ -11,7 +11,7 @@ import torch
 
 from fewshot import regularizers
 from fewshot.regularizers import Regularizer, Site
-from fewshot.regularizers.dropblock import expected_drop
+from fewshot.regularizers.dropblock import expected_drop, seed_rate
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,20 @@ def dropblock_exact(method, site: Site) -> float:
     return expected_drop(method.drop_prob, method.block_size, site.height, site.width)
 
 
+def dropblock_metaopt(method, site: Site) -> tuple[float, float]:
+    """Between each block's middle alone and whole blocks: which it is changes from step to step."""
+    fits = (site.height - method.block_size + 1) * (site.width - method.block_size + 1)
+    rate = seed_rate(method.drop_prob, method.block_size, site.height, site.width)
+    return 0.9 * rate * fits / (site.height * site.width), 1.1 * dropblock_exact(method, site)
+
+
 ROWS = [
     Row("none", around(lambda method, site: 0.0, 0), "map"),
     Row("dropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
     Row("spatialdropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
     Row("dropblock:drop_prob=0.2", around(dropblock_exact, 0.1), "batch"),
     Row("dropblock:drop_prob=0.1,block_size=1,ramp=0", around(dropblock_exact, 0.1), "batch"),
+    Row("dropblock:drop_prob=0.2,variant=metaopt", dropblock_metaopt, "batch"),
     *(
         Row(f"targetdrop:drop_prob=0.4,attention={attention}", targetdrop_bounds(0.4), "map")
         for attention in ("frozen", "ste", "ste_reversed", "gap", "random")
