@@ -111,6 +111,12 @@ class Regularizer(nn.Module):
         return block_size
 
 
+def largest(values: Tensor, count: int) -> Tensor:
+    """1.0 for exactly `count` of the largest along the last dimension, lowest index first among equals, else 0.0."""
+    ranked = values.sort(dim=-1, descending=True, stable=True).indices
+    return torch.zeros_like(values).scatter(-1, ranked[..., :count], 1.0)
+
+
 def inverse_mean(keep: Tensor, dims: tuple[int, ...]) -> Tensor:
     """numel / sum of `keep` over `dims` (kept as 1): what makes its mean 1; 0 where all is dropped."""
     mean = keep.mean(dims, keepdim=True)

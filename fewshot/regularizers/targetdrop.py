@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.errors import UserError
-from fewshot.regularizers._base import Regularizer, Site, inverse_mean
+from fewshot.regularizers._base import Regularizer, Site, inverse_mean, largest
 
 
 def targets(attention: Tensor, count: int, ties: str = "lowest") -> Tensor:
@@ -17,12 +17,9 @@ def targets(attention: Tensor, count: int, ties: str = "lowest") -> Tensor:
     Exactly `count`, lowest index first among equals; `ties="all"` is the paper's literal ">=",
     which takes every channel that equals the last one taken.
     """
-    if count == 0:
-        return torch.zeros_like(attention)
-    ranked = attention.sort(dim=1, descending=True, stable=True)
-    if ties == "all":
-        return (attention >= ranked.values[:, count - 1 : count]).float()
-    return torch.zeros_like(attention).scatter(1, ranked.indices[:, :count], 1.0)
+    if ties == "all" and count > 0:
+        return (attention >= attention.sort(dim=1, descending=True).values[:, count - 1 : count]).float()
+    return largest(attention, count)
 
 
 def region(x: Tensor, block_size: int) -> Tensor:

@@ -56,6 +56,14 @@ def dropblock_metaopt(method, site: Site) -> tuple[float, float]:
     return 0.9 * rate * fits / (site.height * site.width), 1.1 * dropblock_exact(method, site)
 
 
+def attentiondrop_zeros(method, site: Site) -> float:
+    """The top percent (am) or the maximum alone (sm, ad) of the maps drawn; a map of one element is constant."""
+    size = site.height * site.width
+    if size == 1:
+        return 0.0
+    return method.drop_prob * (method.count if method.mode == "am" else 1) / size
+
+
 ROWS = [
     Row("none", around(lambda method, site: 0.0, 0), "map"),
     Row("dropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
@@ -68,6 +76,11 @@ ROWS = [
         for attention in ("frozen", "ste", "ste_reversed", "gap", "random")
     ),
     Row("targetdrop:drop_prob=0.4,ties=all,attention=gap", targetdrop_bounds(0.4), "map"),
+    *(
+        Row(f"attentiondrop:drop_prob=0.4,mode={mode},literal={literal}", around(attentiondrop_zeros, 0.1), scope)
+        for mode in ("am", "sm", "ad")
+        for literal, scope in (("false", "map"), ("true", "none"))
+    ),
 ]
 
 # 84 px maps of every backbone after each block, then the smallest there are.

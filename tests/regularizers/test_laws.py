@@ -104,7 +104,7 @@ def test_compiles_without_graph_breaks(row):
     assert torch.allclose(run(compiled, x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dropout", "spatialdropout", "dropblock", "targetdrop"])
+@pytest.mark.parametrize("name", ["dropout", "spatialdropout", "dropblock", "targetdrop", "attentiondrop"])
 def test_a_rate_of_zero_is_the_identity(name):
     x = torch.randn(2, 16, 10, 10)
     assert build(f"{name}:drop_prob=0", 10)(x) is x
