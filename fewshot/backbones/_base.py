@@ -45,9 +45,19 @@ class Backbone(nn.Module):
         return [reg for at_site in self.regs.values() for reg in at_site]
 
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
-        """Tell the regularizers that an optimizer step begins, at `progress` (0..1) of training."""
+        """Tell the regularizers that an optimizer step begins, at `progress` (0..1) of training.
+
+        Each gets a generator in the same state, seeded by one draw from `generator` (by default torch's own),
+        so that all sites agree on what a method draws once a step, whatever else is placed between them.
+        """
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))
         for reg in self.regularizers:
-            reg.begin_step(progress, generator)
+            reg.begin_step(progress, torch.Generator().manual_seed(seed))
+
+    @property
+    def weight_decay_scale(self) -> float:
+        """What this step's weight decay is multiplied with: the largest that a regularizer asks for."""
+        return max((reg.weight_decay_scale for reg in self.regularizers), default=1.0)
 
     def forward(self, x: Tensor, guide: Any = None) -> Tensor:
         """(N, 3, S, S) to (N, features); `guide` reaches the regularizers and nothing else."""

@@ -71,6 +71,7 @@ def train(
             lr = learning_rate(config, step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
+                group["weight_decay"] = config.weight_decay * model.backbone.weight_decay_scale
 
             episodes = sampler.draw(step * config.episodes_per_batch, config.episodes_per_batch)
             images, positions = source.fetch(episodes.ravel())

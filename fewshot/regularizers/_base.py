@@ -46,6 +46,9 @@ class Regularizer(nn.Module):
     differentiable_mask: bool = False
     """True only for straight-through modes, whose mask carries a gradient to the method's own weights."""
 
+    weight_decay_scale: float = 1.0
+    """What the optimizer's weight decay is multiplied with in this step: set by `begin_step`, read by the loop."""
+
     remark: str = ""
     """What a run's record says of it besides its options, such as a default that had to be clipped."""
 
@@ -66,7 +69,11 @@ class Regularizer(nn.Module):
         return (last - 2, last - 1) if sites[0].small_images else (last - 1, last)
 
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
-        """Once per optimizer step: `progress` runs from 0 to 1 over training; `generator` is a CPU one."""
+        """Once per optimizer step: `progress` runs from 0 to 1 over training; `generator` is a CPU one.
+
+        The backbone hands every regularizer the generator in the same state: what a method draws from it is
+        the same at all of its sites.
+        """
         self.progress.fill_(progress)
 
     def multiplier(self, x: Tensor, guide: Any = None) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from fewshot import regularizers
@@ -64,6 +65,19 @@ def attentiondrop_zeros(method, site: Site) -> float:
     return method.drop_prob * (method.count if method.mode == "am" else 1) / size
 
 
+def focuseddropout_normal(method, site: Site) -> float:
+    """What lies below the threshold in standard normal maps, simulated."""
+    noise = np.random.default_rng(0)
+    below = []
+    for _ in range(400 if site.height <= 10 else 100):
+        maps = noise.standard_normal((site.channels, site.height, site.width))
+        reference = maps[maps.mean((1, 2)).argmax()]
+        gamma = noise.uniform(method.low, method.high, reference.shape if method.per_unit else ())
+        share = (reference <= gamma * reference.max()).mean() if reference.max() > 0 else float(method.invert)
+        below.append(1 - share if method.invert else share)
+    return float(np.mean(below))
+
+
 ROWS = [
     Row("none", around(lambda method, site: 0.0, 0), "map"),
     Row("dropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
@@ -80,6 +94,10 @@ ROWS = [
         Row(f"attentiondrop:drop_prob=0.4,mode={mode},literal={literal}", around(attentiondrop_zeros, 0.1), scope)
         for mode in ("am", "sm", "ad")
         for literal, scope in (("false", "map"), ("true", "none"))
+    ),
+    *(
+        Row(f"focuseddropout:{options}", around(focuseddropout_normal, 0.1), "none")
+        for options in ("low=0.3", "invert=true", "low=0.6,high=0.9,per_unit=true")
     ),
 ]
 
