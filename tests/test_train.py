@@ -169,7 +169,7 @@ def test_a_compiled_network_trains_to_nearly_the_same_figures(tmp_path):
 def test_compiling_without_a_compiler_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert run(*SMALL, "--compile", "--out", tmp_path / "run") == cli.USER_ERROR
-    assert "there is no no-such-compiler: install it, or leave out --compile" in one_line_error(capsys)
+    assert "there is no no-such-compiler: install it, or leave --compile out" in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
