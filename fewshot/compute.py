@@ -135,7 +135,8 @@ def check_compiler() -> None:
     """UserError where torch.compile would not find what it builds its kernels with."""
     compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
     if shutil.which(compiler.split()[0]) is None:
-        raise UserError(f"--compile needs a C++ compiler, and there is no {compiler}: install it, or leave --compile out")
+        missing = f"--compile needs a C++ compiler, and there is no {compiler}"
+        raise UserError(f"{missing}: install it, or leave --compile out")
 
 
 def describe(device: torch.device) -> str:
