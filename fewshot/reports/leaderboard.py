@@ -88,13 +88,15 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def print_board(console: Console, rows: list[dict[str, Any]]) -> None:
-    """The same for people: rank, task, components, accuracy."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("rank", "task", "backbone", "head", "regularizer", "accuracy (%)"):
-        table.add_column(column, no_wrap=column in ("rank", "task", "accuracy (%)"))
-    for row in rows:
-        table.add_row(
-            str(row["rank"]), f"{row['dataset']} {row['ways']}-way {row['shots']}-shot", row["backbone"], row["head"],
-            row["regularizer"], f"{row['accuracy']} ± {row['ci95']}",
-        )  # fmt: skip
-    console.print(table)
+    """The same for people: a table a task, with what tells the rows apart."""
+    for (dataset, ways, shots), board in groupby(rows, _board):
+        title = f"{dataset} {ways}-way {shots}-shot"
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+        for column in ("rank", "backbone", "head", "regularizer", "steps", "accuracy (%)"):
+            table.add_column(column, overflow="fold", no_wrap=column in ("rank", "steps", "accuracy (%)"))
+        for row in board:
+            table.add_row(
+                str(row["rank"]), row["backbone"], row["head"], row["regularizer"], f"{row['steps']:,}",
+                f"{row['accuracy']} ± {row['ci95']}",
+            )  # fmt: skip
+        console.print(table)
