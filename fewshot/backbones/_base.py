@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot import regularizers
 from fewshot.errors import UserError
-from fewshot.regularizers import Regularizer, Site
+from fewshot.regularizers import Place, Regularizer, Site
 
 
 class Backbone(nn.Module):
@@ -17,21 +19,36 @@ class Backbone(nn.Module):
 
     A subclass gives its blocks and, for each, the channels and the side of the map that it leaves.
     Site i is the output of block i, counted from 1. It may override `embedding` and `features`.
+
+    Residual blocks are called with a function besides, where there is something to do to their branch before
+    the shortcut is added; `branches` then gives the channels and the side of each block's branch. The input is
+    site 0. What acts on branches, or on the input, says so by its `place`, and no other regularizer is there.
     """
 
     original: str = "none"
     """What `original` stands for in `reg`: the regularization that the network was published with."""
 
-    def __init__(self, image_size: int, reg: str, blocks: list[nn.Module], maps: list[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        reg: str,
+        blocks: list[nn.Module],
+        maps: list[tuple[int, int]],
+        branches: Sequence[tuple[int, int]] = (),
+    ) -> None:
         super().__init__()
         if maps[-1][1] < 1:
-            raise UserError(f"images of {image_size} px are too small for this network; give {2 ** len(blocks)} or more")
+            least = 2 ** len(blocks)
+            raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
         self.image_size = image_size
-        self.sites = [
-            Site(channels, side, side, depth, len(blocks)) for depth, (channels, side) in enumerate(maps, start=1)
-        ]
+
+        def sites_of(place: Place, sizes: Sequence[tuple[int, int]], first: int = 1) -> list[Site]:
+            return [Site(c, side, side, depth, len(blocks), place) for depth, (c, side) in enumerate(sizes, first)]
+
+        self.sites = sites_of("map", maps)
         self.blocks = nn.ModuleList(blocks)
-        placed = regularizers.build_all(reg, self.sites, self.original)
+        elsewhere = sites_of("input", [(3, image_size)], first=0) + sites_of("branch", branches)
+        placed = regularizers.build_all(reg, self.sites + elsewhere, self.original)
         self.regs = nn.ModuleDict({str(depth): nn.ModuleList(placed[depth]) for depth in sorted(placed)})
 
     @property
@@ -61,17 +78,30 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor, guide: Any = None) -> Tensor:
         """(N, 3, S, S) to (N, features); `guide` reaches the regularizers and nothing else."""
+        x = _apply(self._at(0, "input"), x, guide)
         maps = []
         for depth, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            for reg in self.regs[str(depth)] if str(depth) in self.regs else ():
-                x = reg(x, guide)
+            within = self._at(depth, "branch")
+            x = block(x, partial(_apply, within, guide=guide)) if within else block(x)
+            x = _apply(self._at(depth, "map"), x, guide)
             maps.append(x)
         return self.embedding(maps)
+
+    def _at(self, depth: int, place: Place) -> list[Regularizer]:
+        """The regularizers at one site, in the order written."""
+        here = self.regs[str(depth)] if str(depth) in self.regs else ()
+        return [reg for reg in here if reg.place == place]
 
     def embedding(self, maps: list[Tensor]) -> Tensor:
         """(N, features) from every block's map (N, C, H, W) after its regularizers: the last one, flat."""
         return maps[-1].flatten(1)
+
+
+def _apply(regs: list[Regularizer], x: Tensor, guide: Any) -> Tensor:
+    """x (N, C, H, W) after one regularizer and then the next."""
+    for reg in regs:
+        x = reg(x, guide)
+    return x
 
 
 def halvings(image_size: int, channels: list[int]) -> list[tuple[int, int]]:

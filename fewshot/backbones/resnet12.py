@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,10 +20,14 @@ class _Block(nn.Module):
         self.conv3, self.norm3 = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
         self.shortcut, self.shortcut_norm = _conv(inputs, outputs, 1), nn.BatchNorm2d(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, on_branch: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """(N, inputs, S, S) to (N, outputs, S // 2, S // 2); `on_branch` acts on the branch before the sum."""
         out = F.leaky_relu(self.norm1(self.conv1(x)), 0.1, inplace=True)
         out = F.leaky_relu(self.norm2(self.conv2(out)), 0.1, inplace=True)
-        out = self.norm3(self.conv3(out)) + self.shortcut_norm(self.shortcut(x))
+        out = self.norm3(self.conv3(out))
+        if on_branch is not None:
+            out = on_branch(out)
+        out = out + self.shortcut_norm(self.shortcut(x))
         # The maximum and LeakyReLU commute exactly; pooling first leaves it a quarter of the memory to cross.
         return F.leaky_relu(F.max_pool2d(out, 2), 0.1, inplace=True)
 
@@ -45,7 +51,8 @@ class ResNet12(Backbone):
         channels = [64, 160, 320, 640]
         blocks = [_Block(inputs, outputs) for inputs, outputs in zip([3, *channels], channels, strict=False)]
         self.pool = pool
-        super().__init__(image_size, reg, blocks, halvings(image_size, channels))
+        branches = [(count, image_size // 2**depth) for depth, count in enumerate(channels)]  # not yet pooled
+        super().__init__(image_size, reg, blocks, halvings(image_size, channels), branches)
 
     @property
     def features(self) -> int:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from fewshot.components import Family, Spec, parse
 from fewshot.errors import UserError
-from fewshot.regularizers._base import Regularizer, Site
+from fewshot.regularizers._base import Place, Regularizer, Site
 
-__all__ = ["FAMILY", "Regularizer", "Site", "build", "build_all"]
+__all__ = ["FAMILY", "Place", "Regularizer", "Site", "build", "build_all"]
+
+ACTS = {"map": "after blocks", "input": "on the input", "branch": "within residual blocks"}
 
 FAMILY = Family("fewshot.regularizers", "regularizer", "Regularizer")
 
@@ -32,19 +34,20 @@ def build_all(text: str, sites: list[Site], original: str = "none") -> dict[int,
     """Every regularizer of a `+`-joined text at its sites: depth -> modules, in the order written.
 
     A part without `@` goes where its class's `default_sites` says; the part `original` stands for
-    what the backbone was published with.
+    what the backbone was published with. UserError where a method is to act where it cannot.
     """
-    by_depth = {site.depth: site for site in sites}
     placed: dict[int, list[Regularizer]] = {}
     specs = [part for spec in parse(text) for part in (parse(original) if spec.name == "original" else [spec])]
     for spec in specs:
         component, _ = FAMILY.check(spec)
-        for depth in spec.sites or component.default_sites(sites):
-            if depth not in by_depth:
-                raise UserError(f"{spec}: there is no site {depth}; this backbone has {_numbers(by_depth)}")
-            placed.setdefault(depth, []).append(build(spec, by_depth[depth]))
+        acts = ACTS[component.place]
+        its = {site.depth: site for site in sites if site.place == component.place}
+        if not its:
+            remedy = "take resnet12, or another regularizer"
+            raise UserError(f"{spec}: it acts {acts}, and this backbone has none; {remedy}")
+        for depth in spec.sites or component.default_sites(list(its.values())):
+            if depth not in its:
+                numbers = ", ".join(map(str, its))
+                raise UserError(f"{spec}: it acts {acts}, where there is no site {depth}; this backbone has {numbers}")
+            placed.setdefault(depth, []).append(build(spec, its[depth]))
     return placed
-
-
-def _numbers(depths) -> str:
-    return ", ".join(map(str, sorted(depths)))

@@ -13,32 +13,43 @@ class keeps for it (methods' common contract) are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fewshot.errors import UserError
 
+Place = Literal["map", "input", "branch"]
+
 
 @dataclass(frozen=True)
 class Site:
-    """Where a regularizer sits: after block `depth` (from 1) of `depths`, on C x H x W maps."""
+    """Where a regularizer sits: at block `depth` (from 1) of `depths`, on C x H x W maps.
+
+    `place`: "map", after the block; "branch", within a residual block, on its branch before the shortcut is
+    added; "input", on the normalised images before all blocks, where `depth` is 0.
+    """
 
     channels: int
     height: int
     width: int
     depth: int = 1
     depths: int = 1
+    place: Place = "map"
 
     @property
     def small_images(self) -> bool:
-        """Whether the network's images are small (32 px rather than 84): each block halves the map."""
-        return self.height * 2**self.depth < 64
+        """Whether the network's images are small (32 px rather than 84): each block halves the map, at its end."""
+        halvings = self.depth - 1 if self.place == "branch" else self.depth
+        return self.height * 2**halvings < 64
 
 
 class Regularizer(nn.Module):
     """Base of all methods. Subclasses set `active` and implement `multiplier`."""
+
+    place: Place = "map"
+    """The kind of site that it acts on: a backbone has it nowhere else, and declines it where there is none."""
 
     active: bool = True
     """False where the configured rate is 0: then forward is the identity."""
@@ -64,7 +75,12 @@ class Regularizer(nn.Module):
 
     @classmethod
     def default_sites(cls, sites: list[Site]) -> tuple[int, ...]:
-        """Depths used where the user names none: the papers' two last blocks, one earlier on small maps."""
+        """Depths used where the user names none, of all `sites` of its place.
+
+        For maps the papers' two last blocks, one earlier on small maps; else every one.
+        """
+        if cls.place != "map":
+            return tuple(site.depth for site in sites)
         last = max(site.depth for site in sites)
         return (last - 2, last - 1) if sites[0].small_images else (last - 1, last)
 
