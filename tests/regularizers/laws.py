@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fewshot import regularizers
-from fewshot.regularizers import Regularizer, Site
+from fewshot.regularizers import Regularizer, Site, cutout
 from fewshot.regularizers.dropblock import expected_drop, seed_rate
 
 
@@ -78,6 +78,10 @@ def focuseddropout_normal(method, site: Site) -> float:
     return float(np.mean(below))
 
 
+def cutout_exact(method, site: Site) -> float:
+    return cutout.expected_drop(method.size, site.height, site.width)
+
+
 ROWS = [
     Row("none", around(lambda method, site: 0.0, 0), "map"),
     Row("dropout:drop_prob=0.3", around(lambda method, site: 0.3, 0.1), "expectation"),
@@ -99,6 +103,7 @@ ROWS = [
         Row(f"focuseddropout:{options}", around(focuseddropout_normal, 0.1), "none")
         for options in ("low=0.3", "invert=true", "low=0.6,high=0.9,per_unit=true")
     ),
+    Row("cutout", around(cutout_exact, 0.1), "none"),
 ]
 
 # 84 px maps of every backbone after each block, then the smallest there are.
