@@ -22,7 +22,7 @@ class Row:
     spec: str
     expected: object
     scope: str
-    """"map" (each n, c), "batch", "expectation", or "none" (not rescaled)."""
+    """"map" (each n, c), "batch", "expectation", "passes" (so, too, but by one draw a pass), "none" (not rescaled)."""
 
 
 def targetdrop_bounds(drop_prob: float):
@@ -104,6 +104,8 @@ ROWS = [
         for options in ("low=0.3", "invert=true", "low=0.6,high=0.9,per_unit=true")
     ),
     Row("cutout", around(cutout_exact, 0.1), "none"),
+    Row("droppath:drop_prob=0.6", around(lambda method, site: 0.6 * 3 / 4, 0.2), "expectation"),
+    Row("stochasticdepth:drop_prob=0.6", around(lambda method, site: 0.6 * 3 / 4, 0.15), "passes"),
 ]
 
 # 84 px maps of every backbone after each block, then the smallest there are.

@@ -56,10 +56,13 @@ def test_multiplier_is_float32_and_keeps_the_mean_over_its_scope(row, size):
         assert mask.mean().item() == pytest.approx(1.0 if mask.any() else 0.0, abs=1e-4)
     elif row.scope == "expectation":
         assert mask.mean().item() == pytest.approx(1.0, abs=6 * mask.std().item() / mask.numel() ** 0.5)
+    elif row.scope == "passes":
+        means = torch.stack([run_mask(method, x, seed).mean() for seed in range(400)])
+        assert means.mean().item() == pytest.approx(1.0, abs=6 * means.std().item() / len(means) ** 0.5)
 
 
-def run_mask(method, x):
-    torch.manual_seed(1)
+def run_mask(method, x, seed: int = 1):
+    torch.manual_seed(seed)
     return method.mask(x)
 
 
@@ -67,8 +70,9 @@ def run_mask(method, x):
 @SIZE
 def test_measured_drop_fraction_is_the_expected_one(row, size):
     method = build(row.spec, size)
-    for seed in range(40 if size <= 5 else 4):
-        run(method, torch.randn(64, 16, size, size), seed)
+    images, passes = (1, 500) if row.scope == "passes" else (64, 40 if size <= 5 else 4)
+    for seed in range(passes):
+        run(method, torch.randn(images, 16, size, size), seed)
         fractions = [method.dropped.item()] if seed == 0 else [*fractions, method.dropped.item()]
     low, high = row.expected(method, method.site)
     assert low - 1e-6 <= sum(fractions) / len(fractions) <= high + 1e-6
@@ -104,7 +108,10 @@ def test_compiles_without_graph_breaks(row):
     assert torch.allclose(run(compiled, x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dropout", "spatialdropout", "dropblock", "targetdrop", "attentiondrop"])
+RATED = ("dropout", "spatialdropout", "dropblock", "targetdrop", "attentiondrop", "droppath", "stochasticdepth")
+
+
+@pytest.mark.parametrize("name", RATED)
 def test_a_rate_of_zero_is_the_identity(name):
     x = torch.randn(2, 16, 10, 10)
     assert build(f"{name}:drop_prob=0", 10)(x) is x
