@@ -36,7 +36,10 @@ def score_run(
     `dataset` has images of the model's size, and `episodes` is 2 or more.
     """
     scored = accuracies(model, dataset, "test", protocols, episodes, compute)
-    rows = [_row(run, dataset, protocol, values, compute) for protocol, values in scored.items()]
+    environment = runs.environment()  # asks git: once, not once a row
+    by = {key: environment[key] for key in ("commit", "versions")}
+    by |= {"device": describe(compute.device), "precision": compute.precision}
+    rows = [_row(run, dataset, protocol, values) | {"evaluated_by": by} for protocol, values in scored.items()]
     config, trained = run.config, run.resolved
     summary = {
         "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
@@ -48,10 +51,8 @@ def score_run(
     return rows
 
 
-def _row(run: Run, dataset: Dataset, protocol: Protocol, values: np.ndarray, compute: Compute) -> dict[str, Any]:
+def _row(run: Run, dataset: Dataset, protocol: Protocol, values: np.ndarray) -> dict[str, Any]:
     summary = summarise(values)
-    environment = runs.environment()
-    by = {key: environment[key] for key in ("commit", "versions")}
     name = f"episodes-{dataset.name}-test-{protocol.ways}w{protocol.shots}s{protocol.queries}q.npy"
     return {
         "dataset": dataset.name, "split": "test", "ways": protocol.ways, "shots": protocol.shots,
@@ -60,5 +61,4 @@ def _row(run: Run, dataset: Dataset, protocol: Protocol, values: np.ndarray, com
         "episodes_digest": EpisodeSampler(dataset["test"], protocol, EPISODES_SEED).digest(summary.episodes),
         "membership": dataset["test"].membership, "fingerprint": dataset.fingerprint, "head": run.config.head,
         "episodes_file": run.write_episodes(name, values),
-        "evaluated_by": by | {"device": describe(compute.device), "precision": compute.precision},
     }  # fmt: skip
