@@ -11,8 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fewshot.data import glyphs
-from fewshot.data import open_dataset
+from fewshot.data import glyphs, open_dataset
 from fewshot.data.store import SPLITS, fingerprint, pixel_digest
 from fewshot.errors import UserError
 

@@ -21,8 +21,7 @@ from PIL import Image
 
 from fewshot import prepare
 from fewshot.cli import run
-from fewshot.data import store
-from fewshot.data import open_dataset
+from fewshot.data import open_dataset, store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
