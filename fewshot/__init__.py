@@ -31,7 +31,8 @@ def load(run: str | os.PathLike, device: str = "auto") -> Model:
     `load("runs/x").embed(images)` takes uint8 images (N, S, S, 3) and returns float32 (N, D).
     Raises UserError (a ValueError) where the folder is no run, or its weights are missing or damaged.
     """
-    from fewshot import compute, model  # likewise
+    from fewshot import model
+    from fewshot.core import compute  # likewise
     from fewshot.runs import Run
 
     return model.load_run(Run.open(run), compute.choose(device))

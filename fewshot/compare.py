@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshot.cli import Parser, people, run
-from fewshot.errors import UserError
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 
 _MORE = """
 Runs whose configurations differ in nothing but the seed are one entry. Entries are ranked, and each is set against the
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{args.runs[0]} is one run: give another to compare it with")
     compared = entries(runs)
     protocols = shared_protocols(compared)
-    console = people()
+    console = terminal()
     print_entries(console, compared)
     for rows in protocols:
         print_comparison(console, compared, rows)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from fewshot.errors import UserError, unknown
+from fewshot.core.errors import UserError, unknown
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -7,9 +7,8 @@ from argparse import SUPPRESS
 from contextlib import ExitStack
 from pathlib import Path
 
-from fewshot.cli import Parser, people, run
-from fewshot.errors import UserError
-
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 
 _PROTOCOL_FLAGS = {
     "ways": "classes in an episode (default: 5)", "shots": "support images a class (default: 1 5)",
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"--tasks says what --{name} says: leave one of the two out")
     given |= {name: given.get(name, value) for name, value in {**_PROTOCOL, "tasks": [], "data_root": None}.items()}
 
-    from fewshot import compute
+    from fewshot.core import compute
     from fewshot.data import open_dataset
     from fewshot.episodes import Protocol, frozen
     from fewshot.evaluation.score import score_run
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.reports.tables import print_results
     from fewshot.runs import Run
 
-    console = people()
+    console = terminal()
     protocols = [Protocol(args.ways, shots, args.queries) for shots in dict.fromkeys(args.shots)]
     lists = [frozen.read(name) for name in dict.fromkeys(args.tasks)]
     if len({each.split for each in lists}) > 1:
@@ -77,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
             root = args.data_root or os.environ.get("FEWSHOT_DATA") or config.data_root
             dataset = open_dataset(config.dataset if args.dataset == "auto" else args.dataset, root)
             wanted = [each.tasks(dataset) for each in lists] or [
-                frozen.everyones(dataset, args.split, protocol, args.episodes) for protocol in protocols
+                frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
             ]
             model = load_run(run_folder, where)
             if dataset.image_size != model.backbone.image_size:
@@ -88,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             work.append((run_folder, model, dataset, wanted))
         compute.keep_heap()
         for run_folder, model, dataset, wanted in work:
-            if warning := frozen.other_pixels(dataset, wanted):
+            if warning := frozen.pixel_warning(dataset, wanted):
                 console.print(f"Warning: {warning}.")
             print_results(console, str(run_folder.folder), score_run(run_folder, model, dataset, wanted, where))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshot.cli import Parser, people, run
-from fewshot.errors import UserError
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 
 
 def parser() -> Parser:
@@ -26,7 +26,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from fewshot.files import locked, writable_parent, write_atomic
+    from fewshot.core.files import locked, writable_parent, write_atomic
     from fewshot.reports import board_csv, board_html, board_text
     from fewshot.reports.leaderboard import aggregate, gather, merge, newest, unfinished
     from fewshot.reports.ranking import rank
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, data)
 
-    console = people()
+    console = terminal()
     board_text.print_board(console, rows)
     if old:
         names = ", ".join(dict.fromkeys(score.own["run"] for score in old))

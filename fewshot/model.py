@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewshot import backbones, heads
-from fewshot.compute import Compute
 from fewshot.config import TrainConfig
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
+from fewshot.core.files import write_atomic
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
-from fewshot.errors import UserError
-from fewshot.files import write_atomic
 from fewshot.runs import Run
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fewshot.cli import Parser, run
-from fewshot.errors import UserError, unknown
+from fewshot.core.console import Parser, run
+from fewshot.core.errors import UserError, unknown
 
 DESCRIPTION = """\
 Turn images into the store that training reads: <data root>/<name>/{train,val,test}.npy and dataset.json.

@@ -25,8 +25,8 @@ from typing import Any
 
 from fewshot import config as configs
 from fewshot.config import TrainConfig
-from fewshot.errors import UserError
-from fewshot.files import locked, new_folder, write_atomic, write_json
+from fewshot.core.errors import UserError
+from fewshot.core.files import locked, new_folder, write_json
 
 _PROTOCOL = {"dataset", "split", "ways", "shots", "queries", "head", "episodes_seed"}  # what a result is the result of
 _LONGEST_NAME = 180  # characters of a folder's name: file systems end at 255 bytes

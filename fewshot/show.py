@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.cli import Parser, people, run
 from fewshot.config import TrainConfig, default_dataset, resolve
-from fewshot.errors import UserError
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fewshot.data import Dataset
-    from fewshot.evaluation.looking import Masked
+    from fewshot.evaluation.inspection import Masked
     from fewshot.model import Model
     from fewshot.regularizers import Site
 
@@ -87,11 +87,11 @@ def main(argv: list[str] | None = None) -> None:
 
     heading, figure = {"masks": _masks, "cam": _cam, "activations": _activations, "curves": _curves}[args.what](args)
     pictures.save(figure, out, args.dpi)
-    people().print(f"{out}: {heading}")
+    terminal().print(f"{out}: {heading}")
 
 
 def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
-    from fewshot.evaluation import looking
+    from fewshot.evaluation import inspection
     from fewshot.reports import pictures
 
     folders = [args.run] if args.run else []
@@ -99,16 +99,16 @@ def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
         raise UserError("there is nothing to show: name regularizers with --reg, or a run that has some")
     dataset, ((config, model),) = _models(args, folders)
     reg, site = ("+".join(args.reg), args.site) if args.reg else (config.reg, None)
-    specs = looking.written(reg, model.backbone.original, site)
+    specs = inspection.expand(reg, model.backbone.original, site)
     if args.reg:
-        looking.replace_regularizers(model, config.backbone, specs)
-    regs = looking.choose(model, specs, args.site)
-    scene = looking.scene(dataset, args.images, args.seed)
-    masked = looking.masks(model, regs, scene, args.seed)
+        inspection.replace_regularizers(model, config.backbone, specs)
+    regs = inspection.choose(model, specs, args.site)
+    scene = inspection.scene(dataset, args.images, args.seed)
+    masked = inspection.masks(model, regs, scene, args.seed)
     headed = next((each.site for each in masked if each.site.place == "map"), masked[0].site)
     names = [str(replace(spec, sites=None)) for spec in specs]
     columns = [
-        pictures.Column(name, looking.one_view(each.taken, args.channel), _notes(each, headed))
+        pictures.Column(name, inspection.one_view(each.taken, args.channel), _notes(each, headed))
         for name, each in zip(names, masked, strict=True)
     ]
     over = {None: "mean over channels; each column has its own scale", "most": "in the channel that loses most"}
@@ -138,14 +138,14 @@ def _notes(masked: Masked, headed: Site) -> list[str]:
 
 
 def _cam(args: argparse.Namespace) -> tuple[str, Figure]:
-    from fewshot.evaluation import looking
+    from fewshot.evaluation import inspection
     from fewshot.reports import pictures
 
     dataset, networks = _models(args, args.runs)
-    scene = looking.scene(dataset, args.images, args.seed)
-    maps = [looking.class_activation_maps(model, scene) for _, model in networks]
-    heats = [looking.heat(each, dataset.image_size) for each in maps]
-    labels = pictures.tell_apart([config for config, _ in networks], args.runs)
+    scene = inspection.scene(dataset, args.images, args.seed)
+    maps = [inspection.class_activation_maps(model, scene) for _, model in networks]
+    heats = [inspection.heat(each, dataset.image_size) for each in maps]
+    labels = pictures.run_labels([config for config, _ in networks], args.runs)
     columns = [pictures.Column(*each) for each in zip(labels, heats, strict=True)]
     sizes = " and ".join(sorted({f"{each.shape[1]}x{each.shape[2]}" for each in maps}))
     heading = f"{dataset.name}: class activation maps of the deepest block ({sizes}) of {_backbones(networks)}"
@@ -157,7 +157,7 @@ def _cam(args: argparse.Namespace) -> tuple[str, Figure]:
 def _activations(args: argparse.Namespace) -> tuple[str, Figure]:
     import numpy as np
 
-    from fewshot.evaluation import looking
+    from fewshot.evaluation import inspection
     from fewshot.reports import pictures
 
     dataset, networks = _models(args, args.runs)
@@ -166,14 +166,14 @@ def _activations(args: argparse.Namespace) -> tuple[str, Figure]:
     if count < 1:
         raise UserError(f"--images {args.images}: give at least 1")
     images = split.images[np.linspace(0, len(split.images) - 1, count).astype(int)]
-    labels = pictures.tell_apart([config for config, _ in networks], args.runs) if args.runs else ["untrained"]
+    labels = pictures.run_labels([config for config, _ in networks], args.runs) if args.runs else ["untrained"]
     counts = {}
     for label, (_, model) in zip(labels, networks, strict=True):
         site = len(model.backbone.blocks) if args.site is None else args.site
-        counted, below = looking.magnitudes(model, images, site)
-        counts[f"{label}: {below:.1%} below {looking.SMALLEST}"] = counted
+        counted, below = inspection.magnitudes(model, images, site)
+        counts[f"{label}: {below:.1%} below {inspection.SMALLEST}"] = counted
     heading = f"{dataset.name}: batch-norm outputs of block {site}, {count} validation images, {_backbones(networks)}"
-    return heading, pictures.histogram(heading, looking.EDGES, counts)
+    return heading, pictures.histogram(heading, inspection.EDGES, counts)
 
 
 def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
@@ -182,7 +182,7 @@ def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
 
     runs = [Run.open(folder) for folder in args.runs]
     configs = [each.config for each in runs]
-    labels = pictures.tell_apart(configs, args.runs)
+    labels = pictures.run_labels(configs, args.runs)
     curves = [pictures.read_curves(each, label) for each, label in zip(runs, labels, strict=True)]
     names = ", ".join(dict.fromkeys(config.dataset for config in configs))
     heading = f"{names}: training of {', '.join(dict.fromkeys(config.backbone for config in configs))}"
@@ -193,10 +193,10 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     """The data set to take images from, and each run's network; without a run, an untrained one."""
     import torch
 
-    from fewshot import compute
+    from fewshot.core import compute
+    from fewshot.core.seeding import derive
     from fewshot.data import open_dataset
     from fewshot.data.images import channel_statistics
-    from fewshot.learning.loop import derive
     from fewshot.model import Model, load_run
     from fewshot.runs import Run
 

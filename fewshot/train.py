@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from fewshot import config as configs
-from fewshot.cli import Parser, people, run
-from fewshot.errors import UserError
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     flags = vars(parser().parse_args(argv))
     out, resume = flags.pop("out"), flags.pop("resume")
     flags = configs.from_json(flags, "the flags")
-    console = people()
+    console = terminal()
     if resume:
         run_folder = _open(out, flags)
         config, why = run_folder.config, f"as in {run_folder.folder}"
@@ -57,13 +57,14 @@ def train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: str
     """Begin a run, or go on with one, to its end. Everything that can be wrong is found before a folder is made."""
     import torch
 
-    from fewshot import compute
+    from fewshot.core import compute
+    from fewshot.core.seeding import derive
     from fewshot.data import open_dataset
     from fewshot.data.images import channel_statistics
     from fewshot.episodes import EpisodeSampler, Protocol, frozen
     from fewshot.evaluation.score import score_run
     from fewshot.learning.display import Display, duration
-    from fewshot.learning.loop import derive, train
+    from fewshot.learning.loop import train
     from fewshot.model import Model, load_run
     from fewshot.runs import Run
 
@@ -76,9 +77,9 @@ def train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: str
     tests = [Protocol(config.test_ways, shots, config.test_queries) for shots in dict.fromkeys(config.test_shots)]
     selecting = Protocol(config.test_ways, config.val_shots or config.shots, config.test_queries)
     for protocol in (*tests, selecting):
-        frozen.everyones(dataset, "val", protocol, config.val_episodes)
-    wanted = [frozen.everyones(dataset, "test", protocol, config.test_episodes) for protocol in tests]
-    if warning := frozen.other_pixels(dataset, wanted):
+        frozen.standard_tasks(dataset, "val", protocol, config.val_episodes)
+    wanted = [frozen.standard_tasks(dataset, "test", protocol, config.test_episodes) for protocol in tests]
+    if warning := frozen.pixel_warning(dataset, wanted):
         console.print(f"Warning: {warning}.")
     mean, std = channel_statistics(dataset.name, dataset["train"])
     torch.manual_seed(derive(config.seed, 0, "initialisation"))

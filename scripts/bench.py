@@ -3,7 +3,7 @@
     python scripts/bench.py [--parts training cost evaluation] [--learn2learn PYTHON] [--json FILE]
     python scripts/bench.py --noise     # where there is no copy of mini-ImageNet
 
-Contestants (scripts/contestants/) take turns, A B C, A B C, ..., each turn in a process of its own: settings of the
+Cases (scripts/bench_cases/) take turns, A B C, A B C, ..., each turn in a process of its own: settings of the
 allocator hold for a whole process, and so does peak memory. A ratio is taken within a round, where both sides met the
 same noise; what is reported is the median over the rounds.
 """
@@ -19,10 +19,10 @@ from typing import Any
 from bench_turns import Round, check_python, measure, take_turns
 
 from fewshot import config as configs
-from fewshot.cli import Parser, people, run
-from fewshot.errors import UserError
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 
-PARTS = {  # by part, its contestants in the order of their turns
+PARTS = {  # by part, its cases in the order of their turns
     "training": ("loop", "compiled", "bare", "plain", "learn2learn", "product"),
     "cost": ("cost",),
     "evaluation": ("evaluate_proto", "evaluate_r2d2", "evaluate_learn2learn"),
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
     import bench_report
 
-    from fewshot.files import write_json, writable_parent
+    from fewshot.core.files import writable_parent, write_json
     from fewshot.runs import environment
 
     if file:
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"--json {file} is a folder; give a file in it")
         writable_parent(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-    console = people()
+    console = terminal()
     with tempfile.TemporaryDirectory() as folder:
         if noise:
             flags["data_root"] = make_noise(Path(folder))

@@ -1,4 +1,4 @@
-"""Contestants in turns, each in a process of its own: what they say of themselves, their memory, their time."""
+"""Cases in turns, each in a process of its own: what they say of themselves, their memory, their time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot import config as configs
 from fewshot.config import TrainConfig
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTESTANTS = Path(__file__).with_name("contestants")
+CASES = Path(__file__).with_name("bench_cases")
 MEMORY = {"VmHWM": "peak_bytes", "RssAnon": "own_bytes", "RssFile": "mapped_bytes"}  # as /proc/PID/status has them
-LOOK_EVERY = 0.05  # seconds between looks at a contestant's memory
+LOOK_EVERY = 0.05  # seconds between looks at a case's memory
 
 Figures = dict[str, Any]
 Round = dict[str, Figures]
@@ -42,7 +42,7 @@ def check_python(python: str) -> str:
 def take_turns(
     names: Iterable[str], config: TrainConfig, steps: int, pythons: dict[str, str], console: Console
 ) -> Round:
-    """One round: every contestant once, by name. `pythons`: those that have an interpreter of their own."""
+    """One round: every case once, by name. `pythons`: those that have an interpreter of their own."""
     figures = {}
     for name in names:
         figures[name] = measure(name, config, steps, pythons.get(name, sys.executable))
@@ -52,12 +52,12 @@ def take_turns(
 
 
 def measure(name: str, config: TrainConfig, steps: int, python: str = sys.executable) -> Figures:
-    """A contestant's figures, from a process of its own; the most memory that it held; the time that it took.
+    """A case's figures, from a process of its own; the most memory that it held; the time that it took.
 
     Much less processor time than wall time times threads means that others wanted the processor.
     UserError where that process found the user's input wrong.
     """
-    command = [python, str(CONTESTANTS), name, json.dumps(configs.to_json(config)), str(steps)]
+    command = [python, str(CASES), name, json.dumps(configs.to_json(config)), str(steps)]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     before = os.times()
     with subprocess.Popen(

@@ -11,7 +11,6 @@ classes by averaging over worlds. The package's own samplers and intervals do th
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import defaultdict
@@ -24,12 +23,12 @@ from rich import box
 from rich.table import Table
 from scipy import special, stats
 
-from fewshot.cli import Parser, people, run
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
+from fewshot.core.files import write_atomic, write_json
 from fewshot.data import Split
 from fewshot.episodes import DisjointSampler, EpisodeSampler, Protocol
-from fewshot.errors import UserError
 from fewshot.evaluation.intervals import new_classes, new_images, this_test_set, training_anew
-from fewshot.files import write_atomic, write_json
 
 CLASSES, IMAGES, DIMENSIONS = 20, 24, 3
 PROTOCOL = Protocol(ways=5, shots=1, queries=1)
@@ -223,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     table = Table(*HEADER, box=box.SIMPLE_HEAD)
     for line in lines(rows):
         table.add_row(*line)
-    people().print(table)
+    terminal().print(table)
     if args.out:
         command = "python scripts/coverage.py " + " ".join(sys.argv[1:] if argv is None else argv)
         write_json(args.out / "coverage.json", facts | {"rows": rows, "seeds": seeds})

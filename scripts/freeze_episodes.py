@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from fewshot.cli import Parser, people, run
+from fewshot.core.console import Parser, run, terminal
 
 
 def parser() -> Parser:
@@ -24,9 +24,9 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
+    from fewshot.core.files import write_json
     from fewshot.data import open_dataset
     from fewshot.episodes import Protocol, frozen
-    from fewshot.files import write_json
 
     datasets = [open_dataset(name, args.data_root) for name in ("glyphs", "mini-imagenet")]
     for dataset in datasets:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
             for shots in (1, 5):
                 tasks = frozen.freeze(dataset, split, Protocol(5, shots, 15))
                 write_json(frozen.LISTS / f"{tasks.name}.json", dataclasses.asdict(tasks))
-                people().print(f"{tasks.name}: {tasks.digest[:16]}")
+                terminal().print(f"{tasks.name}: {tasks.digest[:16]}")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import numpy as np
 
 from fewshot import config as configs
 from fewshot import train
-from fewshot.cli import Parser, people
 from fewshot.config import TrainConfig
-from fewshot.errors import UserError
+from fewshot.core.console import Parser, terminal
+from fewshot.core.errors import UserError
 from fewshot.evaluation.records import read_accuracies
 from fewshot.evaluation.statistics import paired_difference, summarise
 from fewshot.reports.tables import percent
@@ -36,7 +36,7 @@ def complete(config: TrainConfig, out: Path) -> Run:
     UserError where `out` holds another configuration's. All runs share this process, so that Ctrl-C and `kill` reach
     the training loop, which saves its checkpoint.
     """
-    console = people()
+    console = terminal()
     run = None
     if out.exists():
         run = Run.open(out)

@@ -20,9 +20,9 @@ from rich import box
 from rich.table import Table
 
 from fewshot import config as configs
-from fewshot.cli import Parser, people, run
-from fewshot.errors import UserError
-from fewshot.files import write_atomic
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
+from fewshot.core.files import write_atomic
 from fewshot.runs import Run
 from fewshot.train import configuration
 
@@ -89,8 +89,8 @@ def main(argv: list[str] | None = None) -> None:
         if cell.endswith(f"-{shots}shot")
     }
     lines = table(scores)
-    people().print(drawn(lines))
-    people().print(explained(args.seeds, BASELINE))
+    terminal().print(drawn(lines))
+    terminal().print(explained(args.seeds, BASELINE))
     if args.results:
         command = "python scripts/reproduce_table3.py " + " ".join(sys.argv[1:] if argv is None else argv)
         keep(args.results, lines, args.seeds, command, runs)

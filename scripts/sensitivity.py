@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.cli import Parser, people, run
-from fewshot.errors import UserError
-from fewshot.files import writable_parent
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
+from fewshot.core.files import writable_parent
 
 if TYPE_CHECKING:
     from sensitivity_plan import Point
@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     seeds = f", {args.seeds} seeds" * (args.seeds > 1)
     title = f"{base} on {config.dataset}: {config.backbone}, {config.head}, {config.steps:,} steps{seeds}"
     command = "python scripts/sensitivity.py " + " ".join(sys.argv[1:] if argv is None else argv)
-    people().print(keep(results, Findings(title, base, points, shots, measured), command))
-    people().print(f"Table, plot and points: {results}")
+    terminal().print(keep(results, Findings(title, base, points, shots, measured), command))
+    terminal().print(f"Table, plot and points: {results}")
 
 
 def train_all(config: TrainConfig, wanted: dict[tuple[str, int], Path]) -> dict[tuple[str, int], Run]:
@@ -103,7 +103,7 @@ def announce(config: TrainConfig, dataset: Dataset, points: list[Point], asked: 
     from fewshot.learning.display import duration
     from fewshot.runs import Run
 
-    console = people()
+    console = terminal()
     for point in points:
         if point.declined:
             console.print(f"Declined: {point.option} {point.value} ({point.declined}).")
@@ -119,7 +119,7 @@ def seconds_a_run(config: TrainConfig, dataset: Dataset) -> float:
     """From timing a step without regularizer; an image that is only embedded is a third of the work."""
     import torch
 
-    from fewshot import compute
+    from fewshot.core import compute
     from fewshot.model import Model
 
     where = compute.choose(config.device, config.precision, config.threads, config.deterministic)

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from fewshot import backbones, regularizers
-from fewshot.components import Spec, parse
 from fewshot.config import TrainConfig
-from fewshot.errors import UserError, unknown
+from fewshot.core.components import Spec, parse
+from fewshot.core.errors import UserError, unknown
 
 SWEEPS = {
     "drop_prob": ["0.05", "0.1", "0.15", "0.2", "0.3", "0.4"],

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sensitivity_plan import Point
 
+from fewshot.core.files import write_atomic
 from fewshot.evaluation.statistics import paired_difference, summarise
-from fewshot.files import write_atomic
 from fewshot.runs import Run
 
 COLUMNS = (

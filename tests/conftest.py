@@ -14,10 +14,11 @@ from commands import ROOT, SMALL, Finished, measured
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on glyphs; tests must not change it."""
-    from fewshot import cli, train
+    from fewshot import train
+    from fewshot.core import console
 
     folder = tmp_path_factory.mktemp("runs") / "small"
-    assert cli.run(train.main, [*SMALL, "--reg", "targetdrop", "--out", str(folder)]) == 0
+    assert console.run(train.main, [*SMALL, "--reg", "targetdrop", "--out", str(folder)]) == 0
     return folder
 
 

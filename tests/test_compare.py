@@ -11,8 +11,9 @@ import pytest
 from commands import SMALL, command, one_line_error
 from scipy import stats
 
-from fewshot import cli, compare, train
+from fewshot import compare, train
 from fewshot.config import TrainConfig
+from fewshot.core import console
 from fewshot.evaluation.comparison import QUESTIONS
 from fewshot.evaluation.records import Outcomes, Record, keep
 from fewshot.runs import Run
@@ -25,7 +26,7 @@ HARDNESS = RANDOM.normal(0.5, 0.1, CLASSES)
 
 
 def run(*args) -> int:
-    return cli.run(compare.main, [str(arg) for arg in args])
+    return console.run(compare.main, [str(arg) for arg in args])
 
 
 def fabricate(folder, gain=np.zeros(CLASSES), noise=0.03, seed=0, old=False, shots=1, config=None, **changes):
@@ -112,13 +113,13 @@ def test_tasks_that_share_no_image_are_the_same_for_all(tmp_path, capsys):
     one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout")
     kept = dict(np.load(other / "tasks-birds-test-5w1s15q.npz"))
     np.savez(other / "tasks-birds-test-5w1s15q.npz", **kept | {"disjoint_classes": kept["disjoint_classes"][::-1]})
-    assert run(one, other) == cli.USER_ERROR
+    assert run(one, other) == console.USER_ERROR
     assert "these are not the same tasks" in one_line_error(capsys)
 
 
 def test_trained_runs_from_the_command_line(small_run, tmp_path):
     other = tmp_path / "none"
-    assert cli.run(train.main, [*SMALL, "--reg", "none", "--out", str(other)]) == 0
+    assert console.run(train.main, [*SMALL, "--reg", "none", "--out", str(other)]) == 0
     done = command("compare", small_run, other)
     assert done.returncode == 0, done.stderr
     assert "glyphs test 5-way 1-shot, 15 queries a class, 50 episodes" in done.stdout
@@ -142,30 +143,30 @@ def test_trained_runs_from_the_command_line(small_run, tmp_path):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_cannot_be_compared_is_one_line(changes, expected, tmp_path, capsys):
-    assert run(fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout", **changes)) == cli.USER_ERROR
+    assert run(fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout", **changes)) == console.USER_ERROR
     assert expected in one_line_error(capsys)
 
 
 def test_a_run_has_nothing_to_say_of_itself(tmp_path, capsys):
     one = fabricate(tmp_path / "none")
-    assert run(one, one.parent / "." / "none") == cli.USER_ERROR
+    assert run(one, one.parent / "." / "none") == console.USER_ERROR
     assert "is one run: give another" in one_line_error(capsys)
     copy = shutil.copytree(one, tmp_path / "copy")
-    assert run(one, copy) == cli.USER_ERROR
+    assert run(one, copy) == console.USER_ERROR
     assert "are one training, seed included" in one_line_error(capsys)
-    assert run(one, fabricate(tmp_path / "again", seed=1, config={"reg": "none"})) == cli.USER_ERROR
+    assert run(one, fabricate(tmp_path / "again", seed=1, config={"reg": "none"})) == console.USER_ERROR
     assert "nothing to compare" in one_line_error(capsys)
 
 
 def test_a_foreign_or_damaged_result_is_one_line(tmp_path, capsys):
     one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout")
     (other / "result.json").write_text(json.dumps({"results": [{"accuracy": 0.5}]}))
-    assert run(one, other) == cli.USER_ERROR
+    assert run(one, other) == console.USER_ERROR
     assert "is not a result of ours" in one_line_error(capsys)
     (other / "result.json").unlink()
-    assert run(one, other) == cli.USER_ERROR
+    assert run(one, other) == console.USER_ERROR
     assert "is missing" in one_line_error(capsys)
-    assert run(one, tmp_path / "nowhere") == cli.USER_ERROR
+    assert run(one, tmp_path / "nowhere") == console.USER_ERROR
     assert "is not a run folder" in one_line_error(capsys)
 
 

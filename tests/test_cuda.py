@@ -9,9 +9,10 @@ import torch
 from commands import SMALL
 
 import fewshot
-from fewshot import cli, train
+from fewshot import train
 from fewshot.backbones import Backbone
-from fewshot.compute import choose
+from fewshot.core import console
+from fewshot.core.compute import choose
 from fewshot.data import images, open_dataset
 from fewshot.data.augment import Augmentation, to_unit
 from fewshot.data.images import ImageSource
@@ -26,7 +27,7 @@ AT_SITE = "targetdrop+dropout@1+dropblock@2+camdrop@2"
 
 
 def run(*args) -> int:
-    return cli.run(train.main, [str(arg) for arg in args])
+    return console.run(train.main, [str(arg) for arg in args])
 
 
 def weights(folder) -> str:

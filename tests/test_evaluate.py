@@ -9,7 +9,8 @@ import shutil
 import pytest
 from commands import one_line_error
 
-from fewshot import cli, evaluate
+from fewshot import evaluate
+from fewshot.core import console
 from fewshot.data import open_dataset
 from fewshot.episodes import Protocol
 from fewshot.episodes.frozen import LISTS, freeze
@@ -22,7 +23,7 @@ def run_copy(small_run, tmp_path):
 
 
 def run(*args) -> int:
-    return cli.run(evaluate.main, [str(arg) for arg in args])
+    return console.run(evaluate.main, [str(arg) for arg in args])
 
 
 def forget(folder, name: str, key: str) -> None:
@@ -121,14 +122,14 @@ def test_a_users_mistake_is_one_line_and_changes_nothing(run_copy, capsys, spoil
     if spoil:
         spoil(run_copy)
     before = (run_copy / "result.json").read_bytes()
-    assert run(run_copy, *flags) == cli.USER_ERROR
+    assert run(run_copy, *flags) == console.USER_ERROR
     assert expected in one_line_error(capsys)
     assert (run_copy / "result.json").read_bytes() == before
 
 
 def test_a_run_that_another_process_holds_is_left_alone(run_copy, capsys):
     with Run.open(run_copy).lock():
-        assert run(run_copy) == cli.USER_ERROR
+        assert run(run_copy) == console.USER_ERROR
     assert "another process is at work" in one_line_error(capsys)
 
 
@@ -136,5 +137,5 @@ def test_weights_of_another_network_are_refused(run_copy, capsys):
     config = json.loads((run_copy / "config.json").read_text())
     config["head"] = "proto:variant=snell"
     (run_copy / "config.json").write_text(json.dumps(config))
-    assert run(run_copy) == cli.USER_ERROR
+    assert run(run_copy) == console.USER_ERROR
     assert "holds weights of another network" in one_line_error(capsys)

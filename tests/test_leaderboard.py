@@ -18,8 +18,9 @@ from boards import edit, variant
 from commands import one_line_error
 from scipy import stats
 
-from fewshot import cli, leaderboard
-from fewshot.files import locked
+from fewshot import leaderboard
+from fewshot.core import console
+from fewshot.core.files import locked
 from fewshot.reports.leaderboard import braced
 
 CONTRACT = (
@@ -29,7 +30,7 @@ CONTRACT = (
 
 
 def run(*args) -> int:
-    return cli.run(leaderboard.main, [str(arg) for arg in args])
+    return console.run(leaderboard.main, [str(arg) for arg in args])
 
 
 def board(*args, shots: str | None = "1") -> list[dict[str, str]]:
@@ -210,7 +211,7 @@ def test_append_refuses_a_damaged_csv_and_leaves_it(small_run, tmp_path, capsys,
     file.write_bytes(change(file.read_bytes().decode()).encode())
     before = file.read_bytes()
     capsys.readouterr()
-    assert run("--runs", small_run.parent, "--csv", file, "--append") == cli.USER_ERROR
+    assert run("--runs", small_run.parent, "--csv", file, "--append") == console.USER_ERROR
     assert expected in one_line_error(capsys)
     assert file.read_bytes() == before
 
@@ -224,7 +225,7 @@ def test_a_file_that_is_not_ours_is_not_replaced(small_run, tmp_path, capsys, ki
         path.unlink()
     files[kind].write_text("my diary")
     capsys.readouterr()
-    assert run("--runs", small_run.parent, *flags) == cli.USER_ERROR
+    assert run("--runs", small_run.parent, *flags) == console.USER_ERROR
     assert f"is not a leaderboard of ours; move it away, or give another --{kind}" in one_line_error(capsys)
     assert os.listdir(tmp_path) == [files[kind].name] and files[kind].read_text() == "my diary"
 
@@ -242,35 +243,35 @@ def test_markdown_has_a_table_a_board_whatever_is_in_a_name(small_run, tmp_path)
 
 def test_no_runs_and_foreign_results_are_one_line_and_overwrite_nothing(small_run, tmp_path, capsys):
     file = tmp_path / "board.csv"
-    assert run("--runs", tmp_path / "nowhere", "--csv", file) == cli.USER_ERROR
+    assert run("--runs", tmp_path / "nowhere", "--csv", file) == console.USER_ERROR
     assert "is not a folder" in one_line_error(capsys)
     (tmp_path / "empty").mkdir()
-    assert run("--runs", tmp_path / "empty", "--csv", file) == cli.USER_ERROR
+    assert run("--runs", tmp_path / "empty", "--csv", file) == console.USER_ERROR
     assert "no finished run below" in one_line_error(capsys)
     variant(small_run, tmp_path / "validated" / "a", row={"split": "val"})
-    assert run("--runs", tmp_path / "validated", "--csv", file) == cli.USER_ERROR
+    assert run("--runs", tmp_path / "validated", "--csv", file) == console.USER_ERROR
     assert "no finished run below" in one_line_error(capsys)
     variant(small_run, tmp_path / "foreign" / "a")
     result = variant(small_run, tmp_path / "foreign" / "b") / "result.json"
     edit(result, lambda value: value["results"][0].pop("episodes_digest"))
-    assert run("--runs", tmp_path / "foreign", "--csv", file) == cli.USER_ERROR
+    assert run("--runs", tmp_path / "foreign", "--csv", file) == console.USER_ERROR
     assert "b/result.json is not a result of ours" in one_line_error(capsys)
     array = next(variant(small_run, tmp_path / "damaged" / "a").glob("*1s*.npy"))
     variant(small_run, tmp_path / "damaged" / "b", reg="none")
     array.write_bytes(array.read_bytes()[:100])
-    assert run("--runs", tmp_path / "damaged", "--csv", file) == cli.USER_ERROR
+    assert run("--runs", tmp_path / "damaged", "--csv", file) == console.USER_ERROR
     assert "5w1s15q.npy is damaged: evaluate" in one_line_error(capsys)
     assert not file.exists()
 
 
 def test_a_place_that_cannot_be_written_is_one_line(small_run, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert run("--runs", small_run.parent, "--csv", tmp_path / "file" / "board.csv") == cli.USER_ERROR
+    assert run("--runs", small_run.parent, "--csv", tmp_path / "file" / "board.csv") == console.USER_ERROR
     assert "is a file, not a folder" in one_line_error(capsys)
     twice = tmp_path / "board"
-    assert run("--runs", small_run.parent, "--csv", twice, "--html", twice) == cli.USER_ERROR
+    assert run("--runs", small_run.parent, "--csv", twice, "--html", twice) == console.USER_ERROR
     assert "name one file twice" in one_line_error(capsys)
-    assert run("--runs", small_run.parent, "--csv", tmp_path / "new" / "board.csv", "--html", tmp_path) == cli.USER_ERROR
+    assert run("--runs", small_run.parent, "--csv", tmp_path / "new" / "board.csv", "--html", tmp_path) == console.USER_ERROR
     assert "is a folder; give a file for --html" in one_line_error(capsys)
     assert not (tmp_path / "new").exists()
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from boards import variant
 
-from fewshot import cli, leaderboard
+from fewshot import leaderboard
+from fewshot.core import console
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -56,7 +57,7 @@ def board(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         variant(small_run, runs / f"s{seed}", seed=seed, gain=-0.5 + seed / 100)
     variant(small_run, runs / "tasks", row={"episodes_digest": "e" * 64})
     flags = ["--runs", runs, "--csv", folder / "b.csv", "--html", folder / "b.html"]
-    assert cli.run(leaderboard.main, [str(flag) for flag in flags]) == 0
+    assert console.run(leaderboard.main, [str(flag) for flag in flags]) == 0
     return folder / "b.html", (folder / "b.csv").read_bytes()
 
 

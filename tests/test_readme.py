@@ -8,7 +8,8 @@ import sys
 
 from commands import ROOT, SMALL
 
-from fewshot import cli, train
+from fewshot import train
+from fewshot.core import console
 
 
 def shown(mark: str) -> str:
@@ -20,7 +21,7 @@ def test_the_users_own_method_trains_and_obeys_the_laws(tmp_path, monkeypatch):
     for name in ("my_drop.py", "test_my_drop.py"):
         (tmp_path / name).write_text(shown(name))
     monkeypatch.syspath_prepend(tmp_path)
-    assert cli.run(train.main, [*SMALL, "--reg", "my_drop.MyDrop:rate=0.2", "--out", str(tmp_path / "run")]) == 0
+    assert console.run(train.main, [*SMALL, "--reg", "my_drop.MyDrop:rate=0.2", "--out", str(tmp_path / "run")]) == 0
     test = {}
     exec(shown("test_my_drop.py"), test)
     test["test_my_drop"]()

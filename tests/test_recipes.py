@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fewshot.config import FIELDS, recipe, recipe_names, resolve
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 CELLS = [name for name in recipe_names() if name.startswith("table3/") and name.endswith("shot")]
 ASIDE = {"dataset", "data_root", "recipe", "seed", "device", "precision", "threads", "compile", "deterministic",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from commands import ROOT, SMALL, one_line_error
 
-from fewshot import cli
+from fewshot.core import console
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import sensitivity  # noqa: E402
@@ -29,7 +29,7 @@ REPORT = ("table.md", "points.csv", "plot.svg")
 
 
 def sweep(*flags: str) -> int:
-    return cli.run(sensitivity.main, [*SWEEP, *flags])
+    return console.run(sensitivity.main, [*SWEEP, *flags])
 
 
 def episodes(folder: Path, run: str, shots: int) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_the_same_command_trains_nothing_twice(done, monkeypatch, capsys):
 def test_seeds_are_averaged_and_told_apart(done, monkeypatch):
     monkeypatch.chdir(done)
     flags = [*FEW, "--reg", "targetdrop@4", "--sweep", "drop_prob", "0.15", "--out", "runs", "--results", "two"]
-    assert cli.run(sensitivity.main, [*flags, "--seeds", "2"]) == 0
+    assert console.run(sensitivity.main, [*flags, "--seeds", "2"]) == 0
     none, ours = (
         np.stack([episodes(done, f"{reg}-seed{seed}", 1).mean() for seed in (0, 1)]) for reg in ("none", "targetdrop@4")
     )
@@ -145,6 +145,6 @@ def test_another_configuration_needs_another_folder(done, monkeypatch, capsys):
 )
 def test_a_users_mistake_is_one_line(flags, expected, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.run(sensitivity.main, flags) == 2
+    assert console.run(sensitivity.main, flags) == 2
     assert expected in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []

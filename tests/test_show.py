@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 import fewshot
-from fewshot import cli, show
+from fewshot import show
+from fewshot.core import console
 from fewshot.data import open_dataset
 from fewshot.data.augment import to_unit
-from fewshot.evaluation import looking
+from fewshot.evaluation import inspection
 from fewshot.regularizers import Regularizer
 from fewshot.reports import pictures
 
@@ -42,7 +43,7 @@ class Maskless(Regularizer):
 
 
 def run(*args) -> int:
-    return cli.run(show.main, [str(arg) for arg in args])
+    return console.run(show.main, [str(arg) for arg in args])
 
 
 def texts(path) -> list[str]:
@@ -80,34 +81,34 @@ def test_masks_of_every_kind_stand_side_by_side_and_say_what_they_drop(tmp_path,
 def test_what_is_taken_away_is_read_off_the_mask_whatever_its_scale():
     mask = torch.tensor([[[[0.0, 2.0], [0.5, 2.0]], [[0.0, 0.0], [0.0, 0.0]], [[3.0, 3.0], [3.0, 3.0]]]])
     expected = np.array([[[1, 0], [0.75, 0]], [[1, 1], [1, 1]], [[0, 0], [0, 0]]])
-    taken = looking.taken_away(mask)
+    taken = inspection.taken_away(mask)
     np.testing.assert_array_equal(taken[0], expected)
-    np.testing.assert_allclose(looking.one_view(taken, None)[0], expected.mean(0), atol=1e-7)
-    np.testing.assert_array_equal(looking.one_view(taken, 0)[0], expected[0])
-    np.testing.assert_array_equal(looking.one_view(taken, "most")[0], expected[1])
+    np.testing.assert_allclose(inspection.one_view(taken, None)[0], expected.mean(0), atol=1e-7)
+    np.testing.assert_array_equal(inspection.one_view(taken, 0)[0], expected[0])
+    np.testing.assert_array_equal(inspection.one_view(taken, "most")[0], expected[1])
 
 
 def test_a_column_is_its_regularizers_mask_at_the_run_s_site(small_run, glyphs):
     model = fewshot.load(small_run, device="cpu")
-    specs = looking.written("targetdrop:reduction=8+test_show.LeftHalf+dropout", model.backbone.original, site=2)
-    looking.replace_regularizers(model, "conv4", specs)
-    scene = looking.scene(glyphs, 3, seed=1)
-    target, left, noise = looking.masks(model, looking.choose(model, specs, 2), scene, seed=0)
+    specs = inspection.expand("targetdrop:reduction=8+test_show.LeftHalf+dropout", model.backbone.original, site=2)
+    inspection.replace_regularizers(model, "conv4", specs)
+    scene = inspection.scene(glyphs, 3, seed=1)
+    target, left, noise = inspection.masks(model, inspection.choose(model, specs, 2), scene, seed=0)
     assert left.site.depth == target.site.depth == 2 and left.taken.shape == (3, 64, 8, 8)
     assert (left.taken[..., :4] == 1).all() and left.dropped == 0.5
     assert (left.taken[:, 0, -1, 4:] == 0.75).all() and (left.taken[:, 1:, :, 4:] == 0).all()
     assert target.dropped == pytest.approx((target.taken == 1).float().mean().item())
     assert ((target.taken == 1).flatten(2).any(2).sum(1) == 9).all(), "floor(0.15 * 64) channels of each image"
-    (alone,) = looking.masks(model, looking.choose(model, specs, 2)[2:], scene, seed=0)
+    (alone,) = inspection.masks(model, inspection.choose(model, specs, 2)[2:], scene, seed=0)
     assert torch.equal(alone.taken, noise.taken), "what is drawn beside it changes nothing"
 
 
 def test_a_runs_own_regularizer_is_shown_with_the_weights_that_it_trained_with(small_run, glyphs):
     model = fewshot.load(small_run, device="cpu")
-    scene = looking.scene(glyphs, 2, seed=0)
-    (reg,) = looking.choose(model, looking.written("targetdrop", "none"), site=None)
+    scene = inspection.scene(glyphs, 2, seed=0)
+    (reg,) = inspection.choose(model, inspection.expand("targetdrop", "none"), site=None)
     assert reg is model.backbone.regs["3"][0]
-    (shown,) = looking.masks(model, [reg], scene, seed=0)
+    (shown,) = inspection.masks(model, [reg], scene, seed=0)
     x = model.normalise(to_unit(torch.from_numpy(scene.shown)))
     with torch.no_grad():
         for block in model.backbone.blocks[:3]:
@@ -131,7 +132,7 @@ def test_the_colours_lie_on_the_image_where_the_values_are():
 
 def test_class_activation_maps_are_the_sum_over_channels_of_weight_times_map(small_run, glyphs):
     model = fewshot.load(small_run, device="cpu")
-    scene = looking.scene(glyphs, 3, seed=0)
+    scene = inspection.scene(glyphs, 3, seed=0)
 
     def maps(images) -> np.ndarray:  # (N, 64, 2, 2)
         x = model.normalise(to_unit(torch.from_numpy(images)))
@@ -147,16 +148,16 @@ def test_class_activation_maps_are_the_sum_over_channels_of_weight_times_map(sma
         weights = prototypes[image] - np.mean(prototypes, axis=0)
         for channel in range(64):
             expected[image] += weights[channel].mean() * shown[image, channel]
-    np.testing.assert_allclose(looking.class_activation_maps(model, scene), expected, rtol=1e-3, atol=1e-6)
-    heat = looking.heat(expected, 32)
+    np.testing.assert_allclose(inspection.class_activation_maps(model, scene), expected, rtol=1e-3, atol=1e-6)
+    heat = inspection.heat(expected, 32)
     assert heat.shape == (3, 32, 32) and heat.min() == 0 and heat.max() == 1
     np.testing.assert_array_equal(heat[:, ::31, ::31].argmax(), expected.argmax())
 
 
 def test_no_shown_image_is_in_the_support_that_the_classifier_is_fitted_to(glyphs):
-    scene = looking.scene(glyphs, 7, seed=3)
+    scene = inspection.scene(glyphs, 7, seed=3)
     support = {image.tobytes() for image in scene.support}
-    assert len(set(scene.classes)) == 7 and len(scene.support) == 7 * looking.SHOTS
+    assert len(set(scene.classes)) == 7 and len(scene.support) == 7 * inspection.SHOTS
     assert not any(image.tobytes() in support for image in scene.shown)
 
 
@@ -167,12 +168,12 @@ def test_magnitudes_are_numpys_histogram_of_the_batch_norms(small_run, glyphs):
     with torch.no_grad():
         x = model.backbone.blocks[0](x)
         sizes = model.backbone.blocks[1].norm(model.backbone.blocks[1].conv(x)).double().abs().numpy()
-    counts, below = looking.magnitudes(model, images, site=2)
-    assert counts.tolist() == np.histogram(sizes, looking.EDGES)[0].tolist()
+    counts, below = inspection.magnitudes(model, images, site=2)
+    assert counts.tolist() == np.histogram(sizes, inspection.EDGES)[0].tolist()
     assert below == pytest.approx((sizes < 0.02).mean()) and counts.sum() > 0
     with torch.no_grad():
         model.backbone.blocks[1].norm.bias.fill_(1e6)
-    counts, _ = looking.magnitudes(model, images, site=2)
+    counts, _ = inspection.magnitudes(model, images, site=2)
     assert counts[-1] == sizes.size, "what is beyond the last edge is in the last bin"
 
 
@@ -183,7 +184,7 @@ def test_what_a_layer_returned_is_kept_from_layers_that_work_in_place():
         def embed(self, images):
             self.norm(images).relu_()
 
-    (kept,) = looking.outputs(network := Network(), [network.norm], torch.tensor([-1.0, 2.0]))
+    (kept,) = inspection.outputs(network := Network(), [network.norm], torch.tensor([-1.0, 2.0]))
     assert kept.tolist() == [-1, 2]
 
 
@@ -296,7 +297,7 @@ def test_a_users_mistake_is_one_line_and_draws_nothing(small_run, tmp_path, monk
         spoil[name](shutil.copytree(small_run, tmp_path / name))
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.rglob("*"))
-    assert run(*(small_run if arg == "RUN" else arg for arg in args)) == cli.USER_ERROR
+    assert run(*(small_run if arg == "RUN" else arg for arg in args)) == console.USER_ERROR
     assert expected in one_line_error(capsys)
     assert set(tmp_path.rglob("*")) == before
 

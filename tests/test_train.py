@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from commands import SMALL, command, one_line_error
 
-from fewshot import cli, runs, train
+from fewshot import runs, train
+from fewshot.core import console
 from fewshot.runs import Run
 
 TIMINGS = ("images_per_second", "seconds")
@@ -38,7 +39,7 @@ def final_state(folder) -> dict:
 
 
 def run(*args) -> int:
-    return cli.run(train.main, [str(arg) for arg in args])
+    return console.run(train.main, [str(arg) for arg in args])
 
 
 def test_a_run_folder_holds_what_the_contract_says(small_run):
@@ -168,7 +169,7 @@ def test_a_compiled_network_trains_to_nearly_the_same_figures(tmp_path):
 
 def test_compiling_without_a_compiler_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert run(*SMALL, "--compile", "--out", tmp_path / "run") == cli.USER_ERROR
+    assert run(*SMALL, "--compile", "--out", tmp_path / "run") == console.USER_ERROR
     assert "there is no no-such-compiler: install it, or leave --compile out" in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
 
@@ -185,7 +186,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, capsys)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert run(*SMALL, "--out", tmp_path / "run") == cli.USER_ERROR
+    assert run(*SMALL, "--out", tmp_path / "run") == console.USER_ERROR
     assert "the disk is full" in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
 
@@ -232,25 +233,25 @@ def test_separate_embedding_trains_too(tmp_path):
 def test_a_users_mistake_is_one_line_and_leaves_nothing(flags, expected, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = [*SMALL, *flags] if "--resume" not in flags else flags
-    assert run(*given) == cli.USER_ERROR
+    assert run(*given) == console.USER_ERROR
     assert expected in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder_needs_resume_and_resume_an_unchanged_run(small_run, tmp_path, capsys):
     before = weights(small_run)
-    assert run(*SMALL, "--out", small_run) == cli.USER_ERROR
+    assert run(*SMALL, "--out", small_run) == console.USER_ERROR
     assert "exists; give --resume" in one_line_error(capsys)
-    assert run("--out", small_run, "--resume", "--lr", "0.5") == cli.USER_ERROR
+    assert run("--out", small_run, "--resume", "--lr", "0.5") == console.USER_ERROR
     assert "--lr 0.5 differs from 0.1" in one_line_error(capsys)
-    assert run("--out", tmp_path, "--resume") == cli.USER_ERROR
+    assert run("--out", tmp_path, "--resume") == console.USER_ERROR
     assert "is not a run folder" in one_line_error(capsys)
     assert weights(small_run) == before
 
 
 def test_an_out_below_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert run(*SMALL, "--out", tmp_path / "file" / "run") == cli.USER_ERROR
+    assert run(*SMALL, "--out", tmp_path / "file" / "run") == console.USER_ERROR
     assert "is a file, not a folder" in one_line_error(capsys)
 
 
@@ -260,7 +261,7 @@ def test_a_damaged_checkpoint_is_named(small_run, tmp_path, capsys):
     for name in ("config.json", "environment.json"):
         (out / name).write_bytes((small_run / name).read_bytes())
     (out / "checkpoint.pt").write_bytes((small_run / "checkpoint.pt").read_bytes()[:1000])
-    assert run("--out", out, "--resume") == cli.USER_ERROR
+    assert run("--out", out, "--resume") == console.USER_ERROR
     assert "checkpoint.pt cannot be read" in one_line_error(capsys)
 
 
@@ -276,14 +277,14 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, capsys,
 
     monkeypatch.setattr(os, "fsync", full_after_a_while)
     flags = [*SMALL, "--episodes-per-epoch", "200", "--checkpoint-seconds", "0.001", "--out", out]
-    assert run(*flags) == cli.USER_ERROR
+    assert run(*flags) == console.USER_ERROR
     assert "the disk is full" in one_line_error(capsys)
     assert 0 < final_state(out)["progress"]["step"] < 200
     assert not [path for path in out.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
 def test_diverged_training_says_so(tmp_path, capsys):
-    assert run(*SMALL, "--lr", "1e30", "--out", tmp_path / "run") == cli.USER_ERROR
+    assert run(*SMALL, "--lr", "1e30", "--out", tmp_path / "run") == console.USER_ERROR
     assert "lower --lr" in one_line_error(capsys)
 
 

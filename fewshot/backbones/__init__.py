@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fewshot.backbones._base import Backbone
-from fewshot.components import Family, parse
-from fewshot.errors import UserError
+from fewshot.core.components import Family, parse
+from fewshot.core.errors import UserError
 
 __all__ = ["FAMILY", "Backbone", "build"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot import regularizers
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Guide, Place, Regularizer, Site
 
 

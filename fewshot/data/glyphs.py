@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewshot.core.errors import UserError
 from fewshot.data.store import SPLITS, Dataset, Split, fingerprint, pixel_digest
-from fewshot.errors import UserError
 
 FILE = Path(__file__).with_name("glyphs.npz")
 LEVELS = 16

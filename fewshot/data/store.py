@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fewshot.errors import UserError
-from fewshot.files import writable_parent
+from fewshot.core.errors import UserError
+from fewshot.core.files import writable_parent
 
 SPLITS = ("train", "val", "test")
 FORMAT = 1

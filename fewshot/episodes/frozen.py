@@ -12,9 +12,9 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from fewshot.core.errors import UserError
 from fewshot.data import Dataset
 from fewshot.episodes.sampler import EpisodeSampler, Protocol
-from fewshot.errors import UserError
 
 LISTS = Path(__file__).parent / "lists"
 SEED = 0  # of everyone's evaluation episodes
@@ -131,7 +131,7 @@ def find(dataset: str, split: str, protocol: Protocol) -> TaskList | None:
     return read(name) if name in names() else None
 
 
-def everyones(dataset: Dataset, split: str, protocol: Protocol, episodes: int) -> Tasks:
+def standard_tasks(dataset: Dataset, split: str, protocol: Protocol, episodes: int) -> Tasks:
     """The tasks that everyone has under a protocol: the frozen ones, verified, where there is a list.
 
     UserError where they cannot be had on this data set.
@@ -141,7 +141,7 @@ def everyones(dataset: Dataset, split: str, protocol: Protocol, episodes: int) -
     return Tasks(EpisodeSampler(dataset[split], protocol, SEED), episodes)
 
 
-def other_pixels(dataset: Dataset, tasks: list[Tasks]) -> str | None:
+def pixel_warning(dataset: Dataset, tasks: list[Tasks]) -> str | None:
     """What to tell people whose pixels are not those of the lists' reference copy."""
     for each in tasks:
         if each.frozen and each.frozen.fingerprint != dataset.fingerprint:

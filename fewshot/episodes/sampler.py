@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from fewshot.core.errors import UserError
 from fewshot.data import Split
-from fewshot.errors import UserError
 
 _WORDS_PER_COUNTER = 4  # Philox 4x64 gives four 64-bit words a count
 _CHUNK = 20_000  # episodes drawn at once: bounds the memory of a million

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fewshot import heads
-from fewshot.compute import Compute
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
 from fewshot.data import Dataset, Split, open_dataset
 from fewshot.data.images import Normalise, channel_statistics
 from fewshot.episodes import Protocol, Tasks, frozen
-from fewshot.errors import UserError
 from fewshot.evaluation.solve import accuracies, check_finite, embed_split, solve_episodes
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
@@ -96,8 +96,8 @@ def benchmark(
             dataset = open_dataset(dataset or "mini-imagenet", root)
         features = None if isinstance(model, nn.Module) else _features(model, len(dataset[split].images))
     protocols = [Protocol(ways, int(n), queries) for n in dict.fromkeys(np.atleast_1d(shots).tolist())]
-    wanted = [frozen.everyones(dataset, split, protocol, episodes) for protocol in protocols]
-    if warning := frozen.other_pixels(dataset, wanted):
+    wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
+    if warning := frozen.pixel_warning(dataset, wanted):
         warnings.warn(warning, stacklevel=2)
     if features is None:
         features = _embed(model, dataset, split, transform)

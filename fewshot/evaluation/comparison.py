@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import Interval, new_classes, new_images, this_test_set, training_anew
 from fewshot.evaluation.records import Outcomes, Record
 from fewshot.evaluation.statistics import holm

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 LEVEL = 0.95
 THIS_TEST_SET = "these networks on this test set: the mean over all its episodes"

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.errors import UserError
-from fewshot.files import write_atomic
+from fewshot.core.errors import UserError
+from fewshot.core.files import write_atomic
 from fewshot.runs import Run
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fewshot import runs
-from fewshot.compute import Compute, describe
+from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation.records import Outcomes, Record, keep
@@ -16,6 +16,7 @@ from fewshot.evaluation.solve import accuracies, embed_split, solve_episodes
 from fewshot.evaluation.statistics import CI_METHOD, summarise
 from fewshot.model import Model
 from fewshot.runs import Run
+
 
 def score(model: Model, split: Split, wanted: Sequence[Tasks], compute: Compute) -> list[np.ndarray]:
     """Right queries of each class in each episode, (episodes, W), for each of `wanted`; each image is embedded once."""
@@ -31,10 +32,10 @@ def score_run(
     `dataset` has images of the model's size.
     """
     split = wanted[0].sampler.split
-    apart = [DisjointSampler(split, each.protocol, each.sampler.seed) for each in wanted]
-    apart = [Tasks(sampler, len(sampler)) for sampler in apart]
-    scored = score(model, split, [*wanted, *apart], compute)
-    outcomes = [_outcomes(*each) for each in zip([*wanted, *apart], scored, strict=True)]
+    disjoint = [DisjointSampler(split, each.protocol, each.sampler.seed) for each in wanted]
+    disjoint = [Tasks(sampler, len(sampler)) for sampler in disjoint]
+    scored = score(model, split, [*wanted, *disjoint], compute)
+    outcomes = [_outcomes(*each) for each in zip([*wanted, *disjoint], scored, strict=True)]
     records = [Record(*each) for each in zip(outcomes[: len(wanted)], outcomes[len(wanted) :], strict=True)]
     environment = runs.environment()  # asks git: once, not once a row
     by = {key: environment[key] for key in ("commit", "versions")}

@@ -1,4 +1,4 @@
-"""Embed each image of a split once; then solve episodes by looking up inner products, or embeddings.
+"""Embed each image of a split once; then solve episodes by inspection up inner products, or embeddings.
 
 Shapes: I images, D features; T episodes at a time, W ways, S shots, Q queries a class.
 """
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.compute import Compute
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
 from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource
 from fewshot.data.store import Split
 from fewshot.episodes import Tasks
-from fewshot.errors import UserError
 from fewshot.heads import Head, Products
 
 _BATCH_BYTES = 64 * 2**20  # of what is gathered at a time: solving is bound by memory, so batches stay small

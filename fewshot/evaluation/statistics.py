@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import this_test_set
 
 CI_METHOD = "1.96 * std / sqrt(n)"
@@ -59,7 +59,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def told_apart(accuracies: np.ndarray, level: float = 0.05) -> np.ndarray:
+def distinguishable(accuracies: np.ndarray, level: float = 0.05) -> np.ndarray:
     """(k, k) bool: which of k runs differ, from their accuracies (k, n) in the same n episodes.
 
     By the paired t-test (two-sided, Holm over all pairs) at `level`: of these networks, on this test set.

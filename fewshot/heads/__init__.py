@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fewshot.components import Family, parse
-from fewshot.errors import UserError
+from fewshot.core.components import Family, parse
+from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, Products
 
 __all__ = ["FAMILY", "Head", "Products", "build"]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fewshot.errors import UserError
-from fewshot.files import write_atomic
+from fewshot.core.errors import UserError
+from fewshot.core.files import write_atomic
 
 
 @dataclass

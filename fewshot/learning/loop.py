@@ -5,7 +5,6 @@ Shapes: T tasks in a step, W ways, S shots, Q queries, D features; B = T * W * (
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from typing import Any
@@ -15,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.compute import Compute, keep_heap, tidy_heap
 from fewshot.config import TrainConfig
+from fewshot.core.compute import Compute, keep_heap, tidy_heap
+from fewshot.core.errors import UserError
+from fewshot.core.seeding import derive, generator_for
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
 from fewshot.data.store import Dataset
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks, frozen
-from fewshot.errors import UserError
 from fewshot.evaluation.score import score
 from fewshot.evaluation.solve import accuracies
 from fewshot.learning import checkpoint
@@ -162,17 +162,6 @@ def episode_guide(model: Model, batch: Tensor, config: TrainConfig, compute: Com
     model.train()
     own = torch.arange(len(weights), device=z.device).repeat_interleave(config.shots + config.queries)
     return Guide(weights, own)
-
-
-def derive(seed: int, step: int, purpose: str) -> int:
-    """A 63-bit seed for one purpose in one step, unrelated to its neighbours'."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A CPU generator for one purpose in one step: what one draws never shifts what another gets."""
-    return torch.Generator().manual_seed(derive(seed, step, purpose))
 
 
 def _start(run: Run, model: Model, optimizer: torch.optim.Optimizer) -> Progress:

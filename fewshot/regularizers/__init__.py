@@ -5,8 +5,8 @@ Here is how they are found and built; what they have in common is in `_base.py`.
 
 from __future__ import annotations
 
-from fewshot.components import Family, Spec, parse
-from fewshot.errors import UserError
+from fewshot.core.components import Family, Spec, parse
+from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Guide, Place, Regularizer, Site
 
 __all__ = ["FAMILY", "Guide", "Place", "Regularizer", "Site", "build", "build_all"]

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 Place = Literal["map", "branch", "input", "image"]
 

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Regularizer, Site, inverse_mean, largest
 
 

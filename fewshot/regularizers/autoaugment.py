@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Guide, Regularizer, Site
 
 

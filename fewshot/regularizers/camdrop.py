@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers import dropblock
 from fewshot.regularizers._base import Guide, Regularizer, Site, inverse_mean, largest
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Regularizer, Site, inverse_mean
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Regularizer, Site
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Regularizer, Site, inverse_mean, largest
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.reports.leaderboard import COLUMNS, OWN, RANKED, SHARED, Row, Score, digest
 
 MARK = "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,"  # how every version's header begins

@@ -13,11 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, differences
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.records import read
-from fewshot.evaluation.statistics import ranks, told_apart
+from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.reports.leaderboard import NOT_THE_EXPERIMENT
 from fewshot.reports.tables import percent
 from fewshot.runs import Run
@@ -139,7 +139,7 @@ def print_comparison(console: Console, compared: Sequence[Entry], rows: Sequence
     ]
     row = next(iter(rows[0].values()))
     episodes = np.stack([each.episodes.accuracies for each in scores])
-    placed = ranks(episodes.mean(1), told_apart(episodes))
+    placed = ranks(episodes.mean(1), distinguishable(episodes))
     order = sorted(range(len(scores)), key=lambda i: -scores[i].episodes.accuracies.mean())
     title = f"{_title(row)}, {row['queries']} queries a class, {row['episodes']:,} episodes"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")

@@ -45,7 +45,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.runs import Run
 
 COLUMNS = (

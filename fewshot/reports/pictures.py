@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fewshot.config import FIELDS, TrainConfig, to_json
-from fewshot.errors import UserError
-from fewshot.files import writable_parent, write_atomic
+from fewshot.core.errors import UserError
+from fewshot.core.files import writable_parent, write_atomic
 from fewshot.runs import Run
 
 _SHADES = matplotlib.colormaps["magma_r"](np.linspace(0.0, 0.85, 256))
@@ -87,7 +87,7 @@ def read_curves(run: Run, label: str) -> Curves:
     return Curves(label, losses, accuracies)
 
 
-def tell_apart(configs: Sequence[TrainConfig], folders: Sequence[str]) -> list[str]:
+def run_labels(configs: Sequence[TrainConfig], folders: Sequence[str]) -> list[str]:
     """Each run's regularizer and what else of its configuration differs; where nothing does, its folder."""
     values = [to_json(config) for config in configs]
     differing = [name for name in FIELDS if name not in _UNTOLD and len({str(each[name]) for each in values}) > 1]

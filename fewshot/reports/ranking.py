@@ -5,7 +5,7 @@ order of their accuracy. The first leads a group, to which the following rows be
 from it; the first that is leads the next group. A row's rank is its leader's place. So a rank says "not told apart
 from the leader of this group", and nothing of the group's other members.
 
-Rows are told apart by the paired test over episodes (`evaluation.statistics.told_apart`), each episode's accuracy being
+Rows are told apart by the paired test over episodes (`evaluation.statistics.distinguishable`), each episode's accuracy being
 the mean over the row's seeds: what is hard about a task is hard for both. It speaks of these networks on this test
 set. Where one of two rows has several seeds, its ci95 speaks of training anew, and they must be apart by their ci95,
 too, taken as independent: half-width sqrt(a^2 + b^2). A rank is to claim no more than the figures beside it. Where
@@ -21,7 +21,7 @@ from itertools import groupby
 import numpy as np
 
 from fewshot.evaluation.records import read_accuracies
-from fewshot.evaluation.statistics import ranks, told_apart
+from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.reports.leaderboard import Row
 
 PAIRED, BY_INTERVALS = "paired differences", "ci95"
@@ -51,7 +51,7 @@ def rank(rows: Iterable[Row], paired: bool = True) -> list[Row]:
             tasks = _how_tasks_differ(each[0], boards[0][0])
             each.sort(key=lambda row: (-row.accuracy, row["run"]))
             by = PAIRED if paired and all(score.episodes for row in each for score in row.scores) else BY_INTERVALS
-            apart = _apart_in_pairs(each) if by == PAIRED else _apart_by_intervals(each)
+            apart = _distinguishable_in_pairs(each) if by == PAIRED else _distinguishable_by_intervals(each)
             places = ranks([row.accuracy for row in each], apart)
             ranked += [row.ranked(place, tasks, by) for row, place in zip(each, places, strict=True)]
     return ranked
@@ -65,13 +65,13 @@ def tied(rows: Sequence[Row]) -> set[tuple]:
     return shared
 
 
-def _apart_in_pairs(rows: Sequence[Row]) -> np.ndarray:
-    apart = told_apart(np.stack([_episodes(row) for row in rows]))
+def _distinguishable_in_pairs(rows: Sequence[Row]) -> np.ndarray:
+    apart = distinguishable(np.stack([_episodes(row) for row in rows]))
     several = np.array([len(row.scores) > 1 for row in rows])
-    return apart & (_apart_by_intervals(rows) | ~(several[:, None] | several))
+    return apart & (_distinguishable_by_intervals(rows) | ~(several[:, None] | several))
 
 
-def _apart_by_intervals(rows: Sequence[Row]) -> np.ndarray:
+def _distinguishable_by_intervals(rows: Sequence[Row]) -> np.ndarray:
     means, widths = (np.array(values) for values in zip(*((row.accuracy, row.ci95) for row in rows), strict=True))
     return np.abs(means[:, None] - means) > np.hypot(widths[:, None], widths)
 

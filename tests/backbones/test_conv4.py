@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fewshot import backbones
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 
 @pytest.mark.parametrize("image_size, features", [(84, 1600), (32, 256), (16, 64)])

@@ -11,9 +11,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from fewshot.core.errors import UserError
 from fewshot.data import glyphs, open_dataset
 from fewshot.data.store import SPLITS, fingerprint, pixel_digest
-from fewshot.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_glyphs.py"
 

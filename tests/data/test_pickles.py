@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from fewshot import prepare
-from fewshot.cli import run
+from fewshot.core.console import run
+from fewshot.core.errors import UserError
 from fewshot.data.importers.unpickle import load
-from fewshot.errors import UserError
 
 ARRAY = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 

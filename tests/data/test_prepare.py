@@ -20,7 +20,7 @@ from commands import measured
 from PIL import Image
 
 from fewshot import prepare
-from fewshot.cli import run
+from fewshot.core.console import run
 from fewshot.data import open_dataset, store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -415,7 +415,7 @@ def test_help_is_quick_and_imports_no_torch():
     assert time.perf_counter() - started < 1
     assert result.returncode == 0 and "--from PATH" in result.stdout
     imported = command("--help", PYTHONPROFILEIMPORTTIME="1").stderr
-    assert "fewshot.cli" in imported and "torch" not in imported
+    assert "fewshot.core.console" in imported and "torch" not in imported
 
 
 def test_the_environment_gives_the_data_root(tmp_path, splits):

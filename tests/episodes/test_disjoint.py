@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fewshot.core.errors import UserError
 from fewshot.data.store import Split
 from fewshot.episodes import DisjointSampler, EpisodeSampler, Protocol
-from fewshot.errors import UserError
 
 
 def split(counts: tuple[int, ...]) -> Split:

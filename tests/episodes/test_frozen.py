@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from fewshot.core.errors import UserError
 from fewshot.data import Dataset, Split, open_dataset
 from fewshot.episodes import EpisodeSampler, Protocol, frozen
-from fewshot.errors import UserError
 
 GLYPHS = open_dataset("glyphs")
 NAME = "glyphs-test-5w5s15q"
@@ -28,7 +28,7 @@ def test_each_regenerates_on_any_pixels(name):
     assert (tasks.episodes, tasks.seed, tasks.name) == (10_000, 0, name)
     dataset = GLYPHS if tasks.dataset == "glyphs" else mini_imagenet_without_images()
     assert tasks.tasks(dataset).digest == tasks.digest
-    warning = frozen.other_pixels(dataset, [tasks.tasks(dataset)])
+    warning = frozen.pixel_warning(dataset, [tasks.tasks(dataset)])
     assert warning is None if dataset is GLYPHS else "fingerprint none, not b7363133b4a6" in warning
 
 
@@ -48,14 +48,14 @@ def mini_imagenet_without_images() -> Dataset:
 def test_fewer_episodes_are_its_first_and_more_go_on():
     whole = frozen.read(NAME).tasks(GLYPHS)
     for episodes in (50, 12_000):
-        part = frozen.everyones(GLYPHS, "test", Protocol(5, 5, 15), episodes)
+        part = frozen.standard_tasks(GLYPHS, "test", Protocol(5, 5, 15), episodes)
         assert part.frozen == frozen.read(NAME) and part.episodes == episodes
         assert (part.sampler.draw(0, 50) == whole.sampler.draw(0, 50)).all()
     assert part.digest != whole.digest
 
 
 def test_other_protocols_have_no_list_and_the_same_seed():
-    tasks = frozen.everyones(GLYPHS, "test", Protocol(7, 2, 3), 10)
+    tasks = frozen.standard_tasks(GLYPHS, "test", Protocol(7, 2, 3), 10)
     assert tasks.frozen is None
     assert tasks.digest == EpisodeSampler(GLYPHS["test"], Protocol(7, 2, 3), 0).digest(10)
 
@@ -68,7 +68,7 @@ def test_other_members_are_refused():
     split = GLYPHS["test"]
     for values in ({"classes": ("other", *split.classes[1:])}, {"counts": (*split.counts[1:], split.counts[0] - 1)}):
         with pytest.raises(UserError, match=f"{NAME}: the classes or image counts .*membership"):
-            frozen.everyones(changed(split, **values), "test", Protocol(5, 5, 15), 10)
+            frozen.standard_tasks(changed(split, **values), "test", Protocol(5, 5, 15), 10)
 
 
 def test_another_data_sets_list_is_refused():

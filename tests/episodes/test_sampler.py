@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fewshot.core.errors import UserError
 from fewshot.data.store import Split
 from fewshot.episodes import EpisodeSampler, Protocol
-from fewshot.errors import UserError
 
 
 def split(counts: tuple[int, ...], name: str = "train") -> Split:
@@ -40,8 +40,8 @@ def test_every_fact_matters_and_only_those():
 
     reference = first(MINI_TRAIN)
     renamed = Split("train", MINI_TRAIN.images, MINI_TRAIN.classes[:-1] + ("other",), MINI_TRAIN.counts)
-    other_pixels = Split("train", MINI_TRAIN.images + 1, MINI_TRAIN.classes, MINI_TRAIN.counts)
-    assert (first(other_pixels) == reference).all()
+    pixel_warning = Split("train", MINI_TRAIN.images + 1, MINI_TRAIN.classes, MINI_TRAIN.counts)
+    assert (first(pixel_warning) == reference).all()
     for changed in (first(renamed), first(split((600,) * 64, "val")), first(MINI_TRAIN, seed=1)):
         assert (changed != reference).any()
     assert (first(MINI_TRAIN, Protocol(5, 2, 4))[:, :, :1] != reference[:, :, :1]).any()

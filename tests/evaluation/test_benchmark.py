@@ -12,8 +12,8 @@ import torchvision
 
 import fewshot
 from fewshot import heads
+from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
-from fewshot.errors import UserError
 
 TEST = open_dataset("glyphs")["test"]
 

@@ -12,11 +12,11 @@ from commands import ROOT
 
 import fewshot
 from fewshot import heads
-from fewshot.compute import choose
+from fewshot.core.compute import choose
+from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks
-from fewshot.errors import UserError
 from fewshot.evaluation import solve
 from fewshot.evaluation.score import score
 from fewshot.evaluation.solve import accuracies, embed_split

@@ -12,9 +12,9 @@ import pytest
 from commands import ROOT
 from scipy import stats
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import new_classes, new_images, this_test_set, training_anew
-from fewshot.evaluation.statistics import holm, paired_difference, ranks, summarise, told_apart
+from fewshot.evaluation.statistics import distinguishable, holm, paired_difference, ranks, summarise
 
 RANDOM = np.random.default_rng(0)
 ACCURACIES = np.round(RANDOM.normal(0.5, 0.1, 10_000) * 75).astype(np.float32) / 75
@@ -164,7 +164,7 @@ def test_holm_adjusts_as_the_paper_does():
 
 
 def ranked(episodes):
-    return ranks(episodes.mean(1), told_apart(episodes))
+    return ranks(episodes.mean(1), distinguishable(episodes))
 
 
 def test_ranks_tie_with_their_leader():

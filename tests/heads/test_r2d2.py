@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewshot import heads
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.heads.r2d2 import ridge
 
 

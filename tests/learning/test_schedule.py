@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fewshot.config import TrainConfig, recipe
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.learning.schedule import learning_rate
 
 

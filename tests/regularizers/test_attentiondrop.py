@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fewshot import regularizers
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
 from fewshot.regularizers.attentiondrop import attentiondrop_mask, weakening
 

@@ -7,9 +7,10 @@ import torch
 from commands import SMALL, one_line_error
 from torchvision.transforms import AutoAugmentPolicy, v2
 
-from fewshot import backbones, cli, train
+from fewshot import backbones, train
 from fewshot.config import TrainConfig
-from fewshot.errors import UserError
+from fewshot.core import console
+from fewshot.core.errors import UserError
 from fewshot.model import Model
 from fewshot.runs import Run
 
@@ -47,15 +48,15 @@ def test_it_acts_before_normalisation_and_beside_cutout():
 def test_it_trains_and_repeats(tmp_path):
     losses = []
     for name in ("a", "b"):
-        assert cli.run(train.main, [*SMALL, "--reg", "autoaugment+dropblock", "--out", str(tmp_path / name)]) == 0
+        assert console.run(train.main, [*SMALL, "--reg", "autoaugment+dropblock", "--out", str(tmp_path / name)]) == 0
         losses.append([row["loss"] for row in Run.open(tmp_path / name).metrics() if "loss" in row])
     assert losses[0] == losses[1]
 
 
 def test_what_it_is_not_is_named(tmp_path, capsys):
-    assert cli.run(train.main, [*SMALL, "--reg", "autoaugment@3", "--out", str(tmp_path / "run")]) == 2
+    assert console.run(train.main, [*SMALL, "--reg", "autoaugment@3", "--out", str(tmp_path / "run")]) == 2
     assert "acts on images before they are normalised" in one_line_error(capsys)
-    assert cli.run(train.main, [*SMALL, "--reg", "autoaugment:policy=best", "--out", str(tmp_path / "run")]) == 2
+    assert console.run(train.main, [*SMALL, "--reg", "autoaugment:policy=best", "--out", str(tmp_path / "run")]) == 2
     assert "cifar10, imagenet, svhn" in one_line_error(capsys)
     (method,) = backbones.build("conv4", "autoaugment").regularizers
     with pytest.raises(UserError, match="no mask"):

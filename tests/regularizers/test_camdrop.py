@@ -7,10 +7,11 @@ import pytest
 import torch
 from commands import SMALL, one_line_error
 
-from fewshot import backbones, cli, heads, regularizers, train
-from fewshot.compute import Compute
+from fewshot import backbones, heads, regularizers, train
 from fewshot.config import TrainConfig
-from fewshot.errors import UserError
+from fewshot.core import console
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
 from fewshot.learning.loop import episode_guide
 from fewshot.model import Model
 from fewshot.regularizers import Guide, Site
@@ -189,7 +190,7 @@ def test_an_episodes_guide_is_its_heads_classifier():
 @pytest.mark.parametrize("embed", ["joint", "separate"])
 def test_it_trains(tmp_path, embed):
     flags = ["--reg", "camdrop:drop_prob=0.3", "--shots", "2", "--embed", embed, "--out", str(tmp_path / "run")]
-    assert cli.run(train.main, [*SMALL, *flags]) == 0
+    assert console.run(train.main, [*SMALL, *flags]) == 0
     run = Run.open(tmp_path / "run")
     dropped = [row["dropped"] for row in run.metrics() if "loss" in row]
     site = next(reg for reg in Model(run.config, 32, (0.5,) * 3, (0.25,) * 3).backbone.regularizers)
@@ -199,6 +200,6 @@ def test_it_trains(tmp_path, embed):
 
 
 def test_a_wrong_block_ends_a_run_before_it_begins(tmp_path, capsys):
-    assert cli.run(train.main, [*SMALL, "--reg", "camdrop@4:block_size=3", "--out", str(tmp_path / "run")]) == 2
+    assert console.run(train.main, [*SMALL, "--reg", "camdrop@4:block_size=3", "--out", str(tmp_path / "run")]) == 2
     assert "larger than the 2x2 map at site 4" in one_line_error(capsys)
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewshot import backbones, regularizers
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
 from fewshot.regularizers.cutout import cutout_mask, expected_drop
 

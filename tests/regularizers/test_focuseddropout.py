@@ -6,10 +6,11 @@ import pytest
 import torch
 from commands import SMALL
 
-from fewshot import backbones, cli, regularizers, train
+from fewshot import backbones, regularizers, train
 from fewshot.backbones import Backbone
-from fewshot.errors import UserError
-from fewshot.learning.loop import generator_for
+from fewshot.core import console
+from fewshot.core.errors import UserError
+from fewshot.core.seeding import generator_for
 from fewshot.regularizers import Site
 from fewshot.regularizers.focuseddropout import focuseddropout_mask, reference_map
 
@@ -157,7 +158,7 @@ def test_the_optimizer_decays_more_on_the_steps_that_take_part_and_only_there(tm
     reg = "focuseddropout@2,3:participation=0.5,weight_decay_scale=3+dropout@4"
     flags = ["--reg", reg, "--weight-decay", "0.01", "--schedule", "constant", "--momentum", "0"]
     flags += ["--episodes-per-epoch", "16", "--val-episodes", "5", "--test-episodes", "5"]
-    assert cli.run(train.main, [*SMALL, *flags, "--out", str(tmp_path / "run")]) == 0
+    assert console.run(train.main, [*SMALL, *flags, "--out", str(tmp_path / "run")]) == 0
     assert len(told) == len(taken) == 16 and {True} in taken and {False} in taken
     decays = [0.01 * 3 if participates == {True} else 0.01 for participates in taken]
     assert told == [[decay] for decay in decays]

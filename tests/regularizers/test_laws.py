@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fewshot import regularizers
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Regularizer, Site, cutout
 from fewshot.regularizers.dropblock import expected_drop, seed_rate
-from fewshot.testing import TABLE, Case, check_regularizer
+from fewshot.testing.regularizers import TABLE, Case, check_regularizer
 
 
 def around(exact: float, tolerance: float) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import stochastic_depth
 
 from fewshot import backbones, regularizers
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
 from fewshot.regularizers.stochasticdepth import branch_mask, survival
 

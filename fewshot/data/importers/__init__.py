@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from fewshot.core.errors import UserError
 from fewshot.data.importers import archives
 from fewshot.data.importers.items import Item, files_below
 from fewshot.data.importers.lists import Lists, read_ravi
 from fewshot.data.importers.pickles import Pickle
-from fewshot.errors import UserError
 
 _MAGIC = (  # offset, bytes, kind
     (0, b"\xff\xd8\xff", "image"),

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewshot.core.errors import UserError
+from fewshot.core.files import new_folder
 from fewshot.data import store
 from fewshot.data.importers import Sources
 from fewshot.data.importers.images import RESIZING, decode, fit
@@ -22,8 +24,6 @@ from fewshot.data.importers.items import some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
-from fewshot.errors import UserError
-from fewshot.files import new_folder
 
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. A class with more than one and
 # above this share, such as a class under two names, is a mistake.

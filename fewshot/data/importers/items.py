@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 # What the standard library raises on damaged, truncated or encrypted containers.
 _DAMAGE = (

@@ -10,9 +10,9 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
+from fewshot.core.errors import UserError
 from fewshot.data.importers.items import Item
 from fewshot.data.store import SPLITS
-from fewshot.errors import UserError
 
 
 @dataclass(frozen=True)

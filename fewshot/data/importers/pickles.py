@@ -15,9 +15,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fewshot.core.errors import UserError
 from fewshot.data.importers.items import Item, some
 from fewshot.data.importers.unpickle import load
-from fewshot.errors import UserError
 
 REN, METAOPTNET = "learn2learn / Ren pickles", "MetaOptNet pickles"
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewshot.core.errors import UserError
 from fewshot.data.importers import Sources
 from fewshot.data.importers.ilsvrc import is_raw, raw_names
 from fewshot.data.importers.images import decode
 from fewshot.data.importers.items import Item, some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
-from fewshot.errors import UserError
 
 FEWEST = 2  # images a class needs to appear in any episode: one to learn from, one to ask about
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 _PLAIN = re.compile(r"[|<>=]?([biuf][1248]|b|\?)")  # booleans, integers, floats: no objects, no records
 

@@ -7,22 +7,22 @@ import time
 from typing import Any
 
 import torch
-from common import contestant, images_a_step, wait_for
+from common import case, images_a_step, wait_for
 
 from fewshot import regularizers
 from fewshot.config import TrainConfig
+from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
-from fewshot.errors import UserError
 
 
-@contestant
+@case
 def cost(config: TrainConfig, steps: int) -> dict[str, Any]:
     """Seconds of each of `steps` rounds, and the parameters, by regularizer: `none` and all that the backbone takes.
 
     A step is the loop's on one batch that is already there: guide, forward, head, backward, optimizer. Its learning
     rate is 0, for on random images the weights would run off.
     """
-    from fewshot import compute
+    from fewshot.core import compute
     from fewshot.model import Model
 
     where = compute.choose(config.device, config.precision, config.threads)

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot.errors import UserError, unknown
+from fewshot.core.errors import UserError, unknown
 
 _SPEC = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(@(?P<sites>[^:]*))?(:(?P<options>.*))?")
 

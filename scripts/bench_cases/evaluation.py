@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import torch
-from common import contestant, wait_for
+from common import case, wait_for
 from peer import Peer
 from torch import Tensor
 
@@ -18,13 +18,13 @@ SHOTS, QUERIES = (1, 5), 15
 EPISODES = {"cpu": 10, "cuda": 100}  # of each number of shots, in learn2learn's turn
 
 
-@contestant
+@case
 def evaluate_proto(config: TrainConfig, steps: int) -> dict[str, Any]:
     """ProtoNet: see `_evaluate`."""
     return _evaluate(dataclasses.replace(config, head="proto"))
 
 
-@contestant
+@case
 def evaluate_r2d2(config: TrainConfig, steps: int) -> dict[str, Any]:
     """R2D2: see `_evaluate`."""
     return _evaluate(dataclasses.replace(config, head="r2d2"))
@@ -32,7 +32,7 @@ def evaluate_r2d2(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 def _evaluate(config: TrainConfig) -> dict[str, Any]:
     """Seconds of the test that every run ends with, its images' embedding included, by an untrained network."""
-    from fewshot import compute
+    from fewshot.core import compute
     from fewshot.episodes import EpisodeSampler, Protocol, Tasks
     from fewshot.evaluation.score import score
     from fewshot.model import Model
@@ -50,7 +50,7 @@ def _evaluate(config: TrainConfig) -> dict[str, Any]:
     return {"seconds": seconds, "episodes_per_second": len(SHOTS) * episodes / seconds}
 
 
-@contestant
+@case
 def evaluate_learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     """ProtoNet tested as learn2learn's example does: each episode's images are embedded by themselves.
 

@@ -8,7 +8,7 @@ import sys
 _COUNT = """
 import sys
 from pathlib import Path
-from fewshot.files import locked
+from fewshot.core.files import locked
 count, lock = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(300):
     with locked(lock, wait=True):

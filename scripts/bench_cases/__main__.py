@@ -1,6 +1,6 @@
-"""What scripts/bench.py measures, each in a process of its own: python scripts/contestants NAME CONFIG STEPS
+"""What scripts/bench.py measures, each in a process of its own: python scripts/bench_cases NAME CONFIG STEPS
 
-A contestant is a function (config, steps) -> figures, marked by `@contestant`. It does its work `steps` times after a
+A case is a function (config, steps) -> figures, marked by `@case`. It does its work `steps` times after a
 warm-up, or raises Declined.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import sys
 
-import cost  # noqa: F401  each import adds its contestants to the registry
+import cost  # noqa: F401  each import adds its cases to the registry
 import evaluation  # noqa: F401
 import torch
 import training  # noqa: F401
-from common import CONTESTANTS, Declined
+from common import CASES, Declined
 
-from fewshot import cli
 from fewshot import config as configs
 from fewshot.config import TrainConfig
+from fewshot.core import console
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     name, values, steps = argv or sys.argv[1:]
     config = TrainConfig(**configs.from_json(json.loads(values), "the settings"))
     try:
-        figures = CONTESTANTS[name](config, int(steps))
+        figures = CASES[name](config, int(steps))
     except Declined as reason:
         figures = {"declined": str(reason)}
     if torch.cuda.is_initialized():
@@ -34,4 +34,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(console.run(main))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fewshot import regularizers
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Guide, Regularizer, Site
 
 SIZES = (42, 21, 10, 5, 2, 1)  # every backbone's maps of 84 px images, then the smallest there are

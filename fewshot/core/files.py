@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 try:
     import fcntl

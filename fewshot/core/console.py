@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fewshot.errors import UserError
+from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see python -m {self.prog} --help)")
 
 
-def people() -> Console:
+def terminal() -> Console:
     """Standard output for people: long lines are left to the terminal, text is printed as it is."""
     from rich.console import Console
 

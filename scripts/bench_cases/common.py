@@ -1,4 +1,4 @@
-"""What contestants share: the registry, the clock, the batch, the optimizer's step."""
+"""What cases share: the registry, the clock, the batch, the optimizer's step."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fewshot.data import open_dataset
 
 WINDOW = 10  # steps between two looks at the clock, as the training loop has it: each look waits for the device
 STEPS = {"cpu": 10, "cuda": 200}  # timed in a turn, where none are asked for
-CONTESTANTS: dict[str, Callable[[TrainConfig, int], dict[str, Any]]] = {}
+CASES: dict[str, Callable[[TrainConfig, int], dict[str, Any]]] = {}
 
 
 class Declined(Exception):
-    """Why a contestant does not take part, for people to read."""
+    """Why a case does not take part, for people to read."""
 
 
-def contestant(function: Callable) -> Callable:
-    CONTESTANTS[function.__name__] = function
+def case(function: Callable) -> Callable:
+    CASES[function.__name__] = function
     return function
 
 

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot import backbones
-from fewshot.components import Spec, parse
+from fewshot.core.components import Spec, parse
+from fewshot.core.errors import UserError
 from fewshot.data import Dataset
 from fewshot.episodes import EpisodeSampler, Protocol
-from fewshot.errors import UserError
 from fewshot.model import Model
 from fewshot.regularizers import FAMILY, Guide, Regularizer, Site
 
@@ -89,7 +89,7 @@ def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> l
     return [torch.cat(caught[module]) for module in modules]
 
 
-def written(reg: str, original: str, site: int | None = None) -> list[Spec]:
+def expand(reg: str, original: str, site: int | None = None) -> list[Spec]:
     """The single regularizers of a `+`-joined text, `original` spelled out; those without `@` are sent to `site`."""
     specs = [part for spec in parse(reg) for part in (parse(original) if spec.name == "original" else [spec])]
     if site is None:

@@ -1,6 +1,6 @@
 """Training: the loop, its limit, the step as the field writes it, learn2learn, and the machine's matrix products.
 
-Importing fewshot.compute changes how torch allocates memory, so the contestants that show torch as it comes import
+Importing fewshot.core.compute changes how torch allocates memory, so the cases that show torch as it comes import
 nothing that does.
 """
 
@@ -16,20 +16,29 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from common import (
-    STEPS, WINDOW, Declined, contestant, flops, images_a_step, optimizer_step, random_batch, timed, warm_up,
+    STEPS,
+    WINDOW,
+    Declined,
+    case,
+    flops,
+    images_a_step,
+    optimizer_step,
+    random_batch,
+    timed,
+    warm_up,
 )  # fmt: skip
 from peer import Peer
 from torch import nn
 
 from fewshot.config import TrainConfig
+from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
-from fewshot.errors import UserError
 
 
-@contestant
+@case
 def machine(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """Measures nothing: where the contestants meet, and what is left open (`auto`, 0) comes to there."""
-    from fewshot import compute
+    """Measures nothing: where the cases meet, and what is left open (`auto`, 0) comes to there."""
+    from fewshot.core import compute
 
     where = compute.choose(config.device, config.precision, config.threads)
     windows = -(-(steps or STEPS[where.device.type]) // WINDOW)
@@ -41,12 +50,12 @@ def machine(config: TrainConfig, steps: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@contestant
+@case
 def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     """The training loop itself, in a temporary run folder: episodes, augmentation, head, log and all but validation."""
     from rich.console import Console
 
-    from fewshot import compute
+    from fewshot.core import compute
     from fewshot.data.images import channel_statistics
     from fewshot.learning.display import Display
     from fewshot.learning.loop import train
@@ -76,10 +85,10 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     return {"images_per_second": statistics.median(rates)}
 
 
-@contestant
+@case
 def compiled(config: TrainConfig, steps: int) -> dict[str, Any]:
     """The training loop with `--compile`; compiling falls into the warm-up."""
-    from fewshot import compute
+    from fewshot.core import compute
 
     try:
         compute.check_compiler()
@@ -88,10 +97,11 @@ def compiled(config: TrainConfig, steps: int) -> dict[str, Any]:
     return loop(dataclasses.replace(config, compile=True), steps)
 
 
-@contestant
+@case
 def bare(config: TrainConfig, steps: int) -> dict[str, Any]:
     """The loop's limit: its network's forward, backward and optimizer step, on one batch that is already there."""
-    from fewshot import backbones, compute
+    from fewshot import backbones
+    from fewshot.core import compute
 
     where = compute.choose(config.device, config.precision, config.threads)
     if where.device.type == "cpu":
@@ -103,7 +113,7 @@ def bare(config: TrainConfig, steps: int) -> dict[str, Any]:
     return {"images_per_second": rate, "flops_per_image": flops(network, batch) / len(batch)}
 
 
-@contestant
+@case
 def plain(config: TrainConfig, steps: int) -> dict[str, Any]:
     """The bare step of Conv-4 as the field writes it: textbook order, NCHW, torch's own settings and allocation."""
     if config.backbone != "conv4":
@@ -119,7 +129,7 @@ def plain(config: TrainConfig, steps: int) -> dict[str, Any]:
     return {"images_per_second": timed(optimizer_step(network, batch, config), len(batch), steps, batch.device)}
 
 
-@contestant
+@case
 def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     """ProtoNet trained on the same images as learn2learn's example does: see `Peer`.
 
@@ -160,7 +170,7 @@ def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     return {"images_per_second": rate, "version": peer.version}
 
 
-@contestant
+@case
 def product(config: TrainConfig, steps: int) -> dict[str, Any]:
     """Products of large square matrices in the network's precision: as much arithmetic as the machine can do."""
     device = torch.device(config.device)

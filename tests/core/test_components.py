@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from fewshot import backbones, heads, regularizers
-from fewshot.components import parse
-from fewshot.errors import UserError
+from fewshot.core.components import parse
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
 
 SITE = Site(channels=64, height=10, width=10, depth=3, depths=4)

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, components, seeds, the device, the console. Imports nothing above it."""
