@@ -37,9 +37,12 @@ class TrainConfig:
     data_root: str = option("data", "folder of prepared data sets (default: $FEWSHOT_DATA, else data)")
     recipe: str = option("auto", "named set of values; auto: the one named as the data set, if there is one")
 
+    regime: str = option("episodic", "how to train; a name, or your own class")
     backbone: str = option("conv4", "embedding network")
     head: str = option("proto", "what solves an episode from embeddings")
     reg: str = option("none", "regularizers: name[@sites][:key=value,...], joined by +")
+    transform: str = option("none", "of embeddings, before the head: name[:key=value,...], joined by +")
+    init: str = option("", "run folder whose backbone's best weights training begins with")
 
     ways: int = option(5, "classes in a training episode")
     shots: int = option(1, "support images a class in training")
@@ -52,10 +55,14 @@ class TrainConfig:
         "joint", "support and query in one forward pass (one set of batch-norm statistics), or in one each"
     )
 
-    lr: float = option(0.1, "initial learning rate (SGD)")
-    momentum: float = option(0.9, "Nesterov momentum")
-    weight_decay: float = option(5e-4, "L2 penalty, of the head's parameters too")
+    optimizer: Literal["sgd", "adamw"] = option("sgd", "SGD with Nesterov momentum, or AdamW; torch's own")
+    lr: float = option(0.1, "initial learning rate")
+    momentum: float = option(0.9, "of SGD; AdamW has its own betas")
+    weight_decay: float = option(5e-4, "L2 penalty (of AdamW: decoupled), of the head's parameters too")
+    clip_norm: float = option(0.0, "largest norm of the gradient, to which a larger one is scaled down; 0: any")
+    ema: float = option(0.0, "decay of the moving average of weights that is validated and kept, such as 0.999; 0: none")
     schedule: Literal["cosine", "steps", "constant"] = option("cosine", "how the learning rate falls")
+    warmup_epochs: int = option(0, "epochs in which the learning rate first rises linearly to where the schedule has it")
     lr_epochs: tuple[int, ...] = option((), "schedule steps: epochs at which the rate changes")
     lr_values: tuple[float, ...] = option((), "schedule steps: the rate from each of these epochs on")
 
@@ -86,8 +93,11 @@ class TrainConfig:
         for name in ("lr", "checkpoint_seconds"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give a positive number")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise UserError(f"--weight-decay {self.weight_decay}: give 0 or more")
+        for name in ("weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"{flag(name)} {getattr(self, name)}: give 0 or more")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"--ema {self.ema}: give 0 for none, or less than 1, such as 0.999")
         for name in ("momentum", "jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give a number within 0..1")
@@ -101,6 +111,8 @@ class TrainConfig:
             raise UserError(f"--lr-values {' '.join(map(str, self.lr_values))}: give positive numbers")
         if self.schedule == "steps" and not self.lr_epochs:
             raise UserError("--schedule steps needs --lr-epochs and --lr-values")
+        if self.warmup_epochs > self.epochs:
+            raise UserError(f"--warmup-epochs {self.warmup_epochs}: training has only {self.epochs}")
 
     @property
     def steps(self) -> int:
@@ -111,6 +123,10 @@ class TrainConfig:
         """Whole epochs behind us after `step` steps."""
         return min(self.epochs, step * self.episodes_per_batch // self.episodes_per_epoch)
 
+    def first_step(self, epoch: int) -> int:
+        """The step (from 0) before which `epoch` whole epochs have passed."""
+        return -(-epoch * self.episodes_per_epoch // self.episodes_per_batch)
+
     def validates_after(self, step: int) -> bool:
         """Whether the `step`-th step (from 1) ends an epoch that is validated, or training."""
         before, after = (self.epochs_done(n) // self.val_every for n in (step - 1, step))
@@ -119,8 +135,8 @@ class TrainConfig:
 
 _AT_LEAST = {
     "ways": 2, "shots": 1, "queries": 1, "epochs": 0, "episodes_per_epoch": 1, "episodes_per_batch": 1, "seed": 0,
-    "crop_padding": 0, "threads": 0, "test_ways": 2, "val_episodes": 2, "val_every": 1, "val_shots": 0,
-    "test_episodes": 2, "test_queries": 1,
+    "crop_padding": 0, "threads": 0, "warmup_epochs": 0, "test_ways": 2, "val_episodes": 2, "val_every": 1,
+    "val_shots": 0, "test_episodes": 2, "test_queries": 1,
 }  # fmt: skip
 RECIPES = Path(__file__).parent / "recipes"
 FIELDS = {f.name: f for f in fields(TrainConfig)}

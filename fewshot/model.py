@@ -12,28 +12,34 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewshot import backbones, heads
-from fewshot.config import TrainConfig
+from fewshot.backbones import Backbone
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
+from fewshot.core.seeding import derive
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
+from fewshot.heads import Head
 from fewshot.runs import Run
 
 
 class Model(nn.Module):
-    """`model(images)` embeds (N, 3, S, S) in [0, 1]; `model.head` solves episodes."""
+    """`model(images)` embeds (N, 3, S, S) in [0, 1]; `model.solve` solves episodes of embeddings."""
 
-    def __init__(self, config: TrainConfig, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, backbone: Backbone, head: Head, normalise: Normalise) -> None:
         super().__init__()
-        self.backbone = backbones.build(config.backbone, config.reg, image_size)
-        self.head = heads.build(config.head)
-        self.normalise = Normalise(mean, std)
+        self.backbone = backbone
+        self.head = head
+        self.normalise = normalise
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, guide=None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [0, 1] -> (N, D)."""
-        return self.backbone(self.normalise(self.backbone.on_images(images)), guide)
+        return self.backbone(self.normalise(self.backbone.on_images(images)))
+
+    def solve(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Embeddings of support (T, N, D) and query (T, Q, D), labels (T, N) in 0..W-1 -> logits (T, Q, W)."""
+        return self.head(support, labels, query, ways)
 
     @torch.no_grad()
     def embed(self, images) -> Tensor:
@@ -52,13 +58,36 @@ class Model(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Of the embedding network, its regularizers' trainable weights included; the head apart."""
+        """Of the embedding network, its regularizers' trainable weights included; without the head."""
         return sum(p.numel() for p in self.backbone.parameters())
 
     def save(self, path: Path) -> None:
         """All weights and buffers as safetensors, atomically."""
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         write_atomic(path, safetensors.torch.save(tensors))
+
+
+def build(
+    backbone: str, reg: str, head: str, image_size: int, mean: tuple[float, ...], std: tuple[float, ...], seed: int = 0
+) -> Model:
+    """The untrained model of these components. `mean` and `std` of each channel are those of images in [0, 1].
+
+    Backbone and head draw their first weights each from a generator of its own, and regularizers after the layers of
+    the backbone: no part's weights depend on what another part draws. UserError for what cannot be built.
+    """
+    with _seeded(seed, "initialisation"):
+        network = backbones.build(backbone, reg, image_size)
+    with _seeded(seed, "initialisation of the head"):
+        solver = heads.build(head)
+    return Model(network, solver, Normalise(mean, std))
+
+
+@contextmanager
+def _seeded(seed: int, purpose: str) -> Iterator[None]:
+    """torch's own generator, seeded for a while; afterwards it is where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, 0, purpose))
+        yield
 
 
 @contextmanager
@@ -78,14 +107,37 @@ def load_run(run: Run, compute: Compute) -> Model:
 
     UserError where the weights are missing, damaged or of another architecture.
     """
-    facts = run.resolved
-    model = Model(run.config, facts["image_size"], tuple(facts["mean"]), tuple(facts["std"]))
+    config, facts = run.config, run.resolved
+    mean, std = tuple(facts["mean"]), tuple(facts["std"])
+    model = build(config.backbone, config.reg, config.head, facts["image_size"], mean, std)
+    try:
+        model.load_state_dict(_weights(run))
+    except RuntimeError:
+        raise UserError(f"{run.best_path} holds weights of another network than {config.backbone}") from None
+    return model.to(compute.device).eval()
+
+
+def begin_with(model: Model, run: Run) -> None:
+    """Give the model's backbone the best weights of a run's, whatever the regularizers of either.
+
+    UserError where the run has no weights, or has those of another network.
+    """
+    ours = {name for name in model.backbone.state_dict() if not name.startswith("regs.")}
+    theirs = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in _weights(run).items()
+        if name.startswith("backbone.") and not name.startswith("backbone.regs.")
+    }
+    shapes = {name: tensor.shape for name, tensor in model.backbone.state_dict().items()}
+    if ours != theirs.keys() or any(theirs[name].shape != shapes[name] for name in ours):
+        raise UserError(f"--init {run.folder}: it holds weights of another network ({run.config.backbone})")
+    model.backbone.load_state_dict(theirs, strict=False)
+
+
+def _weights(run: Run) -> dict[str, Tensor]:
     if not run.best_path.is_file():
         raise UserError(f"{run.folder} has no weights ({run.best_path.name}): finish its training with --resume")
     try:
-        model.load_state_dict(safetensors.torch.load_file(run.best_path))
+        return safetensors.torch.load_file(run.best_path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{run.best_path} is damaged ({error}); train again") from None
-    except RuntimeError:
-        raise UserError(f"{run.best_path} holds weights of another network than {run.config.backbone}") from None
-    return model.to(compute.device).eval()

@@ -5,6 +5,11 @@
     best.safetensors     weights of the best validation         result.json       the accuracies
     episodes-*.npy       accuracy of every episode, one file a protocol (evaluation/records.py)
     tasks-*.npz          the episodes' classes, and the tasks that share no image (evaluation/records.py)
+    code/                copies of the user's own modules that trained the run, if any
+
+config.json carries its `format`. Format 1 (without that field) had fewer fields; they are read with the value that they
+then had implicitly. Besides the fields it holds `resolved`, what was settled when the run began: the fingerprint of the
+images, their size and normalisation, parameters, and the digests of the code that trains (core/sources.py).
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +32,17 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.core.files import locked, new_folder, write_json
+from fewshot.identity import digest
 
-_PROTOCOL = {"dataset", "split", "ways", "shots", "queries", "head", "episodes_seed"}  # what a result is the result of
+FORMAT = 2  # of config.json
+_SINCE_FORMAT_2 = {
+    "regime": "episodic", "transform": "none", "init": "", "optimizer": "sgd", "clip_norm": 0.0, "ema": 0.0,
+    "warmup_epochs": 0,
+}  # fmt: skip
+_RESULT_KEY = {  # what a result is the result of, and what an older row without the field means
+    "dataset": None, "split": None, "ways": None, "shots": None, "queries": None, "head": None, "episodes_seed": None,
+    "transform": "none",
+}  # fmt: skip
 _LONGEST_NAME = 180  # characters of a folder's name: file systems end at 255 bytes
 
 
@@ -43,18 +57,26 @@ class Run:
         self.result_path = folder / "result.json"
 
     @classmethod
-    def create(cls, config: TrainConfig, out: str | None, extra: dict[str, Any]) -> Run:
+    def create(
+        cls, config: TrainConfig, out: str | Path | None, resolved: dict[str, Any], code: Mapping[str, Path] | None = None
+    ) -> Run:
         """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
 
-        `extra` is what was resolved besides the fields. UserError where `out` exists. The folder
-        appears with its files in it: one that was never begun could be neither resumed nor replaced.
+        `resolved`: what was settled besides the fields. `code`: files of the user's to keep copies of, by their names
+        below code/. UserError where `out` exists. The folder appears with its files in it: one that was never begun
+        could be neither resumed nor replaced.
         """
         for folder in [Path(out)] if out is not None else _names(Path("runs"), _describe(config)):
             try:
                 if folder.exists():
                     raise FileExistsError
                 with new_folder(folder) as work:
-                    write_json(work / "config.json", configs.to_json(config) | {"resolved": extra})
+                    about = {"format": FORMAT} | configs.to_json(config) | {"resolved": resolved}
+                    write_json(work / "config.json", about)
+                    for name, source in (code or {}).items():
+                        copy = work / "code" / name
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        copy.write_bytes(source.read_bytes())
                     write_json(work / "environment.json", environment())
                 return cls(folder)
             except FileExistsError:  # by another run, begun in the same second: the next name is ours
@@ -93,12 +115,20 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
+        path = self.folder / "config.json"
         values = self._json("config.json")
         values.pop("resolved", None)
+        written = values.pop("format", 1)
+        if written not in (1, FORMAT):
+            raise UserError(f"{path} is of format {written}, and this fewshot reads up to {FORMAT}: install a newer one")
+        if written == 1:
+            values = _SINCE_FORMAT_2 | values
+        if missing := [name for name in configs.FIELDS if name not in values]:
+            raise UserError(f"{path} is damaged: it lacks {missing[0]}")
         try:
-            return TrainConfig(**configs.from_json(values, str(self.folder / "config.json")))
+            return TrainConfig(**configs.from_json(values, str(path)))
         except TypeError as error:
-            raise UserError(f"{self.folder / 'config.json'} is damaged: {error}") from None
+            raise UserError(f"{path} is damaged: {error}") from None
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -107,6 +137,13 @@ class Run:
         if not isinstance(facts, dict):
             raise UserError(f"{self.folder / 'config.json'} is damaged: it has no 'resolved'")
         return facts
+
+    @property
+    def code_digest(self) -> str:
+        """Of the code that trained the run, the user's and ours; "" where an older version did not record it."""
+        code = self.resolved.get("code")
+        later = self.environment.get("resumed_with_code")
+        return "" if code is None else digest([code, later] if later else code)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -127,7 +164,8 @@ class Run:
         if not self.result_path.is_file():
             return []
         rows = self.result.get("results")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and _PROTOCOL <= row.keys() for row in rows):
+        needed = {name for name, implied in _RESULT_KEY.items() if implied is None}
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
             raise UserError(f"{self.result_path} is not a result of ours; move it away and evaluate again")
         return rows
 
@@ -175,7 +213,7 @@ class Run:
 
 
 def _protocol_key(row: dict[str, Any]) -> tuple:
-    return tuple(row[key] for key in sorted(_PROTOCOL))
+    return tuple(row.get(name, implied) for name, implied in _RESULT_KEY.items())
 
 
 def _describe(config: TrainConfig) -> str:

@@ -191,13 +191,9 @@ def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
 
 def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list[tuple[TrainConfig, Model]]]:
     """The data set to take images from, and each run's network; without a run, an untrained one."""
-    import torch
-
+    from fewshot import model as models
     from fewshot.core import compute
-    from fewshot.core.seeding import derive
     from fewshot.data import open_dataset
-    from fewshot.data.images import channel_statistics
-    from fewshot.model import Model, load_run
     from fewshot.runs import Run
 
     where = compute.choose("cpu", "fp32", args.threads)
@@ -207,20 +203,18 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
         raise UserError(f"--backbone {args.backbone}: a run has its own; give one or the other")
     root = args.data_root or os.environ.get("FEWSHOT_DATA") or (configs[0].data_root if runs else "data")
     dataset = open_dataset(_dataset(args, [config.dataset for config in configs], root), root)
-    # An untrained network is the one that training with this seed begins with.
-    torch.manual_seed(derive(args.seed, 0, "initialisation"))
-    if not runs:
+    if not runs:  # the network that training with this seed begins with
         config = resolve(dataset.name, {"backbone": args.backbone or "conv4"})
-        mean, std = channel_statistics(dataset.name, dataset["train"])
-        return dataset, [(config, Model(config, dataset.image_size, mean, std).eval())]
-    models = [load_run(each, where) for each in runs]
-    for folder, model in zip(folders, models, strict=True):
+        size, mean, std = dataset.image_size, dataset.mean, dataset.std
+        return dataset, [(config, models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval())]
+    networks = [models.load_run(each, where) for each in runs]
+    for folder, model in zip(folders, networks, strict=True):
         if dataset.image_size != model.backbone.image_size:
             raise UserError(
                 f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
                 f" {dataset.image_size} px; show it on another --dataset"
             )
-    return dataset, list(zip(configs, models, strict=True))
+    return dataset, list(zip(configs, networks, strict=True))
 
 
 def _dataset(args: argparse.Namespace, trained_on: list[str], root: str) -> str:

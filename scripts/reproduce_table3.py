@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from many import accuracies, complete, difference, explained, markdown, score, train_flags
 from rich import box
 from rich.table import Table
 
@@ -23,8 +22,11 @@ from fewshot import config as configs
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
+from fewshot.reports.progress import ConsoleReporter
+from fewshot.reports.sweep import difference, explained, markdown, score
 from fewshot.runs import Run
-from fewshot.train import configuration
+from fewshot.sweeps.runs import accuracies, complete
+from fewshot.train import configuration, train_flags
 
 SHOTS = (1, 5)
 SMALL_FILES = ("config.json", "environment.json", "metrics.jsonl", "result.json", "episodes-*.npy", "tasks-*.npz")
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     for seed in range(args.seeds):  # seed by seed, so that comparisons come first and repeats after them
         for cell in cells:
             config, _ = configuration(flags | {"recipe": f"table3/{cell}{suffix}", "seed": seed})
-            runs[cell, seed] = complete(config, folder / f"{cell}-seed{seed}")
+            runs[cell, seed] = complete(config, folder / f"{cell}-seed{seed}", ConsoleReporter(terminal()))
     scores = {
         (cell, shots): accuracies([runs[cell, seed] for seed in range(args.seeds)], shots)
         for cell in cells

@@ -22,11 +22,11 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import writable_parent
 
 if TYPE_CHECKING:
-    from sensitivity_plan import Point
 
     from fewshot.config import TrainConfig
     from fewshot.data.store import Dataset
     from fewshot.runs import Run
+    from fewshot.sweeps.points import Point
 
 
 def parser() -> Parser:
@@ -48,12 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: give at least 1")
 
-    from many import train_flags
-    from sensitivity_plan import plan
     from sensitivity_report import Findings, Measured, keep
 
     from fewshot.data import open_dataset
-    from fewshot.train import configuration
+    from fewshot.sweeps.points import plan
+    from fewshot.train import configuration, train_flags
 
     flags = {"reg": "targetdrop", "dataset": "glyphs"}
     flags |= train_flags(rest, taken={"seed": "--seeds N, for seeds 0 .. N-1"})
@@ -84,12 +83,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def train_all(config: TrainConfig, wanted: dict[tuple[str, int], Path]) -> dict[tuple[str, int], Run]:
     """The finished run of each (regularizer, seed) in its folder."""
-    from many import complete
+    from fewshot.reports.progress import ConsoleReporter
+    from fewshot.sweeps.runs import complete
 
     runs: dict[tuple[str, int], Run] = {}
+    reporter = ConsoleReporter(terminal())
     try:
         for (reg, seed), folder in wanted.items():
-            runs[reg, seed] = complete(dataclasses.replace(config, reg=reg, seed=seed), folder)
+            runs[reg, seed] = complete(dataclasses.replace(config, reg=reg, seed=seed), folder, reporter)
     except KeyboardInterrupt:
         done = f"{len(runs)} of {len(wanted)} runs are done; the same command goes on"
         raise KeyboardInterrupt(f"interrupted: {done}") from None
@@ -98,10 +99,9 @@ def train_all(config: TrainConfig, wanted: dict[tuple[str, int], Path]) -> dict[
 
 def announce(config: TrainConfig, dataset: Dataset, points: list[Point], asked: bool, folders: list[Path]) -> None:
     """What will be trained, what will not and why, and about how long it takes."""
-    from sensitivity_plan import SWEEPS
-
-    from fewshot.learning.display import duration
+    from fewshot.reports.progress import duration
     from fewshot.runs import Run
+    from fewshot.sweeps.points import SWEEPS
 
     console = terminal()
     for point in points:
@@ -119,14 +119,14 @@ def seconds_a_run(config: TrainConfig, dataset: Dataset) -> float:
     """From timing a step without regularizer; an image that is only embedded is a third of the work."""
     import torch
 
+    from fewshot import model as models
     from fewshot.core import compute
-    from fewshot.model import Model
 
     where = compute.choose(config.device, config.precision, config.threads, config.deterministic)
     if where.device.type == "cpu":
         compute.keep_heap()
-    network = dataclasses.replace(config, reg="none")
-    model = Model(network, dataset.image_size, mean=(0.5,) * 3, std=(0.5,) * 3).to(where.device)
+    model = models.build(config.backbone, "none", config.head, dataset.image_size, dataset.mean, dataset.std)
+    model = model.to(where.device)
     in_a_step = config.episodes_per_batch * config.ways * (config.shots + config.queries)
     images = torch.rand(in_a_step, 3, dataset.image_size, dataset.image_size, device=where.device)
     images = images.contiguous(memory_format=torch.channels_last)

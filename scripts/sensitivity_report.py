@@ -11,14 +11,15 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from many import accuracies, difference, explained, markdown, score
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sensitivity_plan import Point
 
 from fewshot.core.files import write_atomic
 from fewshot.evaluation.statistics import paired_difference, summarise
+from fewshot.reports.sweep import difference, explained, markdown, score
 from fewshot.runs import Run
+from fewshot.sweeps.points import Point
+from fewshot.sweeps.runs import accuracies
 
 COLUMNS = (
     "option", "value", "regularizer", "shots", "accuracy", "ci95", "seed_std", "difference", "difference_ci95",

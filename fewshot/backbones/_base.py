@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -87,8 +88,19 @@ class Backbone(nn.Module):
         """(N, 3, S, S) in [0, 1] after what regularizes images before they are normalised."""
         return _apply(self._at(0, "image"), images, None)
 
-    def forward(self, x: Tensor, guide: Guide | None = None) -> Tensor:
+    _guide: Guide | None = None
+
+    @contextmanager
+    def guided_by(self, guide: Guide | None) -> Iterator[None]:
+        self._guide = guide
+        try:
+            yield
+        finally:
+            self._guide = None
+
+    def forward(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) to (N, features); `guide` reaches the regularizers and nothing else."""
+        guide = self._guide
         x = _apply(self._at(0, "input"), x, guide)
         maps = []
         for depth, block in enumerate(self.blocks, start=1):

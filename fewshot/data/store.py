@@ -75,6 +75,18 @@ class Dataset:
         """Height (= width) of every image, in pixels."""
         return next(iter(self.splits.values())).images.shape[1]
 
+    @property
+    def mean(self):
+        from fewshot.data.images import channel_statistics
+
+        return channel_statistics(self.name, self["train"])[0]
+
+    @property
+    def std(self):
+        from fewshot.data.images import channel_statistics
+
+        return channel_statistics(self.name, self["train"])[1]
+
 
 def fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
     """Digest over each split's classes, counts and array digest (`entries` as in dataset.json)."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
@@ -31,20 +32,18 @@ class Progress:
     """Wall time in training steps and validation, over all sittings."""
 
 
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write a checkpoint atomically."""
+def save(path: Path, state: dict[str, Any], progress: Progress) -> None:
+    """Write a checkpoint atomically: state dicts by name, and how far training has come."""
     buffer = io.BytesIO()  # torch.save on a full disk raises what no one can tell from a bug of ours
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": dataclasses.asdict(progress)}
-    torch.save(state, buffer)
+    torch.save(state | {"progress": dataclasses.asdict(progress)}, buffer)
     write_atomic(path, buffer.getvalue())
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Read a checkpoint into model and optimizer. UserError where it is damaged or of another run."""
+def load(path: Path, restore: Callable[[dict[str, Any]], None]) -> Progress:
+    """Read a checkpoint, and hand its state dicts to `restore`. UserError where it is damaged or of another run."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        restore(state)
         return Progress(**state["progress"])
     except (OSError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted
         raise

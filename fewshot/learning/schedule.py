@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import bisect
 import math
+from dataclasses import dataclass
 
-from fewshot.config import TrainConfig
 
+@dataclass(frozen=True)
+class Schedule:
+    """The rate of each optimizer step, counted from 0.
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of optimizer step `step`, counted from 0.
-
-    cosine: half a wave from lr to 0 over all steps (Loshchilov & Hutter, ICLR 2017, eq. 5, no
-    restart). steps: lr, then lr_values[i] from epoch lr_epochs[i] on. constant: lr.
+    `kind`: "cosine", half a wave from `lr` to 0 over all `steps` (Loshchilov & Hutter, ICLR 2017, eq. 5, without
+    restarts); "steps", `lr`, then `values[i]` from step `changes[i]` on; "constant", `lr`. In the first `warmup` steps the
+    rate is multiplied with 1/warmup, 2/warmup, ..., 1 (Goyal et al., arXiv:1706.02677, sec. 2.2).
     """
-    if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    if config.schedule == "steps":
-        passed = bisect.bisect_right(config.lr_epochs, config.epochs_done(step))
-        return config.lr_values[passed - 1] if passed else config.lr
-    return config.lr
+
+    kind: str
+    lr: float
+    steps: int
+    changes: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+    warmup: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of optimizer step `step`."""
+        rate = self._rate(step)
+        return rate * (step + 1) / self.warmup if step < self.warmup else rate
+
+    def _rate(self, step: int) -> float:
+        if self.kind == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        if self.kind == "steps":
+            passed = bisect.bisect_right(self.changes, step)
+            return self.values[passed - 1] if passed else self.lr
+        return self.lr

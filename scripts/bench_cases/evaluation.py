@@ -32,16 +32,17 @@ def evaluate_r2d2(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 def _evaluate(config: TrainConfig) -> dict[str, Any]:
     """Seconds of the test that every run ends with, its images' embedding included, by an untrained network."""
+    from fewshot import model as models
     from fewshot.core import compute
     from fewshot.episodes import EpisodeSampler, Protocol, Tasks
     from fewshot.evaluation.score import score
-    from fewshot.model import Model
 
     where = compute.choose(config.device, config.precision, config.threads)
     compute.keep_heap()
     dataset = open_dataset(config.dataset, config.data_root)
     split, episodes = dataset["test"], config.test_episodes
-    model = Model(config, dataset.image_size, (0.5,) * 3, (0.25,) * 3).to(where.device)
+    model = models.build(config.backbone, "none", config.head, dataset.image_size, dataset.mean, dataset.std)
+    model = model.to(where.device)
     wanted = [Tasks(EpisodeSampler(split, Protocol(5, shots, QUERIES), 0), episodes) for shots in SHOTS]
     wait_for(where.device)
     begin = time.perf_counter()

@@ -53,20 +53,17 @@ def machine(config: TrainConfig, steps: int) -> dict[str, Any]:
 @case
 def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     """The training loop itself, in a temporary run folder: episodes, augmentation, head, log and all but validation."""
-    from rich.console import Console
-
-    from fewshot.core import compute
-    from fewshot.data.images import channel_statistics
-    from fewshot.learning.display import Display
+    from fewshot import experiment
+    from fewshot.learning import optimizer
     from fewshot.learning.loop import train
-    from fewshot.model import Model
+    from fewshot.learning.reporter import Reporter
     from fewshot.runs import Run
 
     class Done(Exception):
         pass
 
-    class Last(Display):
-        """Shows nothing, and leaves the loop after the last timed step: validation would come after a later one."""
+    class Last(Reporter):
+        """Leaves the loop after the last timed step: validation would come after a later one."""
 
         def step(self, step: int, *_: float) -> None:
             if step >= last:
@@ -74,13 +71,13 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
 
     last = warm_up(steps) + steps
     config = dataclasses.replace(config, epochs=1, episodes_per_epoch=(last + 1) * config.episodes_per_batch)
-    where = compute.choose(config.device, config.precision, config.threads)
-    dataset = open_dataset(config.dataset, config.data_root)
-    model = Model(config, dataset.image_size, *channel_statistics(dataset.name, dataset["train"])).to(where.device)
+    setup = experiment.prepare(config)
+    model = setup.model.to(setup.compute.device)
+    sgd = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(config, str(Path(folder) / "run"), {})
+        run = Run.create(config, Path(folder) / "run", {})
         with contextlib.suppress(Done):
-            train(run, config, dataset, model, where, Last(Console(quiet=True)))
+            train(run, model, setup.regime, sgd, experiment.plan(config), Last())
         rates = [row["images_per_second"] for row in run.metrics() if row["step"] > last - steps]
     return {"images_per_second": statistics.median(rates)}
 

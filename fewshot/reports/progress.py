@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: a live bar on a terminal, sparse lines in a log file."""
+"""Training as the terminal shows it: a live bar on a screen, sparse lines in a log file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_LINE_EVERY = 30.0  # seconds, where there is no terminal
+from fewshot.learning.reporter import Reporter
+
+_LINE_EVERY = 30.0  # seconds, where there is no screen
 _SETTLED = 30  # steps after which an estimate is worth saying: the first ones are slow
 _LONG = 3600.0  # seconds from which a run is announced as long
 
 
-class Display:
-    """Prints progress to `console`. `shorter` is said where the estimate exceeds an hour."""
+class ConsoleReporter(Reporter):
+    """Prints to `console`. `shorter` is said where the estimate exceeds an hour."""
 
     def __init__(self, console: Console, shorter: str = "") -> None:
         self.console, self.shorter = console, shorter
@@ -21,28 +23,25 @@ class Display:
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal, transient=True,
         )  # fmt: skip
-        self.task = None
-        self.total = self.first = self.last_line = 0
-        self.began = 0.0
+        self.task = self.bar.add_task("", figures="", visible=False)
+        self.total = self.first = 0
+        self.began = self.last_line = 0.0
         self.announced = False
 
-    def begin(self, total: int, done: int) -> None:
-        self.total, self.first = total, done
+    def say(self, text: str) -> None:
+        self.console.print(text)
+
+    def begin(self, steps: int, done: int) -> None:
+        self.total, self.first, self.announced = steps, done, False
         self.began = self.last_line = time.perf_counter()
-        self.task = self.bar.add_task("", total=total, completed=done, figures="")
-
-    def __enter__(self) -> Display:
+        self.bar.reset(self.task, total=steps, completed=done, figures="", visible=True)
         self.bar.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def step(self, step: int, loss: float, accuracy: float, speed: float) -> None:
+    def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         left = (time.perf_counter() - self.began) / max(1, step - self.first) * (self.total - step)
         if step - self.first >= _SETTLED:
             self._announce(left)
-        figures = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f}%  {speed:.0f} images/s"
+        figures = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f}%  {images_per_second:.0f} images/s"
         self.bar.update(self.task, completed=step, figures=figures)
         if not self.console.is_terminal and time.perf_counter() - self.last_line > _LINE_EVERY:
             self.last_line = time.perf_counter()
@@ -52,6 +51,13 @@ class Display:
         figures = "  ".join(f"{name} {100 * value:.2f}%" for name, value in accuracy.items())
         mark = "  best so far" if best else ""
         self.console.print(f"epoch {epoch}/{epochs}  validation: {figures}{mark}")
+
+    def trained(self, seconds: float, best_accuracy: float, best_step: int) -> None:
+        best = f"best validation {100 * best_accuracy:.2f}% at step {best_step}"
+        self.console.print(f"Trained in {duration(seconds)}; {best}.")
+
+    def end(self) -> None:
+        self.bar.stop()
 
     def _announce(self, left: float) -> None:
         """Once, as soon as the speed is known."""

@@ -1,0 +1,100 @@
+"""The code behind a run: which source files, and their digests. Files are read, nothing is executed.
+
+A user's component, `my_pkg.my_module.MyDrop`, depends on its module and on the modules that lie beside it, under the same
+folder of PYTHONPATH, and are imported from there, directly or through each other. Modules of other folders (torch, an
+installed package) are known by their versions.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fewshot.core.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def users(modules: Iterable[str]) -> dict[str, Path]:
+    """The source files behind imported modules of a user's, by their path below the folder that they come from.
+
+    Modules of fewshot itself are passed over. UserError where a module has no file, as in an interactive session.
+    """
+    files: dict[str, Path] = {}
+    for module in modules:
+        origin = _origin(module)
+        if PACKAGE in origin.parents:
+            continue
+        root = origin.parents[module.count(".") + (origin.name == "__init__.py")]
+        within = root / module.partition(".")[0] if root in _installed() else root
+        found = _closure(origin, root, within)
+        files |= {path.relative_to(root).as_posix(): path for path in found if PACKAGE not in path.parents}
+    return files
+
+
+def ours(always: Iterable[str], modules: Iterable[str]) -> list[Path]:
+    """Files of ours: `always`, relative to the package, and those behind modules of ours, each within its own folder."""
+    files = {PACKAGE / name for name in always}
+    for module in modules:
+        origin = _origin(module)
+        if PACKAGE in origin.parents:
+            files |= _closure(origin, PACKAGE.parent, origin.parent)
+    return sorted(files)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a source file, the same whichever line ends a checkout gave it."""
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def _origin(module: str) -> Path:
+    file = getattr(sys.modules[module], "__file__", None)
+    if file is None or not file.endswith(".py"):
+        raise UserError(f"module {module!r} has no source file, so no run can keep a copy of it: put it into a .py file")
+    return Path(file).resolve()
+
+
+def _installed() -> set[Path]:
+    """Folders of installed packages and of Python itself: there only the component's own package counts as beside it."""
+    folders = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
+    return {Path(folder).resolve() for folder in folders}
+
+
+def _closure(start: Path, root: Path, within: Path) -> set[Path]:
+    """`start`, and the files below `within` that it imports, however indirectly. Names are looked up below `root`."""
+    found: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        files = {file for name in _imports(path, root) for file in _files_of(name, root)}
+        waiting += [file for file in files - found if within in file.parents and file not in waiting]
+    return found
+
+
+def _imports(path: Path, root: Path) -> Iterator[str]:
+    """Absolute names of the modules that a file imports anywhere; what is imported from one may be a module, too."""
+    package = path.relative_to(root).parent.parts
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
+
+
+def _files_of(name: str, root: Path) -> Iterator[Path]:
+    """The file of a module below `root`, and the `__init__.py` of each package on the way to it."""
+    place = root
+    for part in name.split("."):
+        place = place / part
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                yield file.resolve()

@@ -1,0 +1,208 @@
+"""One experiment: a configuration in, a finished run folder out. No console in it; a sweep's worker calls it, too."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot import config as configs
+from fewshot import model as models
+from fewshot.config import TrainConfig
+from fewshot.core import compute, sources
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
+from fewshot.core.files import file_digest
+from fewshot.data import Dataset, open_dataset
+from fewshot.episodes import Protocol, Tasks, frozen
+from fewshot.evaluation.score import score_run
+from fewshot.learning import loop, optimizer, regimes
+from fewshot.learning.loop import Plan
+from fewshot.learning.regimes import Regime
+from fewshot.learning.reporter import SILENT, Reporter
+from fewshot.learning.schedule import Schedule
+from fewshot.model import Model
+from fewshot.runs import Run
+
+# Ours that every training runs through; the files of its components come besides.
+TRAINING_CODE = (
+    "model.py", "core/compute.py", "core/seeding.py", "data/augment.py", "data/images.py", "episodes/sampler.py",
+    "learning/loop.py", "learning/optimizer.py", "learning/schedule.py", "backbones/_base.py", "heads/_base.py",
+    "regularizers/__init__.py", "regularizers/_base.py", "learning/regimes/_base.py",
+)  # fmt: skip
+_MAY_DIFFER = ("data_root", "recipe")  # between a run and the configuration that goes on with it
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a training needs, built and checked before a folder is made."""
+
+    compute: Compute
+    dataset: Dataset
+    validation: list[Tasks]
+    """The first decide which weights are best."""
+    test: list[Tasks]
+    model: Model
+    regime: Regime
+
+
+def run(
+    config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = SILENT, *, resume: bool = False
+) -> Run:
+    """Train, select on validation, evaluate on test; the finished run folder.
+
+    out: the folder to make; without it, a new one under runs/ that says what the run is.
+    resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
+        where it is finished, return it as it is.
+
+    Raises UserError for what the user can mend: an `out` that exists, or that holds another configuration; components that
+    do not fit; images too few for the tasks. Raises KeyboardInterrupt at SIGINT or SIGTERM, once the checkpoint is saved.
+    """
+    begun = _begun(config, out) if resume and out is not None and Path(out).exists() else None
+    if begun is not None and begun.finished:
+        return begun
+    setup = prepare(config)
+    if config.init and not (begun and begun.checkpoint_path.is_file()):
+        models.begin_with(setup.model, Run.open(config.init))
+    if warning := frozen.pixel_warning(setup.dataset, setup.test):
+        reporter.say(f"Warning: {warning}.")
+    if begun is None:
+        code = sources.users(component_modules(setup))
+        folder = Run.create(config, out, resolved(config, setup), code)
+    else:
+        folder = begun
+        _check_goes_on(folder, setup, reporter)
+    reporter.say(describe(config, setup) + f"\nRun folder: {folder.folder}")
+    with folder.lock():
+        train_and_test(config, folder, setup, reporter)
+    return folder
+
+
+def prepare(config: TrainConfig) -> Setup:
+    """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it."""
+    where = compute.choose(config.device, config.precision, config.threads, config.deterministic)
+    if config.compile:
+        compute.check_compiler()
+    dataset = open_dataset(config.dataset, config.data_root)
+    test = [
+        frozen.standard_tasks(dataset, "test", Protocol(config.test_ways, shots, config.test_queries), config.test_episodes)
+        for shots in dict.fromkeys(config.test_shots)
+    ]
+    validation = [
+        frozen.standard_tasks(dataset, "val", Protocol(config.test_ways, shots, config.test_queries), config.val_episodes)
+        for shots in dict.fromkeys((config.val_shots or config.shots, *config.test_shots))
+    ]
+    regime = regimes.find(config.regime).build(config, dataset, validation, where)
+    model = models.build(
+        config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed
+    )
+    return Setup(where, dataset, validation, test, model, regime)
+
+
+def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Reporter) -> None:
+    """Train to the end, from the folder's checkpoint if it has one, and score the best weights. The folder is locked."""
+    device = setup.compute.device
+    folder.note_environment(
+        device=compute.describe(device), precision=setup.compute.precision, threads=torch.get_num_threads()
+    )
+    model = setup.model.to(device)
+    steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
+    progress = loop.train(folder, model, setup.regime, steps, plan(config), reporter)
+    folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
+    reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
+    score_run(folder, models.load_run(folder, setup.compute), setup.dataset, setup.test, setup.compute)
+
+
+def plan(config: TrainConfig) -> Plan:
+    """What the loop needs to know."""
+    return Plan(
+        config.seed, schedule(config), config.weight_decay, config.epochs, config.epochs_done, config.validates_after,
+        config.checkpoint_seconds, config.clip_norm, config.ema, config.compile,
+    )  # fmt: skip
+
+
+def schedule(config: TrainConfig) -> Schedule:
+    """The learning rates: epochs become the steps in which they have passed."""
+    return Schedule(
+        config.schedule, config.lr, config.steps, tuple(map(config.first_step, config.lr_epochs)), config.lr_values,
+        config.first_step(config.warmup_epochs),
+    )  # fmt: skip
+
+
+def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
+    """What is settled when a run begins, besides the configuration: kept in its config.json."""
+    model, dataset = setup.model, setup.dataset
+    facts = {
+        "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": dataset.mean, "std": dataset.std,
+        "parameters": model.parameter_count, "features": model.backbone.features,
+        "regularizers": [
+            f"site {reg.site.depth}: {reg}" + f" ({reg.remark})" * bool(reg.remark)
+            for reg in model.backbone.regularizers
+        ],
+        "code": code_of(setup),
+    }  # fmt: skip
+    if config.init:
+        facts["init"] = {"run": config.init, "weights": file_digest(Run.open(config.init).best_path)}
+    return facts
+
+
+def component_modules(setup: Setup) -> list[str]:
+    """The Python modules that the run's components come from."""
+    model = setup.model
+    components = [model.backbone, model.head, *model.backbone.regularizers, setup.regime]
+    return list(dict.fromkeys(type(each).__module__ for each in components))
+
+
+def code_of(setup: Setup) -> dict[str, dict[str, str]]:
+    """Digests of the source files that train a run: {"ours": {file: digest}, "users": {file: digest}}."""
+    modules = component_modules(setup)
+    ours = {path.relative_to(sources.PACKAGE).as_posix(): path for path in sources.ours(TRAINING_CODE, modules)}
+    return {
+        whose: {name: sources.digest(path) for name, path in sorted(files.items())}
+        for whose, files in (("ours", ours), ("users", sources.users(modules)))
+    }
+
+
+def describe(config: TrainConfig, setup: Setup) -> str:
+    """What will be trained, in a line."""
+    return (
+        f"{config.backbone} ({setup.model.parameter_count:,} parameters), {config.head} head, regularizer {config.reg};"
+        f" recipe {config.recipe}: {config.steps:,} steps of {config.episodes_per_batch} {config.ways}-way"
+        f" {config.shots}-shot episodes; {setup.compute.device}, {setup.compute.precision}."
+    )
+
+
+def _begun(config: TrainConfig, out: str | os.PathLike) -> Run:
+    """The run that `out` holds. UserError where it is another configuration's."""
+    run = Run.open(out)
+    begun, asked = configs.to_json(run.config), configs.to_json(config)
+    for name in begun:
+        if begun[name] != asked[name] and name not in _MAY_DIFFER:
+            raise UserError(
+                f"{out} began with {configs.flag(name)} {begun[name]}, not {asked[name]}; give another --out"
+            )
+    return run
+
+
+def _check_goes_on(folder: Run, setup: Setup, reporter: Reporter) -> None:
+    """UserError where the images have changed; a warning, and a note in the run, where the code has."""
+    if folder.resolved["fingerprint"] != setup.dataset.fingerprint:
+        name = setup.dataset.name
+        raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
+    before, now = folder.resolved.get("code"), code_of(setup)
+    if before is None or before == now:
+        return
+    changed = [
+        name
+        for whose in ("users", "ours")
+        for name in sorted(before[whose].keys() | now[whose].keys())
+        if before[whose].get(name) != now[whose].get(name)
+    ]
+    reporter.say(
+        f"Warning: the code has changed since {folder.folder} began ({', '.join(changed)}): what comes from here on is"
+        " another experiment's, and the run will not be pooled with others."
+    )
+    folder.note_environment(resumed_with_code=now)

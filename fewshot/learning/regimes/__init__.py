@@ -1,0 +1,15 @@
+"""Regimes: what a training step's batch is, what its loss is, and how the model is validated. One file a regime."""
+
+from __future__ import annotations
+
+from fewshot.core.components import Family
+from fewshot.learning.regimes._base import Regime, Validation
+
+__all__ = ["FAMILY", "Regime", "Validation", "find"]
+
+FAMILY = Family("fewshot.learning.regimes", "regime", "Regime")
+
+
+def find(name: str) -> type[Regime]:
+    """The class of a regime, by its name or its dotted path. UserError where there is none."""
+    return FAMILY.find(name)

@@ -1,0 +1,60 @@
+"""What every regime is. The training loop knows no other word of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from fewshot.config import TrainConfig
+from fewshot.core.compute import Compute
+from fewshot.data import Dataset
+from fewshot.episodes import Tasks
+from fewshot.model import Model
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found."""
+
+    selected: float
+    """The figure by which the best weights are chosen: the larger, the better."""
+    figures: dict[str, float]
+    """All figures, by the names under which they are logged."""
+
+
+class Regime(ABC, Generic[Batch]):
+    """How a model is trained. A subclass in this package, or a user's own (`--regime my_pkg.MyRegime`)."""
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute
+    ) -> Regime[Batch]:
+        """The regime of a run. It takes what it needs of the configuration, here and nowhere else.
+
+        `validation`: the tasks on which weights are chosen; the first decide. UserError where the data set cannot
+        give what the configuration asks for.
+        """
+
+    @property
+    @abstractmethod
+    def images_per_step(self) -> int:
+        """Images that a step embeds: the speed is reported in them."""
+
+    @abstractmethod
+    def batch(self, step: int) -> Batch:
+        """What optimizer step `step` (from 0) trains on, on the device: a pure function of the configuration and `step`."""
+
+    @abstractmethod
+    def loss(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss, which has a gradient, and the training accuracy (a fraction of 1): one number each, on the device."""
+
+    @abstractmethod
+    def validate(self, model: Model) -> Validation:
+        """Score the model as it is; leaves it in evaluation mode."""

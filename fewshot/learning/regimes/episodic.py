@@ -1,0 +1,134 @@
+"""Episodic training (Vinyals et al., NeurIPS 2016): each step solves a few tasks that look like the test's.
+
+Shapes: T tasks in a step, W ways, S shots, Q queries a class, D features; B = T * W * (S + Q) images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewshot.config import TrainConfig
+from fewshot.core.compute import Compute
+from fewshot.core.seeding import generator_for
+from fewshot.data import Dataset
+from fewshot.data.augment import Augmentation
+from fewshot.data.images import ImageSource
+from fewshot.episodes import EpisodeSampler, Protocol, Tasks
+from fewshot.evaluation.score import score
+from fewshot.evaluation.solve import accuracies
+from fewshot.learning.regimes._base import Regime, Validation
+from fewshot.model import Model
+from fewshot.regularizers import Guide
+
+
+@dataclass(frozen=True)
+class Episodic(Regime[Tensor]):
+    """A batch is T tasks' augmented images (B, 3, S, S), task by task, class by class, support before queries."""
+
+    sampler: EpisodeSampler
+    source: ImageSource
+    augment: Augmentation
+    tasks_per_step: int
+    joint: bool
+    """Support and query in one forward pass (one set of batch-norm statistics), or in one each."""
+    validation: Sequence[Tasks]
+    compute: Compute
+
+    @classmethod
+    def build(cls, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute) -> Episodic:
+        """See Regime.build."""
+        return cls(
+            EpisodeSampler(dataset["train"], Protocol(config.ways, config.shots, config.queries), config.seed),
+            ImageSource(dataset["train"], compute.device),
+            Augmentation(config.crop_padding, config.jitter, config.mirror),
+            config.episodes_per_batch,
+            config.embed == "joint",
+            validation,
+            compute,
+        )
+
+    @property
+    def protocol(self) -> Protocol:
+        """The form of a training task."""
+        return self.sampler.protocol
+
+    @property
+    def images_per_step(self) -> int:
+        """B."""
+        return self.tasks_per_step * self.protocol.images
+
+    def batch(self, step: int) -> Tensor:
+        """See Regime.batch: (B, 3, S, S) in [0, 1]."""
+        episodes = self.sampler.draw(step * self.tasks_per_step, self.tasks_per_step)
+        images, positions = self.source.fetch(episodes.ravel())
+        drawn = self.augment.draw(len(positions), generator_for(self.sampler.seed, step, "augmentation"))
+        return self.augment(images, positions, drawn.to(self.compute.device))
+
+    def loss(self, model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The queries' mean cross-entropy, and their accuracy."""
+        guide = self.guide(model, batch) if model.backbone.guided else None
+        with self.compute.autocast():
+            support, query = self.embed(model, batch, guide)  # (T, W*S, D), (T, W*Q, D)
+        support_labels, query_labels = self.labels(len(support), batch.device)
+        logits = model.solve(support, support_labels, query, self.protocol.ways)  # (T, W*Q, W)
+        loss = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
+        return loss, (logits.detach().argmax(2) == query_labels).float().mean()
+
+    def validate(self, model: Model) -> Validation:
+        """Accuracy on the validation tasks, by shots."""
+        scored = score(model, self.validation[0].sampler.split, self.validation, self.compute)
+        means = {
+            f"{tasks.protocol.shots}shot": float(accuracies(right, tasks.protocol.queries).mean())
+            for tasks, right in zip(self.validation, scored, strict=True)
+        }
+        return Validation(next(iter(means.values())), means)
+
+    def labels(self, tasks: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Classes 0..W-1 of the support (T, W*S) and of the query images (T, W*Q), class by class."""
+        classes = torch.arange(self.protocol.ways, device=device)
+        each = (self.protocol.shots, self.protocol.queries)
+        support, query = (classes.repeat_interleave(n).expand(tasks, -1) for n in each)
+        return support, query
+
+    def embed(self, model: Model, batch: Tensor, guide: Guide | None = None) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) -> support (T, W*S, D) and query (T, W*Q, D)."""
+        if self.joint:
+            with model.backbone.guided_by(guide):
+                parts = self.split(model(batch))
+        else:
+            labels = self.split(guide.labels) if guide else (None, None)
+            parts = []
+            for images, own in zip(self.split(batch), labels, strict=True):
+                with model.backbone.guided_by(guide and guide._replace(labels=own)):
+                    parts.append(model(images.contiguous(memory_format=torch.channels_last)))
+        support, query = (z.view(self.tasks_per_step, -1, z.shape[1]) for z in parts)
+        return support, query
+
+    def split(self, each: Tensor) -> tuple[Tensor, Tensor]:
+        """What there is for each image, (B, ...) -> that of the support (T*W*S, ...) and of the queries (T*W*Q, ...)."""
+        per_class = (self.protocol.shots, self.protocol.queries)
+        support, query = each.view(-1, sum(per_class), *each.shape[1:]).split(per_class, dim=1)
+        return support.flatten(0, 1), query.flatten(0, 1)
+
+    @torch.no_grad()
+    def guide(self, model: Model, batch: Tensor) -> Guide:
+        """The classifier of each episode, fitted on its support images, and each image's own class in it.
+
+        Evaluation mode switches the regularizers off and leaves batch-norm statistics as they are; more it need not do.
+        """
+        model.eval()
+        support, _ = self.split(batch)
+        with self.compute.autocast():
+            z = model(support.contiguous(memory_format=torch.channels_last))
+        z = z.view(self.tasks_per_step, -1, z.shape[1])
+        labels, _ = self.labels(len(z), z.device)
+        weights = model.head.class_weights(z, labels, self.protocol.ways)
+        weights = model.backbone.channel_weights(weights).flatten(0, 1)
+        model.train()
+        own = torch.arange(len(weights), device=z.device).repeat_interleave(self.protocol.images_per_class)
+        return Guide(weights, own)

@@ -1,0 +1,40 @@
+"""What a sweep's runs scored, in words and tables. Accuracies are (seeds, episodes), fractions of 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fewshot.evaluation.statistics import paired_difference, summarise
+from fewshot.reports.tables import percent
+
+
+def score(ours: np.ndarray) -> str:
+    """Mean over seeds, and the interval over episodes of that mean."""
+    summary = summarise(ours.mean(0))
+    return percent(summary.accuracy, summary.ci95)
+
+
+def difference(ours: np.ndarray, baseline: np.ndarray) -> str:
+    """Paired over episodes, seeds averaged; with several seeds also each seed's own difference."""
+    summary = paired_difference(ours.mean(0), baseline.mean(0))
+    text = f"{100 * summary.accuracy:+.2f} ± {100 * summary.ci95:.2f}"
+    if len(ours) > 1:
+        text += " (" + ", ".join(f"{100 * each:+.2f}" for each in ours.mean(1) - baseline.mean(1)) + ")"
+    return text
+
+
+def explained(seeds: int, compared_with: str) -> str:
+    """What the intervals are, below a table."""
+    text = (
+        "± is the field's 95% interval over test episodes, 1.96 * std / sqrt(n); differences are paired, episode by"
+        f" episode, with {compared_with}."
+    )
+    if seeds == 1:
+        return text + " One seed: what training anew would change is not in the intervals."
+    return text + f" Means over {seeds} seeds; in brackets each seed's own difference."
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *lines])

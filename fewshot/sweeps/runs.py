@@ -1,0 +1,36 @@
+"""The runs of a sweep: each is made, gone on with where it was cut, or left alone where it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fewshot import experiment
+from fewshot.config import TrainConfig
+from fewshot.evaluation.records import read_accuracies
+from fewshot.learning.reporter import SILENT, Reporter
+from fewshot.runs import Run
+
+
+def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run:
+    """The finished run of `config` in `out`. UserError where `out` holds another configuration's."""
+    if out.exists() and Run.open(out).finished:
+        reporter.say(f"{out} is done")
+    else:
+        reporter.say(f"\n{out}" + " goes on" * out.exists())
+        if config.compile:
+            import torch
+
+            torch.compiler.reset()  # torch compiles a function for a handful of networks, and then no more
+    return experiment.run(config, out, reporter, resume=True)
+
+
+def accuracies(runs: Sequence[Run], shots: int) -> np.ndarray:
+    """(seeds, episodes): what each run scored in each test episode of that number of shots."""
+    scored = []
+    for each in runs:
+        row = next(row for row in each.rows if row["shots"] == shots and row["split"] == "test")
+        scored.append(read_accuracies(each.folder, row))
+    return np.stack(scored)
