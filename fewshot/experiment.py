@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +88,13 @@ def prepare(config: TrainConfig) -> Setup:
     if config.compile:
         compute.check_compiler()
     dataset = open_dataset(config.dataset, config.data_root)
-    test = [
-        frozen.standard_tasks(dataset, "test", Protocol(config.test_ways, shots, config.test_queries), config.test_episodes)
-        for shots in dict.fromkeys(config.test_shots)
-    ]
-    validation = [
-        frozen.standard_tasks(dataset, "val", Protocol(config.test_ways, shots, config.test_queries), config.val_episodes)
-        for shots in dict.fromkeys((config.val_shots or config.shots, *config.test_shots))
-    ]
+
+    def tasks(split: str, shots: Iterable[int], episodes: int) -> list[Tasks]:
+        protocols = [Protocol(config.test_ways, n, config.test_queries) for n in dict.fromkeys(shots)]
+        return [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
+
+    validation = tasks("val", (config.val_shots or config.shots, *config.test_shots), config.val_episodes)
+    test = tasks("test", config.test_shots, config.test_episodes)
     regime = regimes.find(config.regime).build(config, dataset, validation, where)
     model = models.build(
         config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed

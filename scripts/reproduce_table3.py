@@ -77,12 +77,11 @@ def main(argv: list[str] | None = None) -> None:
     cells = [cell for cell in CELLS if cell.startswith(tuple(args.cells))]
     if not cells:
         raise UserError(f"--cells {' '.join(args.cells)}: no cell begins so; there are {', '.join(CELLS)}")
-    suffix = f"+{args.length}" if args.length else ""
     folder = args.out / (args.length or "literal")
     runs = {}
     for seed in range(args.seeds):  # seed by seed, so that comparisons come first and repeats after them
         for cell in cells:
-            config, _ = configuration(flags | {"recipe": f"table3/{cell}{suffix}", "seed": seed})
+            config, _ = configuration(flags | {"recipe": recipe_of(cell, args.length), "seed": seed})
             runs[cell, seed] = complete(config, folder / f"{cell}-seed{seed}", ConsoleReporter(terminal()))
     scores = {
         (cell, shots): accuracies([runs[cell, seed] for seed in range(args.seeds)], shots)
@@ -96,6 +95,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.results:
         command = "python scripts/reproduce_table3.py " + " ".join(sys.argv[1:] if argv is None else argv)
         keep(args.results, lines, args.seeds, command, runs)
+
+
+def recipe_of(cell: str, length: str | None) -> str:
+    """The cell's recipe at a length; MetaOptNet's training has its own DropBlock where the cell has DropBlock."""
+    parts = [f"table3/{cell}", *([length] if length else [])]
+    if length == "metaoptnet" and "dropblock" in cell:
+        parts.append("metaoptnet-dropblock")
+    return "+".join(parts)
 
 
 def table(scores: dict[tuple[str, int], np.ndarray]) -> list[list[str]]:

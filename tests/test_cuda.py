@@ -22,7 +22,7 @@ from fewshot.runs import Run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-CUDA = [*SMALL[: SMALL.index("--device")], "--device", "cuda"]
+CUDA = [*SMALL, "--device", "cuda", "--precision", "auto"]  # of a flag given twice the second counts
 AT_SITE = "targetdrop+dropout@1+dropblock@2+camdrop@2"
 
 

@@ -9,7 +9,7 @@ from fewshot.core.errors import UserError
 
 CELLS = [name for name in recipe_names() if name.startswith("table3/") and name.endswith("shot")]
 ASIDE = {"dataset", "data_root", "recipe", "seed", "device", "precision", "threads", "compile", "deterministic",
-         "checkpoint_seconds"}  # fmt: skip
+         "checkpoint_seconds", "init"}  # fmt: skip
 
 
 def steps(name: str) -> int:
@@ -35,7 +35,10 @@ def test_lengths():
     assert [steps(cell + length) for length in ("", "+long", "+quick", "+cpu")] == [10_000, 80_000, 1_000, 250]
     metaoptnet = resolve("mini-imagenet", {"recipe": cell + "+metaoptnet"})
     assert (metaoptnet.steps, metaoptnet.shots, metaoptnet.val_shots) == (60_000, 15, 5)
+    assert metaoptnet.embed == "separate"
     assert metaoptnet.reg == "original", "what the variant does not name stays the cell's"
+    flawed = resolve("mini-imagenet", {"recipe": cell + "+metaoptnet+metaoptnet-dropblock"})
+    assert "variant=metaopt,ramp=0.11" in flawed.reg and flawed.steps == 60_000
 
 
 def test_flags_override_every_recipe():

@@ -288,11 +288,9 @@ def test_diverged_training_says_so(tmp_path, capsys):
     assert "lower --lr" in one_line_error(capsys)
 
 
-def test_help_answers_within_a_second_and_without_torch():
-    begin = time.perf_counter()
+def test_help_answers_without_torch():
     done = command("train", "--help")
     assert done.returncode == 0 and "--reg" in done.stdout
-    assert time.perf_counter() - begin < 1.0
     probe = "import sys; import fewshot.train as t; t.parser(); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
 

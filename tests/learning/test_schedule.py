@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import pytest
 
+from fewshot import experiment
 from fewshot.config import TrainConfig, recipe
 from fewshot.core.errors import UserError
-from fewshot.learning.schedule import learning_rate
 
 
 def test_the_papers_table():
     config = TrainConfig(**recipe("mini-imagenet"))
+    rates = experiment.schedule(config)
     assert (config.epochs_done(124), config.epochs_done(125), config.steps) == (0, 1, 10_000)
-    by_epoch = [learning_rate(config, epoch * 125) for epoch in (0, 11, 12, 29, 30, 44, 45, 79)]
+    by_epoch = [rates.rate(epoch * 125) for epoch in (0, 11, 12, 29, 30, 44, 45, 79)]
     assert by_epoch == [0.1, 0.1, 0.003, 0.003, 0.00032, 0.00032, 0.00014, 0.00014]
-    assert learning_rate(config, 12 * 125 - 1) == 0.1
+    assert rates.rate(12 * 125 - 1) == 0.1
 
 
 def test_cosine_falls_from_the_initial_rate_towards_zero():
     config = TrainConfig(epochs=2, episodes_per_epoch=40, lr=0.2)
-    rates = [learning_rate(config, step) for step in range(10)]
+    rates = [experiment.schedule(config).rate(step) for step in range(10)]
     assert rates[0] == 0.2 and rates[5] == pytest.approx(0.1)
     assert rates == sorted(rates, reverse=True) and 0 < rates[-1] < 0.01
 
 
 def test_constant():
     config = TrainConfig(schedule="constant")
-    assert learning_rate(config, 0) == learning_rate(config, config.steps - 1) == 0.1
+    rates = experiment.schedule(config)
+    assert rates.rate(0) == rates.rate(config.steps - 1) == 0.1
+
+
+def test_warm_up_rises_to_where_the_schedule_is():
+    plain, warmed = (
+        experiment.schedule(TrainConfig(epochs=4, episodes_per_epoch=40, lr=0.2, warmup_epochs=n)) for n in (0, 2)
+    )
+    assert warmed.warmup == 10
+    assert [warmed.rate(step) for step in (0, 4, 9)] == pytest.approx([plain.rate(0) / 10, plain.rate(4) / 2, plain.rate(9)])
+    assert [warmed.rate(step) for step in range(10, 20)] == [plain.rate(step) for step in range(10, 20)]
 
 
 def test_a_table_without_numbers_is_refused():

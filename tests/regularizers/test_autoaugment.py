@@ -8,10 +8,9 @@ from commands import SMALL, one_line_error
 from torchvision.transforms import AutoAugmentPolicy, v2
 
 from fewshot import backbones, train
-from fewshot.config import TrainConfig
+from fewshot import model as models
 from fewshot.core import console
 from fewshot.core.errors import UserError
-from fewshot.model import Model
 from fewshot.runs import Run
 
 
@@ -32,8 +31,8 @@ def test_equals_torchvision_image_by_image(policy, layout):
 
 
 def test_it_acts_before_normalisation_and_beside_cutout():
-    config = TrainConfig(reg="cutout+autoaugment:policy=svhn")
-    model = Model(config, 32, (0.2, 0.5, 0.7), (0.1, 0.2, 0.3)).train()
+    reg, mean, std = "cutout+autoaugment:policy=svhn", (0.2, 0.5, 0.7), (0.1, 0.2, 0.3)
+    model = models.build("conv4", reg, "proto", 32, mean, std).train()
     augment, cutout = sorted(model.backbone.regularizers, key=lambda reg: type(reg).__name__)
     seen = {}
     augment.register_forward_hook(lambda module, given, out: seen.update(images=given[0], augmented=out))

@@ -7,13 +7,15 @@ import pytest
 import torch
 from commands import SMALL, one_line_error
 
+import fewshot
 from fewshot import backbones, heads, regularizers, train
+from fewshot import model as models
 from fewshot.config import TrainConfig
 from fewshot.core import console
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
-from fewshot.learning.loop import episode_guide
-from fewshot.model import Model
+from fewshot.data import open_dataset
+from fewshot.learning.regimes.episodic import Episodic
 from fewshot.regularizers import Guide, Site
 from fewshot.regularizers.camdrop import compress
 from fewshot.regularizers.dropblock import dropblock_mask, seed_rate
@@ -168,11 +170,13 @@ def test_class_weights_are_what_the_logits_are_linear_in(spec):
 
 
 def test_an_episodes_guide_is_its_heads_classifier():
-    config = TrainConfig(ways=3, shots=2, queries=1, reg="dropout:drop_prob=0.9+camdrop")
-    model = Model(config, 32, (0.5,) * 3, (0.25,) * 3).train()
+    glyphs, reg = open_dataset("glyphs"), "dropout:drop_prob=0.9+camdrop"
+    config = TrainConfig(dataset="glyphs", ways=3, shots=2, queries=1, episodes_per_batch=2, reg=reg)
+    regime = Episodic.build(config, glyphs, [], Compute(torch.device("cpu"), "fp32"))
+    model = models.build("conv4", reg, "proto", 32, glyphs.mean, glyphs.std).train()
     batch = torch.rand(2 * 3 * 3, 3, 32, 32)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    guide = episode_guide(model, batch, config, Compute(torch.device("cpu"), "fp32"))
+    guide = regime.guide(model, batch)
     assert model.training and not guide.weights.requires_grad
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -193,7 +197,7 @@ def test_it_trains(tmp_path, embed):
     assert console.run(train.main, [*SMALL, *flags]) == 0
     run = Run.open(tmp_path / "run")
     dropped = [row["dropped"] for row in run.metrics() if "loss" in row]
-    site = next(reg for reg in Model(run.config, 32, (0.5,) * 3, (0.25,) * 3).backbone.regularizers)
+    site = fewshot.load(run.folder).backbone.regularizers[0]
     expected = site.expected_drop
     assert site.rate == seed_rate(0.3, 2, 8, 8)
     assert all(0.3 * expected < fraction < 2 * expected for fraction in dropped)
