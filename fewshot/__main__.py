@@ -1,25 +1,55 @@
-"""python -m fewshot: lists the commands."""
+"""fewshot, or python -m fewshot: lists the commands, and calls one: `fewshot train ...`."""
 
 from __future__ import annotations
 
-import difflib
+import importlib
 import sys
+
+from fewshot import __version__
+from fewshot.core import console
+from fewshot.core.errors import UserError, unknown
 
 COMMANDS = {
     "prepare": "bring images into the store, once",
     "train": "train a network, select on validation, evaluate on test",
-    "evaluate": "score trained runs under another protocol",
-    "leaderboard": "gather runs into one ranked CSV, and pages that show it",
+    "evaluate": "score trained runs under another protocol, or with another head",
     "compare": "say what runs prove of each other, and what not",
+    "leaderboard": "gather runs into one ranked CSV, and pages that show it",
     "show": "draw pictures: masks, class activation maps, activations, curves",
+    "list": "list what there is: components, data sets, recipes, task lists",
+    "describe": "explain one of them: what it does, its options, their defaults",
 }
+MODULES = {"list": "fewshot.listing", "describe": "fewshot.listing"}  # of the others it is the command's own name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status of the command that `argv` names, or of the list of commands."""
+    given = sys.argv[1:] if argv is None else argv
+    name, rest = (given[0], given[1:]) if given else ("--help", [])
+    if name in ("-h", "--help"):
+        print(_overview())
+        return console.DONE
+    if name == "--version":
+        print(f"fewshot {__version__}")
+        return console.DONE
+    if name not in COMMANDS:
+        return console.run(_refuse, [name])
+    module = importlib.import_module(MODULES.get(name, f"fewshot.{name}"))
+    command = getattr(module, f"main_{name}", None) or module.main
+    return console.run(command, rest, own_process=argv is None)
+
+
+def _overview() -> str:
+    lines = [f"  fewshot {name:<12} {does}" for name, does in COMMANDS.items()]
+    head = "fewshot: few-shot learning on identical tasks, with honest intervals."
+    foot = "Each answers --help, and is python -m fewshot.NAME as well. fewshot --version says which this is."
+    return "\n".join([head, "", *lines, "", foot])
+
+
+def _refuse(argv: list[str] | None) -> None:
+    (name,) = argv or [""]
+    raise UserError(str(unknown("command", name, COMMANDS)))
+
 
 if __name__ == "__main__":
-    if sys.argv[1:] and sys.argv[1] not in ("-h", "--help"):
-        near = difflib.get_close_matches(sys.argv[1], COMMANDS, n=1) or ["train"]
-        print(f"error: {sys.argv[1]} is no argument here; write python -m fewshot.{near[0]}, with a dot", file=sys.stderr)
-        sys.exit(2)
-    print("fewshot: few-shot learning on identical tasks, with honest intervals.\n")
-    for name, does in COMMANDS.items():
-        print(f"  python -m fewshot.{name:<12} {does}")
-    print("\nEach answers --help.")
+    raise SystemExit(main())
