@@ -89,7 +89,11 @@ def embed_base(network: Callable[[Tensor], Tensor], split: Split, compute: Compu
 
 @torch.no_grad()
 def solve_episodes(
-    head: Head, embeddings: Tensor, wanted: Sequence[Tasks], transform: Transform | None = None, base: Base | None = None
+    head: Head,
+    embeddings: Tensor,
+    wanted: Sequence[Tasks],
+    transform: Transform | None = None,
+    base: Base | None = None,
 ) -> list[np.ndarray]:
     """How many queries of each class were right in each episode, (episodes, W) int32: one array for each of `wanted`.
 
@@ -216,8 +220,8 @@ def _solve(head: Head, embeddings: Tensor, gram: Tensor | None, tasks: Tasks) ->
 def query_order(seed: int, first: int, count: int, queries: int) -> np.ndarray:
     """The order in which a transductive head sees the queries of tasks first .. first+count-1.
 
-    (count, queries) int64, a permutation a task: (seed, the task's number, queries) decides it. Unshuffled, queries come
-    class by class, and a head that sees them all could read the classes off their places.
+    (count, queries) int64, a permutation a task: (seed, the task's number, queries) decides it. Without it queries come
+    class by class, and a head that sees them all could tell their classes from their places.
     """
     counters = -(-queries // _WORDS_PER_COUNTER)
     stream = np.random.Philox(key=derive(seed, queries, "order of queries"), counter=first * counters)

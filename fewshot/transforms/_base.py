@@ -91,7 +91,7 @@ class Chain(Transform):
 
 
 def check_fitted(transform: Transform, learned: Tensor | None, z: Tensor) -> Tensor:
-    """What a transform learned, in the type of z. UserError where it is not fitted, or on embeddings of another length."""
+    """What a transform learned, in the type of z. UserError where it is not fitted, or was on other lengths."""
     if learned is None:
         raise UserError(f"transform {transform.label} is not fitted: call fit with features of the base classes first")
     if learned.shape[-1] != z.shape[-1]:
