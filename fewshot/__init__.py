@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     """`fewshot.heads` after `import fewshot` alone: imported when asked for, since torch is slow to import."""
     if name == "benchmark":
         return importlib.import_module("fewshot.evaluation.benchmark").benchmark
-    if name in ("backbones", "heads", "regularizers"):
+    if name in ("backbones", "heads", "regularizers", "transforms"):
         return importlib.import_module(f"fewshot.{name}")
     raise AttributeError(f"module 'fewshot' has no attribute {name!r}")
 

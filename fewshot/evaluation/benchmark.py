@@ -1,33 +1,45 @@
-"""Score any network, or features that are already computed, on everyone's tasks: `fewshot.benchmark`."""
+"""Score any network, or features that are already computed, on the standard tasks: `fewshot.benchmark`."""
 
 from __future__ import annotations
 
 import copy
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot import heads
+from fewshot import heads, transforms
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
-from fewshot.data import Dataset, Split, open_dataset
+from fewshot.data import Dataset, open_dataset
+from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise, channel_statistics
 from fewshot.episodes import Protocol, Tasks, frozen
-from fewshot.evaluation.solve import accuracies, check_finite, embed_split, solve_episodes
+from fewshot.evaluation import arrays
+from fewshot.evaluation.arrays import Array
+from fewshot.evaluation.solve import (
+    Base,
+    accuracies,
+    check_finite,
+    embed_base,
+    embed_split,
+    solve_episodes,
+    wants_base,
+)
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
 from fewshot.model import Model, evaluating
+from fewshot.transforms import Transform
 
 
 @dataclass(frozen=True)
 class Score:
-    """One line of a benchmark; accuracies are fractions of 1. `print` shows it for people."""
+    """One line of a benchmark; accuracies are fractions of 1. `print` shows it as one line of text."""
 
     dataset: str
     split: str
@@ -45,26 +57,32 @@ class Score:
     """The frozen list that the episodes were verified against, if there is one."""
     fingerprint: str
     """Of the data set's pixels."""
+    setting: str
+    """"inductive", or "transductive" where the head saw all queries of a task together. Never rank the two together."""
     accuracies: np.ndarray = field(repr=False, compare=False)
     """(episodes,) float64: to compare two networks task by task, `evaluation.statistics.paired_difference`."""
 
     def __str__(self) -> str:
         task = f"{self.dataset} {self.split}, {self.ways}-way {self.shots}-shot"
+        task += ", transductive" * (self.setting == "transductive")
         return f"{task}: {100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} % ({self.episodes:,} episodes)"
 
 
 def benchmark(
-    model: nn.Module | Tensor | np.ndarray | str | os.PathLike,
+    model: nn.Module | Array,
     dataset: str | Dataset | None = None,
     head: str | Head | None = None,
     shots: int | Sequence[int] = (1, 5),
     *,
-    labels: Tensor | np.ndarray | Sequence | str | os.PathLike | None = None,
+    transform: str | Transform = "none",
+    labels: Array | None = None,
+    base: Array | None = None,
+    base_labels: Array | None = None,
     split: str = "test",
     ways: int = 5,
     queries: int = 15,
     episodes: int = 10_000,
-    transform: Callable[[Tensor], Tensor] | None = None,
+    preprocess: Callable[[Tensor], Tensor] | None = None,
     data_root: str | os.PathLike | None = None,
 ) -> list[Score]:
     """5-way 1- and 5-shot accuracy of `model` on a prepared data set: one Score for each of `shots`.
@@ -72,78 +90,61 @@ def benchmark(
     model: any module that maps images to vectors, scored in evaluation mode where it is (CPU or GPU); or features
         (N, D) of images in the order of `dataset[split]`, or with `labels` (N,) of any images: tensor, array, or .npy.
     dataset: its name, or an opened one; by default mini-imagenet. Features with labels have none.
-    head: a spec such as "r2d2:lam=10", or a head; by default the model's own if it comes from `fewshot.load`, else proto.
-    transform: makes what the model wants of images (B, 3, S, S) in [0, 1], such as a torchvision weights' `transforms()`;
-        by default they are normalised with the training split's mean and standard deviation.
+    head: a spec such as "r2d2:lam=10", or a head; by default that of a model from `fewshot.load`, and proto for others.
+    transform: of the embeddings, before the head: a spec such as "center+l2", or a transform.
+    base: features (M, D) of the base classes, where `model` is features and the transform or head is fitted on them.
+        They are in the order of `dataset["train"]`, unless `base_labels` (M,) says of which class each image is.
+        A module embeds the training split by itself.
+    preprocess: makes what the model wants of images (B, 3, S, S) in [0, 1], such as a torchvision weights'
+        `transforms()`; by default they are normalised with the training split's mean and standard deviation.
     data_root: of prepared data sets; by default $FEWSHOT_DATA, else "data".
 
     Raises UserError (a ValueError) for a data set that is not there, too small for the tasks or not the frozen list's,
-    for features of another number than the images, and for values that are not finite, naming the first image. Warns
-    where the pixels are not those of the list's reference copy.
+    for features of another number than the images, where base features are needed and missing, and for values that are
+    not finite, naming the first image. Warns where the pixels are not those of the list's reference copy, and where the
+    model returns the output of a linear layer, which may be a classifier's class scores.
     """
     if episodes < 2:
         raise UserError(f"episodes={episodes}: an interval needs at least 2")
     solver = _solver(model, head)
-    if not isinstance(model, nn.Module) and transform is not None:
-        raise UserError("transform is for the images that a module embeds; these are features")
+    mapped = copy.deepcopy(transform) if isinstance(transform, Transform) else transforms.build(transform)
+    _check_arguments(model, dataset, labels, base, base_labels, preprocess)
     if labels is not None:
-        if dataset is not None:
-            raise UserError("features with labels have no dataset; leave one of the two out")
-        dataset, features = labelled(model, _array(labels, "labels", "biufUS", 1), split)
+        dataset, features = arrays.labelled(model, labels, split)
     else:
         if not isinstance(dataset, Dataset):
             root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
             dataset = open_dataset(dataset or "mini-imagenet", root)
-        features = None if isinstance(model, nn.Module) else _features(model, len(dataset[split].images))
+        features = None if isinstance(model, nn.Module) else arrays.features(model, len(dataset[split].images))
     protocols = [Protocol(ways, int(n), queries) for n in dict.fromkeys(np.atleast_1d(shots).tolist())]
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
     if warning := frozen.pixel_warning(dataset, wanted):
         warnings.warn(warning, stacklevel=2)
+    fitted_on = None
     if features is None:
-        features = _embed(model, dataset, split, transform)
+        features, fitted_on = _embed(model, dataset, split, preprocess, wants_base(solver, mapped))
     else:
         check_finite(features, dataset[split])
-    scored = solve_episodes(solver.to(features.device), features, wanted)
-    return [_score(dataset, tasks, right) for tasks, right in zip(wanted, scored, strict=True)]
+        if base is not None:
+            fitted_on = arrays.base(base, base_labels, dataset.splits.get("train"), features)
+    device = features.device
+    scored = solve_episodes(solver.to(device), features, wanted, mapped.to(device), fitted_on)
+    return [_score(dataset, tasks, right, solver) for tasks, right in zip(wanted, scored, strict=True)]
 
 
-def labelled(features, labels: np.ndarray, split: str) -> tuple[Dataset, Tensor]:
-    """A data set without pixels, of one split, whose classes are the sorted labels (N,); features in its order."""
-    features = _features(features, len(labels))
-    names, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    order = torch.from_numpy(classes.argsort(kind="stable"))
-    images = np.empty((len(labels), 0, 0, 3), np.uint8)
-    members = Split(split, images, tuple(map(str, names)), tuple(counts.tolist()))
-    return Dataset("features", {split: members}, "none", "features"), features[order.to(features.device)]
-
-
-def _features(features, images: int) -> Tensor:
-    """(images, D) float32. UserError where they are of another number or form."""
-    if isinstance(features, nn.Module):
+def _check_arguments(model, dataset, labels, base, base_labels, preprocess) -> None:
+    """UserError for arguments that do not go together."""
+    module = isinstance(model, nn.Module)
+    if module and labels is not None:
         raise UserError("labels belong to features; a module is scored on a data set")
-    if not isinstance(features, Tensor):
-        features = torch.from_numpy(_array(features, "features", "biuf", 2).astype(np.float32))
-    if features.ndim != 2 or len(features) != images:
-        raise UserError(f"features must have the shape ({images}, D), one row an image, not {tuple(features.shape)}")
-    return features.detach().float()
-
-
-def _array(values, what: str, kinds: str, dimensions: int) -> np.ndarray:
-    """An array from whatever holds one. UserError where its type is not of `kinds` (NumPy's letters), or its form other."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    elif isinstance(values, (str, os.PathLike)):
-        try:
-            values = np.load(Path(values))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{what}: {values} is not a .npy file that can be read ({error})") from None
-    values = np.asarray(values)
-    if values.dtype.kind not in kinds or values.ndim != dimensions:
-        raise UserError(
-            f"{what} must be an array of {dimensions} dimension{'s' * (dimensions > 1)}, of numbers"
-            f"{' or text' * ('U' in kinds)}, not of shape {values.shape} and type {values.dtype}"
-        )
-    return values
+    if module and base is not None:
+        raise UserError("base belongs to features; a module embeds the training split by itself where it is needed")
+    if not module and preprocess is not None:
+        raise UserError("preprocess is for the images that a module embeds; these are features")
+    if labels is not None and dataset is not None:
+        raise UserError("features with labels have no dataset; leave one of the two out")
+    if base is None and base_labels is not None:
+        raise UserError("base_labels are those of base: give base, too")
 
 
 def _solver(model, head: str | Head | None) -> Head:
@@ -154,19 +155,50 @@ def _solver(model, head: str | Head | None) -> Head:
     return (copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")).eval()
 
 
-def _embed(model: nn.Module, dataset: Dataset, split: str, transform: Callable[[Tensor], Tensor] | None) -> Tensor:
+def _embed(
+    model: nn.Module, dataset: Dataset, split: str, preprocess: Callable[[Tensor], Tensor] | None, with_base: bool
+) -> tuple[Tensor, Base | None]:
+    """Embeddings of a split, and of the training split if that is asked for."""
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-    if transform is None and not isinstance(model, Model):  # ours normalises by itself
-        transform = Normalise(*channel_statistics(dataset.name, dataset["train"])).to(device)
-    network = model if transform is None else lambda images: model(transform(images))
+    if preprocess is None and not isinstance(model, Model):  # ours normalises by itself
+        preprocess = Normalise(*channel_statistics(dataset.name, dataset["train"])).to(device)
+    network = model if preprocess is None else lambda images: model(preprocess(images))
+    compute = Compute(device, "fp32")
     with evaluating(model):
-        return embed_split(network, dataset[split], Compute(device, "fp32"))
+        image = to_unit(torch.from_numpy(np.array(dataset[split].images[:1])).to(device))
+        with _last_linear(model) as layer, torch.no_grad():
+            name = layer(network(image))
+        if name:  # the network is more than this layer
+            warnings.warn(
+                f"the network returns the output of its linear layer {name!r}: if that is a classifier, replace it by"
+                " torch.nn.Identity(), for its class scores are no embedding",
+                stacklevel=3,
+            )
+        embeddings = embed_split(network, dataset[split], compute)
+        return embeddings, embed_base(network, dataset["train"], compute) if with_base else None
 
 
-def _score(dataset: Dataset, tasks: Tasks, right: np.ndarray) -> Score:
+@contextmanager
+def _last_linear(model: nn.Module) -> Iterator[Callable[[Tensor], str | None]]:
+    """A function that says which linear layer an output of the model came from, unchanged; None if from none."""
+    outputs: list[tuple[str, Tensor]] = []
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: outputs.append((name, output)))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        yield lambda returned: next((name for name, output in outputs if output is returned), None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _score(dataset: Dataset, tasks: Tasks, right: np.ndarray, head: Head) -> Score:
     protocol, values = tasks.protocol, accuracies(right, tasks.protocol.queries)
     summary = summarise(values)
     return Score(
         dataset.name, tasks.sampler.split.name, protocol.ways, protocol.shots, protocol.queries, tasks.episodes,
-        summary.accuracy, summary.std, summary.ci95, tasks.digest, tasks.frozen and tasks.frozen.name, dataset.fingerprint, values,
+        summary.accuracy, summary.std, summary.ci95, tasks.digest, tasks.frozen and tasks.frozen.name,
+        dataset.fingerprint, head.setting, values,
     )  # fmt: skip

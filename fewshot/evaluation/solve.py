@@ -1,11 +1,15 @@
-"""Embed each image of a split once; then solve episodes by inspection up inner products, or embeddings.
+"""Embed each image of a split once; then solve episodes, by looking up inner products where the head allows it.
+
+    embeddings of a split, once -> transform, fitted on the base classes -> head, episode by episode -> right queries
 
 Shapes: I images, D features; T episodes at a time, W ways, S shots, Q queries a class.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +18,33 @@ from torch import Tensor
 
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
+from fewshot.core.seeding import derive
 from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource
 from fewshot.data.store import Split
 from fewshot.episodes import Tasks
 from fewshot.heads import Head, Products
+from fewshot.transforms import Transform
 
 _BATCH_BYTES = 64 * 2**20  # of what is gathered at a time: solving is bound by memory, so batches stay small
 _GRAM_BYTES = 2 * 2**30  # largest matrix of all products that is made
 _GRAM_SIDE = 2048  # images a block of it
 _EPISODE_BYTES = 4 * 2**20  # of one episode's embeddings: more, as of Conv-512F, are not gathered if that can be helped
 _PRODUCT_COST = 1 / 400  # of a multiplication in a large matrix product, where gathering a number is 1 (measured, CPU)
+_OFFSET = 1e4  # times the variance: float32 keeps less than three digits of what lies on top of a larger squared mean
+_WORDS_PER_COUNTER = 4  # Philox 4x64 gives four 64-bit words a count
 
 
-@torch.inference_mode()
+class Base(NamedTuple):
+    """The base classes' embeddings: what transforms and heads are fitted on."""
+
+    features: Tensor
+    """(N, D) float32, as the network gives them."""
+    labels: Tensor | None
+    """(N,) int64 class numbers; None where they are not known."""
+
+
+@torch.no_grad()
 def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = 100) -> Tensor:
     """Embeddings (I, D) float32 on the device of every image of the split.
 
@@ -59,14 +76,38 @@ def check_finite(embeddings: Tensor, split: Split) -> None:
         )
 
 
-@torch.inference_mode()
-def solve_episodes(head: Head, embeddings: Tensor, wanted: Sequence[Tasks]) -> list[np.ndarray]:
+def wants_base(head: Head, transform: Transform | None = None) -> bool:
+    """Whether `solve_episodes` needs `base` for these."""
+    return head.needs_base or (transform is not None and transform.fitted)
+
+
+def embed_base(network: Callable[[Tensor], Tensor], split: Split, compute: Compute) -> Base:
+    """A split's embeddings as `base` for `solve_episodes`; arguments and errors are those of `embed_split`."""
+    embeddings = embed_split(network, split, compute)
+    return Base(embeddings, torch.from_numpy(split.labels).to(embeddings.device))
+
+
+@torch.no_grad()
+def solve_episodes(
+    head: Head,
+    embeddings: Tensor,
+    wanted: Sequence[Tasks],
+    transform: Transform | None = None,
+    base: Base | None = None,
+) -> list[np.ndarray]:
     """How many queries of each class were right in each episode, (episodes, W) int32: one array for each of `wanted`.
 
-    From their split's embeddings (I, D), in memory that grows with the episodes by the result alone. `head` is in
-    evaluation mode. UserError where its logits are not finite.
+    embeddings: of their split, (I, D) float32. Memory grows with the episodes by the result alone.
+    head: in evaluation mode; fitted here if it needs base features.
+    transform: of the embeddings, fitted here if it needs to be; none by default.
+    base: where `wants_base` says so; untransformed.
+
+    UserError where base features are missing, and where the head's logits are not finite.
     """
-    by_products = [head.closed_form and _few_supports(tasks, embeddings) for tasks in wanted]
+    embeddings = _prepare(head, embeddings, transform, base)
+    if head.by_products and not head.shift_invariant and _mostly_offset(embeddings):
+        head, embeddings = copy.deepcopy(head).double(), embeddings.double()
+    by_products = [head.by_products and _few_supports(tasks, embeddings) for tasks in wanted]
     gram = None
     if any(by_products) and _wants_gram(embeddings, wanted):
         gram = gram_matrix(embeddings, centred=head.shift_invariant)
@@ -74,6 +115,29 @@ def solve_episodes(head: Head, embeddings: Tensor, wanted: Sequence[Tasks]) -> l
         _solve(head, embeddings, gram if by_product else None, tasks)
         for by_product, tasks in zip(by_products, wanted, strict=True)
     ]
+
+
+def _prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: Base | None) -> Tensor:
+    """Fit the transform and the head on the base classes where they need it; returns the transformed embeddings."""
+    if wants_base(head, transform) and base is None:
+        who = f"head {type(head).__name__}" if head.needs_base else f"transform {transform.label}"
+        raise UserError(f"{who} needs features of the base classes, and there are none: give them as base")
+    if transform is not None:
+        if transform.fitted:
+            transform.fit(*base)
+        embeddings = transform(embeddings)
+    if head.needs_base:
+        if base.labels is None:
+            raise UserError(f"head {type(head).__name__} needs the base images' labels: give them as base_labels")
+        head.fit_base(base.features if transform is None else transform(base.features), base.labels)
+    return embeddings
+
+
+def _mostly_offset(embeddings: Tensor) -> bool:
+    """Whether the images differ by so little of their common offset that inner products in float32 hardly show it."""
+    mean = embeddings.mean(0)
+    variance = sum((part - mean).square().sum() for part in embeddings.split(_GRAM_SIDE)) / len(embeddings)
+    return bool(mean.square().sum() > _OFFSET * variance)
 
 
 def accuracies(right: np.ndarray, queries: int) -> np.ndarray:
@@ -89,9 +153,9 @@ def _few_supports(tasks: Tasks, embeddings: Tensor) -> bool:
 def _wants_gram(embeddings: Tensor, wanted: Sequence[Tasks]) -> bool:
     """Whether to multiply all images with all once is possible, and less work than to gather each episode's."""
     images, features = embeddings.shape
-    if 4 * images**2 > _GRAM_BYTES:
+    if embeddings.element_size() * images**2 > _GRAM_BYTES:
         return False
-    longest = max(tasks.protocol.images for tasks in wanted) * features * 4
+    longest = max(tasks.protocol.images for tasks in wanted) * features * embeddings.element_size()
     gathered = sum(tasks.episodes * tasks.protocol.images for tasks in wanted)
     return longest > _EPISODE_BYTES or images**2 * _PRODUCT_COST < gathered
 
@@ -123,14 +187,17 @@ def _solve(head: Head, embeddings: Tensor, gram: Tensor | None, tasks: Tasks) ->
     protocol, device = tasks.protocol, embeddings.device
     classes = torch.arange(protocol.ways, device=device)
     support_labels, query_labels = (classes.repeat_interleave(n) for n in (protocol.shots, protocol.queries))
-    targets = F.one_hot(support_labels, protocol.ways).float()
+    targets = F.one_hot(support_labels, protocol.ways).to(embeddings.dtype)
     images, support_images = protocol.images, protocol.ways * protocol.shots
     gathered = images * (embeddings.shape[1] if gram is None else 3 * support_images)  # a product's index is two words
-    at_once = max(1, _BATCH_BYTES // (4 * gathered))
+    at_once = max(1, _BATCH_BYTES // (embeddings.element_size() * gathered))
     counts, finite = [], torch.ones((), dtype=torch.bool, device=device)
     for start in range(0, tasks.episodes, at_once):
         index = torch.from_numpy(tasks.sampler.draw(start, min(at_once, tasks.episodes - start))).to(device)
         support, query = (part.flatten(1) for part in index.split([protocol.shots, protocol.queries], dim=2))
+        if head.transductive:
+            order = torch.from_numpy(query_order(tasks.sampler.seed, start, *query.shape)).to(device)
+            query = query.gather(1, order)
         if gram is None:
             labels = support_labels.expand(len(index), -1)
             logits = head(embeddings[support], labels, embeddings[query], protocol.ways)
@@ -138,13 +205,28 @@ def _solve(head: Head, embeddings: Tensor, gram: Tensor | None, tasks: Tasks) ->
             products = _look_up(gram, support, query, embeddings.shape[1])
             logits = head.solve_products(products, targets.expand(len(index), -1, -1))
         finite &= logits.isfinite().all()
-        right = logits.argmax(2) == query_labels  # (T, W*Q)
+        predicted = logits.argmax(2)  # (T, W*Q)
+        if head.transductive:
+            predicted = torch.empty_like(predicted).scatter_(1, order, predicted)  # class by class again
+        right = predicted == query_labels
         counts.append(right.view(-1, protocol.ways, protocol.queries).sum(2, dtype=torch.int32))
     if not finite:
         raise UserError(
             f"{protocol} episodes: the head's logits are not finite; the embeddings are too large, or nearly all alike"
         )
     return torch.cat(counts).cpu().numpy()
+
+
+def query_order(seed: int, first: int, count: int, queries: int) -> np.ndarray:
+    """The order in which a transductive head sees the queries of tasks first .. first+count-1.
+
+    (count, queries) int64, a permutation a task: (seed, the task's number, queries) decides it. Without it queries come
+    class by class, and a head that sees them all could tell their classes from their places.
+    """
+    counters = -(-queries // _WORDS_PER_COUNTER)
+    stream = np.random.Philox(key=derive(seed, queries, "order of queries"), counter=first * counters)
+    words = stream.random_raw(count * counters * _WORDS_PER_COUNTER).reshape(count, -1)[:, :queries]
+    return words.argsort(axis=1, kind="stable")
 
 
 def _look_up(gram: Tensor, support: Tensor, query: Tensor, features: int) -> Products:

@@ -6,6 +6,7 @@ Shapes: T tasks solved at once, N support and Q query images a task, W ways (cla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from fewshot.core.errors import UserError
 
 @dataclass(frozen=True)
 class Products:
-    """Inner products of T tasks' embeddings: all that a closed-form head asks of them, however long they are."""
+    """Inner products of T tasks' embeddings: all that a head with `by_products` needs, however long embeddings are."""
 
     support: Tensor
     """(T, N, N) float32: of each support image with each."""
@@ -34,39 +35,75 @@ class Products:
 
 
 class Head(nn.Module):
-    """Solves T tasks at once; subclasses implement `solve`, which always runs in float32.
+    """Solves T tasks at once. A subclass implements `solve`, and declares what it needs and allows.
 
-    One that can do with inner products implements `solve_products` too, and says so by `closed_form`: evaluation
-    then looks products up, and never gathers embeddings.
+    Declarations are class attributes. Training and evaluation enforce them, and `fewshot.testing.check_head` tests
+    whether they are true. A class that declares something without the method for it is refused where it is defined.
     """
 
-    closed_form: bool = False
+    by_products: bool = False
+    """Inner products are all that it needs: it implements `solve_products`, too. Evaluation then looks products up and
+    gathers no embeddings. Such a head solves in the precision of what it is given, float32 or float64."""
     shift_invariant: bool = False
-    """Whether the same vector added to all embeddings changes nothing: it is then taken away, for the digits' sake."""
+    """Adding one vector to all embeddings of a task changes no logit. Evaluation then subtracts the mean of the split
+    from its embeddings, because small numbers lose fewer digits to rounding than large ones."""
+    trainable: bool = True
+    """A network can be trained on episodes with it: the gradient of the logits reaches the embeddings and the head's
+    own parameters."""
+    needs_base: bool = False
+    """It uses the base classes' embeddings: it implements `fit_base`, called once before an evaluation. There is
+    nothing to call it with in training, so such a head cannot be trained with."""
+    transductive: bool = False
+    """The logits of a query depend on the other queries of its task. Evaluation then shuffles each task's queries, and
+    marks the result."""
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        for declared, method in (("by_products", "solve_products"), ("needs_base", "fit_base")):
+            if getattr(cls, declared) and getattr(cls, method) is getattr(Head, method):
+                raise UserError(f"head {cls.__name__} declares {declared}: implement {method}, or leave it out")
+
+    @property
+    def setting(self) -> Literal["inductive", "transductive"]:
+        """What results say of how queries were solved: each by itself, or all of a task together."""
+        return "transductive" if self.transductive else "inductive"
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor, ways: int | None = None) -> Tensor:
-        """support (T, N, D), labels (T, N) in 0..W-1, query (T, Q, D) -> logits (T, Q, W), float32.
+        """Logits (T, Q, W) from support (T, N, D), labels (T, N) in 0..W-1 and query (T, Q, D).
 
-        `ways` spares the look at the labels, which on a GPU would wait for it.
+        They are float32, or float64 if the embeddings are. Give `ways` (W) where it is known: finding the largest
+        label makes a GPU's caller wait.
         """
         ways = int(labels.max()) + 1 if ways is None else ways
+        dtype = torch.promote_types(support.dtype, torch.float32)
         # Gram matrices of thousands of products lose their digits in bf16.
         with torch.autocast(support.device.type, enabled=False):
-            return self.solve(support.float(), F.one_hot(labels, ways).float(), query.float())
+            return self.solve(support.to(dtype), F.one_hot(labels, ways).to(dtype), query.to(dtype))
 
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """support (T, N, D), one-hot targets (T, N, W), query (T, Q, D) -> logits (T, Q, W)."""
+        """support (T, N, D), one-hot targets (T, N, W), query (T, Q, D) -> logits (T, Q, W).
+
+        Evaluation calls it under `torch.no_grad()`; a head that takes gradients inside does so under
+        `torch.enable_grad()`.
+        """
         raise NotImplementedError
 
     def solve_products(self, products: Products, targets: Tensor) -> Tensor:
-        """The logits (T, Q, W) of `solve` from inner products and one-hot targets (T, N, W)."""
+        """The logits (T, Q, W) of `solve` from inner products and one-hot targets (T, N, W): see `by_products`."""
+        raise NotImplementedError
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from the base classes' features (N, D), in some order, and labels (N,) int64: see `needs_base`.
+
+        The next call replaces what this one learned.
+        """
         raise NotImplementedError
 
     @torch.no_grad()
     def class_weights(self, support: Tensor, labels: Tensor, ways: int | None = None) -> Tensor:
         """The linear classifier behind the logits: (T, W, D) float32 for support (T, N, D) and labels (T, N).
 
-        One weight vector a class: what guides CamDrop, and what class activation maps are drawn with.
+        One weight vector a class: CamDrop is guided by them, and class activation maps are drawn with them.
         """
         ways = int(labels.max()) + 1 if ways is None else ways
         with torch.autocast(support.device.type, enabled=False):

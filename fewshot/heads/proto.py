@@ -11,14 +11,16 @@ from fewshot.heads._base import Head, Products, prototypes, squared_distances
 
 
 class Proto(Head):
-    """Logits -||q - c||^2 (eq. 2), with `variant`:
+    """The logit of a class is -||q - c||^2 (eq. 2): q is the query, c the mean of the class's support embeddings.
 
-    - "metaopt" (default, Lee et al., CVPR 2019): divided by the number of features and times a
-      learned scale, initially 1, so that the loss starts near its uniform value in any dimension;
-    - "snell": the plain distance of the paper; no parameters.
+    `variant`:
+
+    - "metaopt" (default; MetaOptNet's code, Lee et al., CVPR 2019) divides by the number of features D and multiplies
+      by a learned scale, which starts at 1. So the first losses are near log(ways) whatever D is;
+    - "snell" is the paper's plain distance. It has no parameters.
     """
 
-    closed_form = shift_invariant = True
+    by_products = shift_invariant = True
 
     def __init__(self, *, variant: Literal["metaopt", "snell"] = "metaopt") -> None:
         super().__init__()
@@ -28,7 +30,8 @@ class Proto(Head):
 
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """See Head.solve."""
-        centre = support.detach().mean(1, keepdim=True)  # far from 0, differences would drown in the squares' rounding
+        # Distances do not depend on the origin, and far from it their digits drown in the rounding of large squares.
+        centre = support.detach().mean(1, keepdim=True)
         support, query = support - centre, query - centre
         return self._logits(squared_distances(query, prototypes(support, targets)), query.shape[2])
 
@@ -43,8 +46,11 @@ class Proto(Head):
         return -distances if self.variant == "snell" else -distances / features * self.scale
 
     def fit(self, support: Tensor, targets: Tensor) -> Tensor:
-        """Centred prototypes c_k - mean_j c_j (T, W, D): -||q - c_k||^2 is 2 q c_k - ||c_k||^2 and a term
-        that all classes share, and so is what centring takes away."""
+        """Centred prototypes c_k - mean_j c_j (T, W, D).
+
+        -||q - c_k||^2 = 2 q c_k - ||c_k||^2 - ||q||^2 is linear in q but for the last term, which all classes share.
+        All classes share 2 q mean_j c_j, too, so centring changes no prediction.
+        """
         centres = prototypes(support, targets)
         return centres - centres.mean(1, keepdim=True)
 

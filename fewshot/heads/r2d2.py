@@ -16,8 +16,8 @@ from fewshot.heads._base import Head, Products
 def ridge(support: Tensor, targets: Tensor, lam: Tensor | float) -> Tensor:
     """W (T, D, W) = argmin ||X W - Y||^2 + lam ||W||^2 for X (T, N, D), Y (T, N, W).
 
-    Through the smaller system: Woodbury's X^T (X X^T + lam I)^-1 Y (eq. 6), or the primal
-    (X^T X + lam I)^-1 X^T Y (eq. 5) where there are more images than features.
+    It solves the smaller of two systems: Woodbury's X^T (X X^T + lam I)^-1 Y (eq. 6), or, where there are more images
+    than features, the primal (X^T X + lam I)^-1 X^T Y (eq. 5).
     """
     tall = support.shape[1] > support.shape[2]
     if tall:
@@ -26,24 +26,36 @@ def ridge(support: Tensor, targets: Tensor, lam: Tensor | float) -> Tensor:
 
 
 def solve_shifted(gram: Tensor, lam: Tensor | float, right: Tensor) -> Tensor:
-    """(G + lam I)^-1 R for symmetric G (T, N, N), of no negative eigenvalue, and R (T, N, W)."""
-    system = gram + lam * torch.eye(gram.shape[1], device=gram.device)
-    # cholesky_ex reports failure without asking the device for it, as cholesky would.
-    factor, _ = torch.linalg.cholesky_ex(system)
-    return torch.cholesky_solve(right, factor)
+    """(G + lam I)^-1 R for symmetric G (T, N, N) without negative eigenvalues and R (T, N, W).
+
+    NaN in each task whose system cannot be factorized because rounding has left it with a negative eigenvalue.
+    """
+    system = gram + lam * torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype)
+    # cholesky would raise an error instead, and to do so it would wait for the GPU.
+    factor, info = torch.linalg.cholesky_ex(system)
+    solution = torch.cholesky_solve(right, factor)
+    return torch.where((info == 0)[:, None, None], solution, torch.nan)
 
 
 class R2D2(Head):
-    """Logits q W of the ridge solution W, with `lam` > 0 and `variant`:
+    """The logits of a query q are q W, where W is the ridge regression of the one-hot labels Y on the support X.
 
-    - "metaopt" (default, Lee et al., CVPR 2019): times a learned scale, initially 1;
-    - "r2d2": the paper's own: a column of ones (an intercept), X and Y divided by sqrt(n) for n
-      support images, and logits a * out + b, learned, initially 1e-4 and 0.
+    `lam` > 0 is the regularization. `variant`:
 
-    `learn_lam`: lam is a parameter, kept positive by softplus, as in the paper.
+    - "metaopt" (default; MetaOptNet's code, Lee et al., CVPR 2019) has no intercept. It multiplies the logits by a
+      learned scale, which starts at 1;
+    - "r2d2" is the paper's own. X gets a column of ones, so that W contains an intercept. X and Y are divided by
+      sqrt(n) for n support images. The logits are a * q W + b, with learned a and b that start at 1e-4 and 0.
+
+    `learn_lam=true` makes lam a parameter, as in the paper. It is the softplus of a free number, which keeps it
+    positive: that is our choice.
+
+    Neither variant is shift-invariant. One has no intercept and the other penalises it, so a vector added to all
+    embeddings changes the solution, and they must not be centred. Where they have too large an offset for float32,
+    evaluation works in float64. Elsewhere a task whose system cannot be factorized gets logits of NaN.
     """
 
-    closed_form = True
+    by_products = True
 
     def __init__(
         self, *, variant: Literal["metaopt", "r2d2"] = "metaopt", lam: float = 50.0, learn_lam: bool = False
@@ -60,7 +72,7 @@ class R2D2(Head):
 
     @property
     def lam(self) -> Tensor | float:
-        """The regularization, positive."""
+        """The regularization, positive: a number, or a tensor () that is learned."""
         return self.initial_lam if self.raw_lam is None else F.softplus(self.raw_lam)
 
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
@@ -79,11 +91,11 @@ class R2D2(Head):
         return (products.query + 1) @ dual * self.scale + self.bias
 
     def fit(self, support: Tensor, targets: Tensor) -> Tensor:
-        """Ridge solution (T, W, D), the intercept of variant r2d2 left out."""
+        """The ridge solution W as (T, W, D), without the intercept of variant r2d2."""
         return self._ridge(support, targets)[:, : support.shape[2]].mT
 
     def _ridge(self, support: Tensor, targets: Tensor) -> Tensor:
-        """(T, D, W), or with the intercept last (T, D + 1, W)."""
+        """The ridge solution (T, D, W); in variant r2d2 (T, D + 1, W), with the intercept last."""
         if self.variant == "metaopt":
             return ridge(support, targets, self.lam)
         root = math.sqrt(support.shape[1])

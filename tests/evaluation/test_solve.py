@@ -55,7 +55,7 @@ def test_inner_products_give_the_logits_of_the_embeddings(spec, shots):
         targets = torch.nn.functional.one_hot(labels).float()
         fast = head.solve_products(Products.of(support, query), targets)
         assert torch.allclose(fast, plain, rtol=1e-4, atol=1e-5 * plain.abs().max().item())
-    assert head.closed_form
+    assert head.by_products
 
 
 @pytest.mark.parametrize("spec", heads.FAMILY.names())

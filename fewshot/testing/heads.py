@@ -1,0 +1,284 @@
+"""The table of laws: what every head obeys, and whether what it declares is true. For ours, and for yours.
+
+    from fewshot.testing import check_head
+
+    def test_my_head():
+        check_head("my_pkg.my_module.MyHead:temperature=0.1")
+
+Shapes: T tasks, N support and Q query images a task, W ways (classes), D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewshot import heads
+from fewshot.heads import Head, Products
+
+TASKS, QUERIES = 3, 4  # query images a class
+TOLERANCE = 1e-3  # of the largest logit: what rounding in float32 may amount to
+
+
+@dataclass(frozen=True)
+class Size:
+    """The form of the tasks that a law is tried on."""
+
+    ways: int
+    shots: int
+    features: int
+
+    def __str__(self) -> str:
+        return f"{self.ways}-way {self.shots}-shot tasks of {self.features} features"
+
+
+LONG, WIDE = Size(5, 1, 64), Size(5, 5, 64)
+TALL, LEAST = Size(4, 5, 7), Size(2, 1, 1)  # fewer features than support images
+SIZES = (LONG, WIDE, TALL, LEAST)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """T tasks whose classes overlap. Support images are in random order, another one in each task."""
+
+    support: Tensor
+    """(T, N, D)"""
+    labels: Tensor
+    """(T, N)"""
+    query: Tensor
+    """(T, Q, D)"""
+    ways: int
+
+    def solve(self, head: Head) -> Tensor:
+        """Logits (T, Q, W)."""
+        return head(self.support, self.labels, self.query, self.ways)
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Support, labels and query."""
+        return self.support, self.labels, self.query
+
+    def to(self, dtype: torch.dtype) -> Episodes:
+        """With embeddings of another type."""
+        return replace(self, support=self.support.to(dtype), query=self.query.to(dtype))
+
+
+def check_head(spec: str) -> None:
+    """Hold a head, written as on the command line, to every law and to its own declarations.
+
+    Takes a second. AssertionError names the law that is broken, and where; UserError where the head cannot be built.
+    """
+    for law, size in TABLE:
+        law(spec, size)
+
+
+def build(spec: str, size: Size) -> Head:
+    """The head in evaluation mode, always the same, fitted on base classes of its own if it needs them."""
+    torch.manual_seed(0)
+    head = heads.build(spec).eval()
+    if head.needs_base:
+        head.fit_base(*_base(size))
+    return head
+
+
+def _base(size: Size, seed: int = 3) -> tuple[Tensor, Tensor]:
+    """Features (40, D) and labels (40,) of base classes."""
+    return torch.randn(40, size.features, generator=torch.Generator().manual_seed(seed)), torch.arange(8).repeat(5)
+
+
+def episodes(size: Size, seed: int = 1) -> Episodes:
+    """Tasks of normal noise around class centres."""
+    noise = torch.Generator().manual_seed(seed)
+    centres = torch.randn(TASKS, size.ways, size.features, generator=noise)
+    order = torch.rand(TASKS, size.ways * size.shots, generator=noise).argsort(1)
+    labels = torch.arange(size.ways).repeat(size.shots)[order]
+    truth = torch.arange(size.ways).repeat(QUERIES).expand(TASKS, -1)
+    support, query = (centres.gather(1, own[..., None].expand(-1, -1, size.features)) for own in (labels, truth))
+    support, query = (part + torch.randn(part.shape, generator=noise) for part in (support, query))
+    return Episodes(support, labels, query, size.ways)
+
+
+def _same(one: Tensor, other: Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Equal up to rounding."""
+    return torch.allclose(one, other, rtol=0, atol=tolerance * max(other.abs().max().item(), 1e-6))
+
+
+def gives_finite_float32_logits(spec: str, size: Size) -> None:
+    """Of the right shape, also for embeddings that are all alike or zero; and its input stays as it is."""
+    head, noise = build(spec, size), episodes(size)
+    for name, factor, offset in (("random", 1.0, 0.0), ("constant", 0.0, 0.7), ("zero", 0.0, 0.0)):
+        given = replace(noise, support=noise.support * factor + offset, query=noise.query * factor + offset)
+        where, kept = f"{name} embeddings in {size}", (given.support.clone(), given.query.clone())
+        logits = given.solve(head)
+        shape = (TASKS, given.query.shape[1], size.ways)
+        assert logits.shape == shape, f"{spec}: logits of shape {tuple(logits.shape)}, not {shape}, from {where}"
+        assert logits.dtype == torch.float32, f"{spec}: logits are {logits.dtype} from {where}"
+        assert logits.isfinite().all(), f"{spec}: logits are not finite from {where}"
+        unchanged = torch.equal(given.support, kept[0]) and torch.equal(given.query, kept[1])
+        assert unchanged, f"{spec}: overwrites its input, {where}"
+
+
+def is_deterministic(spec: str, size: Size) -> None:
+    """Neither random numbers nor the tasks solved before change a bit."""
+    head, given = build(spec, size), episodes(size)
+    logits = given.solve(head)
+    torch.manual_seed(7)
+    episodes(size, seed=2).solve(head)
+    assert torch.equal(given.solve(head), logits), f"{spec}: the same tasks get other logits the second time, {size}"
+
+
+def permuting_classes_permutes_logits(spec: str, size: Size) -> None:
+    """Which number a class has makes no difference."""
+    head, given = build(spec, size), episodes(size)
+    order = torch.arange(size.ways).roll(1)
+    renamed = replace(given, labels=order[given.labels])
+    assert _same(renamed.solve(head)[..., order], given.solve(head)), f"{spec}: the classes' numbers matter, {size}"
+
+
+def the_order_of_support_images_does_not_matter(spec: str, size: Size) -> None:
+    """Support images are a set."""
+    head, given = build(spec, size), episodes(size)
+    order = torch.randperm(given.labels.shape[1], generator=torch.Generator().manual_seed(0))
+    shuffled = replace(given, support=given.support[:, order], labels=given.labels[:, order])
+    assert _same(shuffled.solve(head), given.solve(head)), f"{spec}: the order of support images matters, {size}"
+
+
+def permuting_queries_permutes_logits(spec: str, size: Size) -> None:
+    """The place of a query tells nothing; of a transductive head, either."""
+    head, given = build(spec, size), episodes(size)
+    order = torch.randperm(given.query.shape[1], generator=torch.Generator().manual_seed(0))
+    shuffled = replace(given, query=given.query[:, order])
+    assert _same(shuffled.solve(head), given.solve(head)[:, order]), f"{spec}: the order of queries matters, {size}"
+
+
+def each_task_is_solved_by_itself(spec: str, size: Size) -> None:
+    """How many tasks are solved at once makes no difference."""
+    head, given = build(spec, size), episodes(size)
+    alone = [Episodes(*(part[i : i + 1] for part in given.parts), given.ways).solve(head) for i in range(TASKS)]
+    assert _same(torch.cat(alone), given.solve(head)), f"{spec}: the tasks of a batch see each other, {size}"
+
+
+def each_query_is_solved_by_itself(spec: str, size: Size) -> None:
+    """Unless the head is transductive, the other queries of the task make no difference."""
+    head, given = build(spec, size), episodes(size)
+    if head.transductive:
+        return
+    logits = given.solve(head)
+    for some in (slice(0, 1), slice(1, None, 2)):
+        fewer = replace(given, query=given.query[:, some]).solve(head)
+        assert _same(fewer, logits[:, some]), (
+            f"{spec}: the other queries of a task change a query's logits, {size}: declare transductive = True"
+        )
+
+
+def solves_without_gradients_from_outside(spec: str, size: Size) -> None:
+    """Evaluation turns gradients off: a head that needs some inside takes them under torch.enable_grad()."""
+    head, given = build(spec, size), episodes(size)
+    expected = given.solve(head)
+    with torch.no_grad():
+        logits = given.solve(head)
+    assert torch.equal(logits, expected), f"{spec}: torch.no_grad() changes the logits, {size}"
+
+
+def solves_in_float32_under_autocast(spec: str, size: Size) -> None:
+    """bf16 autocast changes nothing, though the network's embeddings are bf16 then."""
+    head, given = build(spec, size), episodes(size).to(torch.bfloat16)
+    expected = given.solve(head)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = given.solve(head)
+    assert logits.dtype == torch.float32, f"{spec}: logits are {logits.dtype} under autocast"
+    assert torch.equal(logits, expected), f"{spec}: autocast changes the logits, {size}"
+
+
+def its_gradients_reach_everything(spec: str, size: Size) -> None:
+    """Where it is trainable: support and query embeddings, and every parameter of its own, which are shaken first."""
+    head, given = build(spec, size).train(), episodes(size)
+    if not head.trainable:
+        return
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += 0.1 * torch.randn_like(parameter) * parameter.abs().clamp_min(0.1)
+    support, query = given.support.requires_grad_(), given.query.requires_grad_()
+    logits = given.solve(head)
+    assert logits.requires_grad, f"{spec}: declares trainable, and its logits have no gradient"
+    (logits * torch.randn_like(logits)).sum().backward()
+    for name, leaf in {"support": support, "query": query, **dict(head.named_parameters())}.items():
+        reached = leaf.grad is not None and leaf.grad.isfinite().all() and bool(leaf.grad.any())
+        assert reached, f"{spec}: declares trainable, and the gradient at {name} is missing, zero or not finite, {size}"
+
+
+def products_give_the_logits_of_embeddings(spec: str, size: Size) -> None:
+    """Where it declares by_products: in float32, and in float64, in which evaluation solves what float32 cannot."""
+    head, given = build(spec, size), episodes(size)
+    if not head.by_products:
+        return
+    for dtype, tolerance in ((torch.float32, TOLERANCE), (torch.float64, 1e-7)):
+        head, given = head.to(dtype), given.to(dtype)
+        logits = given.solve(head)
+        targets = F.one_hot(given.labels, size.ways).to(dtype)
+        products = head.solve_products(Products.of(given.support, given.query), targets)
+        assert logits.dtype == products.dtype == dtype, (
+            f"{spec}: declares by_products, and gives logits of {logits.dtype} and {products.dtype} from {dtype}"
+        )
+        assert _same(products, logits, tolerance), f"{spec}: products and embeddings give other logits, {dtype}, {size}"
+
+
+def a_common_shift_changes_nothing(spec: str, size: Size) -> None:
+    """Where it declares shift_invariant."""
+    head, given = build(spec, size), episodes(size)
+    if not head.shift_invariant:
+        return
+    shift = 3 * torch.randn(size.features, generator=torch.Generator().manual_seed(0))
+    moved = replace(given, support=given.support + shift, query=given.query + shift)
+    assert _same(moved.solve(head), given.solve(head)), f"{spec}: declares shift_invariant, and is not, {size}"
+
+
+def class_weights_point_towards_their_classes(spec: str, size: Size) -> None:
+    """Where it implements `fit`: a query that moves along a class's weights moves towards this class above all."""
+    head, given = build(spec, size), episodes(size)
+    if type(head).fit is Head.fit:
+        return
+    weights = head.class_weights(given.support, given.labels, size.ways)
+    shape = (TASKS, size.ways, size.features)
+    assert weights.shape == shape, f"{spec}: class weights of shape {tuple(weights.shape)}, not {shape}"
+    assert weights.isfinite().all() and not weights.requires_grad, f"{spec}: class weights must be finite and detached"
+    middle = given.support.mean(1, keepdim=True)
+    towards = F.normalize(weights - weights.mean(1, keepdim=True), dim=2)  # (T, W, D)
+    step = 0.1 * given.support.norm(dim=2).mean()
+    logits = replace(given, query=torch.cat([middle, middle + step * towards], 1)).solve(head)
+    gains = logits[:, 1:] - logits[:, :1]  # (T, W moves, W classes)
+    assert (gains.argmax(2) == torch.arange(size.ways)).all(), f"{spec}: class weights are not in the logits' order"
+
+
+def fitting_base_again_forgets(spec: str, size: Size) -> None:
+    """Where it declares needs_base: one evaluation's base classes leave nothing for the next one's."""
+    head, given = build(spec, size), episodes(size)
+    if not head.needs_base:
+        return
+    expected = given.solve(head)
+    head.fit_base(*_base(size, seed=4))
+    head.fit_base(*_base(size))
+    assert _same(given.solve(head), expected), f"{spec}: fit_base remembers what it was fitted on before, {size}"
+
+
+LAWS: dict[Callable[[str, Size], None], tuple[Size, ...]] = {
+    gives_finite_float32_logits: SIZES,
+    is_deterministic: (WIDE,),
+    permuting_classes_permutes_logits: SIZES,
+    the_order_of_support_images_does_not_matter: SIZES,
+    permuting_queries_permutes_logits: SIZES,
+    each_task_is_solved_by_itself: SIZES,
+    each_query_is_solved_by_itself: SIZES,
+    solves_without_gradients_from_outside: (WIDE,),
+    solves_in_float32_under_autocast: (WIDE, TALL),
+    its_gradients_reach_everything: (WIDE, TALL),
+    products_give_the_logits_of_embeddings: (LONG, WIDE),  # evaluation uses products only where features are enough
+    a_common_shift_changes_nothing: SIZES,
+    class_weights_point_towards_their_classes: (WIDE,),
+    fitting_base_again_forgets: (WIDE,),
+}
+TABLE = [(law, size) for law, sizes in LAWS.items() for size in sizes]

@@ -1,0 +1,41 @@
+"""Transforms of embeddings, applied before any head: one file a method. To add yours, copy `center.py` and change it.
+
+    transforms.build("center+l2")       first the base mean is subtracted, then lengths are made 1
+
+Here is how they are found, composed and checked; what they have in common is in `_base.py`.
+"""
+
+from __future__ import annotations
+
+from fewshot.core.components import Family, Spec, parse
+from fewshot.core.errors import UserError
+from fewshot.transforms._base import Chain, Transform
+
+__all__ = ["FAMILY", "Chain", "Transform", "build", "check_trainable"]
+
+FAMILY = Family("fewshot.transforms", "transform", "Transform")
+
+
+def build(spec: str) -> Transform:
+    """A transform, such as `build("l2")`, or several applied from left to right, such as `build("power:beta=0.5+l2")`.
+
+    Raises UserError for an unknown name or option, or a value out of range.
+    """
+    parts = [_build_one(part) for part in parse(spec)]
+    return parts[0] if len(parts) == 1 else Chain(parts)
+
+
+def _build_one(spec: Spec) -> Transform:
+    if spec.sites:
+        raise UserError(f"--transform {spec}: a transform has no sites (they belong to --reg)")
+    component, options = FAMILY.check(spec)
+    return component(**options)
+
+
+def check_trainable(transform: Transform) -> None:
+    """UserError where no network can be trained on episodes through this transform."""
+    if transform.fitted:
+        raise UserError(
+            f"transform {transform.label} is fitted on the base classes, whose embeddings change at every step of"
+            " training: train without it, and evaluate with it"
+        )
