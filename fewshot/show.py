@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.config import TrainConfig, default_dataset, resolve
+from fewshot.config import TrainConfig, resolve
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 
@@ -196,7 +196,6 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     from fewshot.core import compute
     from fewshot.core.seeding import derive
     from fewshot.data import open_dataset
-    from fewshot.data.images import channel_statistics
     from fewshot.model import Model, load_run
     from fewshot.runs import Run
 
@@ -211,8 +210,7 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     torch.manual_seed(derive(args.seed, 0, "initialisation"))
     if not runs:
         config = resolve(dataset.name, {"backbone": args.backbone or "conv4"})
-        mean, std = channel_statistics(dataset.name, dataset["train"])
-        return dataset, [(config, Model(config, dataset.image_size, mean, std).eval())]
+        return dataset, [(config, Model(config, dataset.image_size, dataset.mean, dataset.std).eval())]
     models = [load_run(each, where) for each in runs]
     for folder, model in zip(folders, models, strict=True):
         if dataset.image_size != model.backbone.image_size:
@@ -230,7 +228,9 @@ def _dataset(args: argparse.Namespace, trained_on: list[str], root: str) -> str:
         raise UserError(f"these runs were trained on {' and '.join(sorted(set(trained_on)))}: name one with --dataset")
     if trained_on:
         return trained_on[0]
-    return default_dataset(root)
+    from fewshot.data import default_dataset
+
+    return default_dataset(root)[0]
 
 
 def _backbones(networks: list[tuple[TrainConfig, Model]]) -> str:

@@ -60,7 +60,6 @@ def train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: str
     from fewshot.core import compute
     from fewshot.core.seeding import derive
     from fewshot.data import open_dataset
-    from fewshot.data.images import channel_statistics
     from fewshot.episodes import EpisodeSampler, Protocol, frozen
     from fewshot.evaluation.score import score_run
     from fewshot.learning.display import Display, duration
@@ -81,13 +80,13 @@ def train_and_test(config: configs.TrainConfig, run_folder: Run | None, out: str
     wanted = [frozen.standard_tasks(dataset, "test", protocol, config.test_episodes) for protocol in tests]
     if warning := frozen.pixel_warning(dataset, wanted):
         console.print(f"Warning: {warning}.")
-    mean, std = channel_statistics(dataset.name, dataset["train"])
     torch.manual_seed(derive(config.seed, 0, "initialisation"))
-    model = Model(config, dataset.image_size, mean, std)
+    model = Model(config, dataset.image_size, dataset.mean, dataset.std)
 
     if run_folder is None:
         facts = {
-            "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": mean, "std": std,
+            "fingerprint": dataset.fingerprint, "image_size": dataset.image_size,
+            "mean": dataset.mean, "std": dataset.std,
             "parameters": model.parameter_count, "features": model.backbone.features,
             "regularizers": [
                 f"site {reg.site.depth}: {reg}" + f" ({reg.remark})" * bool(reg.remark)
@@ -123,8 +122,9 @@ def _dataset(name: str, root: str) -> tuple[str, str]:
     """The data set's name, and why it is that one."""
     if name != "auto":
         return name, "asked for"
-    name = configs.default_dataset(root)
-    return name, f"{'embedded; mini-imagenet is not ' if name == 'glyphs' else ''}prepared under {root}"
+    from fewshot.data import default_dataset  # which imports NumPy, and --help need not wait for that
+
+    return default_dataset(root)
 
 
 def _open(out: str | None, flags: dict) -> Run:

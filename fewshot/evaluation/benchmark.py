@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from fewshot import heads
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
-from fewshot.data import Dataset, Split, open_dataset
-from fewshot.data.images import Normalise, channel_statistics
+from fewshot.data import Dataset, Split, default_dataset, open_dataset
+from fewshot.data.images import Normalise
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation.solve import accuracies, check_finite, embed_split, solve_episodes
 from fewshot.evaluation.statistics import summarise
@@ -71,7 +71,8 @@ def benchmark(
 
     model: any module that maps images to vectors, scored in evaluation mode where it is (CPU or GPU); or features
         (N, D) of images in the order of `dataset[split]`, or with `labels` (N,) of any images: tensor, array, or .npy.
-    dataset: its name, or an opened one; by default mini-imagenet. Features with labels have none.
+    dataset: its name, or an opened one; by default the commands' (mini-imagenet where it is prepared, else glyphs).
+        Features with labels have none.
     head: a spec such as "r2d2:lam=10", or a head; by default the model's own if it comes from `fewshot.load`, else proto.
     transform: makes what the model wants of images (B, 3, S, S) in [0, 1], such as a torchvision weights' `transforms()`;
         by default they are normalised with the training split's mean and standard deviation.
@@ -93,7 +94,7 @@ def benchmark(
     else:
         if not isinstance(dataset, Dataset):
             root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
-            dataset = open_dataset(dataset or "mini-imagenet", root)
+            dataset = open_dataset(dataset or default_dataset(root)[0], root)
         features = None if isinstance(model, nn.Module) else _features(model, len(dataset[split].images))
     protocols = [Protocol(ways, int(n), queries) for n in dict.fromkeys(np.atleast_1d(shots).tolist())]
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
@@ -157,7 +158,7 @@ def _solver(model, head: str | Head | None) -> Head:
 def _embed(model: nn.Module, dataset: Dataset, split: str, transform: Callable[[Tensor], Tensor] | None) -> Tensor:
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     if transform is None and not isinstance(model, Model):  # ours normalises by itself
-        transform = Normalise(*channel_statistics(dataset.name, dataset["train"])).to(device)
+        transform = Normalise(dataset.mean, dataset.std).to(device)
     network = model if transform is None else lambda images: model(transform(images))
     with evaluating(model):
         return embed_split(network, dataset[split], Compute(device, "fp32"))

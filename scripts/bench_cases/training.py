@@ -56,7 +56,6 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     from rich.console import Console
 
     from fewshot.core import compute
-    from fewshot.data.images import channel_statistics
     from fewshot.learning.display import Display
     from fewshot.learning.loop import train
     from fewshot.model import Model
@@ -76,7 +75,7 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     config = dataclasses.replace(config, epochs=1, episodes_per_epoch=(last + 1) * config.episodes_per_batch)
     where = compute.choose(config.device, config.precision, config.threads)
     dataset = open_dataset(config.dataset, config.data_root)
-    model = Model(config, dataset.image_size, *channel_statistics(dataset.name, dataset["train"])).to(where.device)
+    model = Model(config, dataset.image_size, dataset.mean, dataset.std).to(where.device)
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(config, str(Path(folder) / "run"), {})
         with contextlib.suppress(Done):
@@ -139,8 +138,6 @@ def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     from PIL import Image
     from torchvision import transforms
 
-    from fewshot.data.images import channel_statistics
-
     dataset = open_dataset(config.dataset, config.data_root)
     split = dataset["train"]
     augment = transforms.Compose([
@@ -148,7 +145,7 @@ def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
         transforms.ColorJitter(config.jitter, config.jitter, config.jitter),
         transforms.RandomHorizontalFlip(0.5 if config.mirror else 0.0),
         transforms.ToTensor(),
-        transforms.Normalize(*channel_statistics(dataset.name, split)),
+        transforms.Normalize(dataset.mean, dataset.std),
     ])  # fmt: skip
     peer = Peer(config, split, lambda number: augment(Image.fromarray(split.images[number])))
     tasks = peer.tasks(config.shots + config.queries)

@@ -156,7 +156,7 @@ def test_other_sizes_are_resized_and_recorded(tmp_path, call):
 
 def test_grey_and_palette_images_become_rgb(tmp_path, call):
     files = fab.dataset()
-    for name, mode in zip(sorted(files["n03000001"]), ("L", "P", "CMYK", "RGBA")):
+    for name, mode in zip(sorted(files["n03000001"]), ("L", "P", "CMYK", "RGBA"), strict=False):
         picture = Image.fromarray(fab.pixels(files["n03000001"][name])).convert(mode)
         picture.save(tmp_path / "picture", "TIFF" if mode == "CMYK" else "PNG")
         files["n03000001"][name] = (tmp_path / "picture").read_bytes()
@@ -350,7 +350,7 @@ def test_two_at_once(tmp_path, call, monkeypatch):
         return write(*args)
 
     monkeypatch.setattr(store, "write_record", slow)
-    refused(call(source), "someone else")
+    refused(call(source), "another process")
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["tiny"]
     assert "already prepared" in call(source)[1]
 
@@ -370,7 +370,7 @@ def test_interruption_leaves_nothing(tmp_path, call, monkeypatch):
         (["mini-imagenet"], "--from"),
         (["mini-imagnet", "--from", "."], "Did you mean 'mini-imagenet'"),
         (["tiny", "--from", ".", "--splits", "nowhere.csv"], "nowhere.csv"),
-        (["mini-imagenet", "--from", ".", "--splits", "x.csv"], "leave --splits away"),
+        (["mini-imagenet", "--from", ".", "--splits", "x.csv"], "leave --splits out"),
         (["glyphs", "--from", "."], "built in"),
         (["../up", "--from", "."], "name"),
         (["tiny", "--from", ".", "--splits", "x.csv", "--size", "0"], "--size 0"),
@@ -429,7 +429,7 @@ def test_the_environment_gives_the_data_root(tmp_path, splits):
 def counted(tmp_path_factory) -> Path:
     """mini-ImageNet's 100 classes of 600 names, without a picture in them."""
     folder = tmp_path_factory.mktemp("counted")
-    for row in (REPOSITORY / "fewshot/data/splits/mini-imagenet.csv").read_text().split()[1:]:
+    for row in (REPOSITORY / "data/splits/mini-imagenet.csv").read_text().split()[1:]:
         fab.write(folder / f"{row.split(',')[1]}.zip", fab.zip_of({f"{n}.jpg": b"" for n in range(600)}))
     return folder
 
