@@ -136,6 +136,44 @@ def test_store_of_other_images_is_left_alone(tmp_path, call):
     assert open_dataset("tiny", tmp_path / "root").fingerprint == fingerprint
 
 
+def test_folders_say_the_splits(tmp_path, expected, capsys):
+    """SOURCE/train/CLASS/..., without --splits; a class that is in two of them is refused."""
+    source = made(tmp_path / "source", "split_folders")
+    argv = ["tiny", f"--from={source}", f"--data-root={tmp_path / 'root'}"]
+    assert run(prepare.main, argv) == 0
+    data = open_dataset("tiny", tmp_path / "root")
+    assert all(np.array_equal(data[split].images, images) for split, images in expected.items())
+    assert all(data[split].classes == classes for split, classes in fab.SPLITS.items())
+    assert run(prepare.main, argv) == 0 and "already prepared" in capsys.readouterr().out
+    shutil.copytree(source / "train/n01000001", source / "test/n01000001")
+    status = run(prepare.main, [*argv[:2], f"--data-root={tmp_path / 'other'}"])
+    refused((status, *capsys.readouterr()), "'n01000001' is in two splits, train and test", root=tmp_path / "other")
+
+
+def test_another_size_or_other_splits_are_refused_before_an_image_is_read(tmp_path, call, splits):
+    """What the folder holds by then cannot be decoded: whoever reads it complains of that."""
+    call(made(tmp_path / "source", "class_zips"), more=("--size", "32"))
+    for path in (tmp_path / "source").rglob("*.zip"):
+        path.write_bytes(b"PK\x03\x04 no archive")
+    refused(call(tmp_path / "source", more=("--size", "42")), "is there at 32 px; you asked for 42", "--data-root")
+    rows = [(split, cls) for split, classes in fab.SPLITS.items() for cls in classes[:2]]
+    fab.write_csv(splits, ("split", "class"), rows)
+    refused(
+        call(tmp_path / "source"), "is there with other splits: 3 classes in train (18 images)",
+        "you asked for 2 classes in train (12 images)", "another name",
+    )  # fmt: skip
+    rows = [(n, c, s) for s, classes in fab.SPLITS.items() for c in classes for n in sorted(fab.dataset()[c])[:4]]
+    fab.write_csv(splits, ("filename", "label", "split"), rows)
+    refused(call(tmp_path / "source"), "3 classes in train (18 images); you asked for 3 classes in train (12 images)")
+
+
+def test_again_without_a_size_takes_that_of_the_store(tmp_path, call):
+    source = made(tmp_path / "source", "class_zips")
+    call(source, more=("--size", "32"))
+    status, out, _ = call(source)
+    assert status == 0 and "already prepared" in out
+
+
 def test_changed_store_is_named(tmp_path, call):
     source = made(tmp_path / "source", "class_zips")
     call(source)

@@ -35,7 +35,9 @@ def test_the_first_episode_is_what_it_always_was():
 
 
 def test_every_fact_matters_and_only_those():
-    def first(sampled, protocol=Protocol(5, 1, 5), seed=0):
+    five = Protocol(5, 1, 5)
+
+    def first(sampled, protocol=five, seed=0):
         return EpisodeSampler(sampled, protocol, seed).draw(0, 20)
 
     reference = first(MINI_TRAIN)
