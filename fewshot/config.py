@@ -196,11 +196,6 @@ def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{**values, **flags, "dataset": dataset, "recipe": name})
 
 
-def default_dataset(root: str | Path) -> str:
-    """The data set where none is named: mini-imagenet where it is prepared under `root`, else the embedded glyphs."""
-    return "mini-imagenet" if (Path(root) / "mini-imagenet" / "dataset.json").is_file() else "glyphs"
-
-
 def to_json(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 

@@ -18,7 +18,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 from fewshot.core.seeding import derive
 from fewshot.data.augment import to_unit
-from fewshot.data.images import Normalise
+from fewshot.data.images import Normalise, as_tensor
 from fewshot.heads import Head
 from fewshot.runs import Run
 
@@ -47,7 +47,7 @@ class Model(nn.Module):
 
         UserError where the images are not of the size that the network was built for.
         """
-        images = torch.as_tensor(images)
+        images = as_tensor(images)
         size = self.backbone.image_size
         if images.dtype != torch.uint8 or images.shape[1:] != (size, size, 3):
             given = f"{images.dtype} {tuple(images.shape)}"

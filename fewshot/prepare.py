@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewshot.core.console import Parser, run
 from fewshot.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from fewshot.data import DatasetSpec
 
 DESCRIPTION = """\
 Turn images into the store that training reads: <data root>/<name>/{train,val,test}.npy and dataset.json.
@@ -22,55 +25,68 @@ Run again, it verifies the store and changes nothing."""
 
 def parser() -> Parser:
     result = Parser(prog="fewshot.prepare", description=DESCRIPTION)
-    result.add_argument("name", help="mini-imagenet, or a name of your own together with --splits")
+    result.add_argument(
+        "name", help="mini-imagenet; a name for a data set of your own; or the dotted name of your own specification"
+    )
     result.add_argument(
         "--from", dest="sources", action="append", type=Path, required=True, metavar="PATH",
         default=None, help="folder or file that holds the images; several may each hold a part",
     )  # fmt: skip
     result.add_argument(
         "--splits", type=Path, metavar="CSV",
-        help="for your own data set: columns split,class (every image of a class),"
-        " or filename,label,split (the images named); splits are train, val, test",
+        help="for your own data set: columns split,class (every image of a class), or filename,label,split (the images"
+        " named); splits are train, val, test. Without it: folders train/, val/, test/ of class folders in PATH",
     )  # fmt: skip
     result.add_argument(
         "--data-root", type=Path, default=Path(os.environ.get("FEWSHOT_DATA") or "data"), metavar="DIR",
         help="where the store goes; FEWSHOT_DATA sets the default",
     )  # fmt: skip
-    result.add_argument("--size", type=int, default=84, help="height and width of the stored images, in pixels")
+    result.add_argument("--size", type=int, help="height and width of the stored images, in pixels (default: 84)")
     return result
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    _check(args.name, args.splits, args.size)
 
-    from fewshot.data.importers import build, lists  # not for --help: numpy and Pillow take their time
+    from fewshot.data.importers import build  # not for --help: NumPy and Pillow take their time
+    from fewshot.data.spec import SIZES
 
-    wanted = lists.read_splits(args.splits) if args.splits else lists.mini_imagenet()
+    spec = _specification(args.name, args.splits, args.sources)
+    if args.size is not None and not SIZES[0] <= args.size <= SIZES[1]:
+        raise UserError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
     started = time.perf_counter()
     with _progress() as begin:
-        prepared = build.prepare(args.name, args.sources, wanted, args.data_root, args.size, begin)
+        prepared = build.prepare(spec, args.sources, args.splits, args.data_root, args.size, begin)
     verb = "prepared" if prepared.fresh else "already prepared, verified, nothing changed:"
     print(f"{verb} {prepared.folder} ({time.perf_counter() - started:.1f} s)")
-    _report(prepared.record)
+    _report(prepared.record, spec.licence)
 
 
-def _check(name: str, splits: Path | None, size: int) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UserError(f"a data set's name is letters, digits and . _ - only, not {name!r}")
-    if name == "glyphs":
-        raise UserError("glyphs is built in and needs no preparing: choose another name for your own data set")
-    if name == "mini-imagenet" and splits:
-        raise UserError("mini-imagenet has its own splits: leave --splits away, or choose another name")
-    if name != "mini-imagenet" and not splits:
-        raise UserError(f"{unknown('data set', name, ['mini-imagenet'])} For one of your own, give --splits CSV.")
-    if not 8 <= size <= 1024:
-        raise UserError(f"--size {size}: from 8 to 1024 pixels")
+def _specification(name: str, splits: Path | None, sources: list[Path]) -> DatasetSpec:
+    """A known data set's, the user's own by its dotted name, or one made of nothing but a name and the splits."""
+    from fewshot.data import DatasetSpec, specs
+    from fewshot.data.spec import SPLITS
+
+    own = DatasetSpec(name)  # which checks the name
+    spec = specs.find(name)
+    if spec is None:
+        has_folders = any((source / split).is_dir() for source in sources for split in SPLITS)
+        if not splits and not has_folders:
+            raise UserError(
+                f"{unknown('data set', name, [known for known in specs.names() if not specs.get(known).load])} For one"
+                " of your own, give --splits CSV, or keep its classes in folders train/, val/ and test/ below --from."
+            )
+        return own
+    if spec.load:
+        raise UserError(f"{spec.name} is built in and needs no preparing: choose another name for your own data set")
+    if spec.splits is not None and splits:
+        raise UserError(f"{spec.name} has its own splits: leave --splits out, or choose another name")
+    return spec
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Yields begin(what, images), which starts a bar and returns what moves it on; silent unless people watch."""
+    """Yields begin(what, images), which starts a bar and returns what moves it on; silent outside a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -84,13 +100,15 @@ def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
         yield begin
 
 
-def _report(record: dict) -> None:
+def _report(record: dict, licence: str) -> None:
     for split, entry in record["splits"].items():
         images, height, width, _ = entry["shape"]
         print(f"  {split:5}  {len(entry['classes']):4} classes  {images:7,} images of {height}x{width}")
     print(f"  from {record['source']}; fingerprint {record['fingerprint'][:16]}")
     for note in record["notes"]:
         print(f"  note: {note}")
+    if licence:
+        print(f"  licence: {licence}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.config import TrainConfig, default_dataset, resolve
+from fewshot.config import TrainConfig, resolve
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 
@@ -224,7 +224,9 @@ def _dataset(args: argparse.Namespace, trained_on: list[str], root: str) -> str:
         raise UserError(f"these runs were trained on {' and '.join(sorted(set(trained_on)))}: name one with --dataset")
     if trained_on:
         return trained_on[0]
-    return default_dataset(root)
+    from fewshot.data import default_dataset
+
+    return default_dataset(root)[0]
 
 
 def _backbones(networks: list[tuple[TrainConfig, Model]]) -> str:

@@ -91,8 +91,9 @@ def _dataset(name: str, root: str) -> tuple[str, str]:
     """The data set's name, and why it is that one."""
     if name != "auto":
         return name, "asked for"
-    name = configs.default_dataset(root)
-    return name, f"{'embedded; mini-imagenet is not ' if name == 'glyphs' else ''}prepared under {root}"
+    from fewshot.data import default_dataset  # which imports NumPy, and --help need not wait for that
+
+    return default_dataset(root)
 
 
 def _kept(out: str, flags: dict[str, Any]) -> TrainConfig:

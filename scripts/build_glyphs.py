@@ -1,6 +1,6 @@
-"""Render `fewshot/data/glyphs.npz`, the embedded data set, from the typefaces that matplotlib ships.
+"""Render `data/glyphs.npz`, the embedded data set, from the typefaces that matplotlib ships.
 
-    python scripts/build_glyphs.py [--out fewshot/data/glyphs.npz] [--sheet sheet.png]
+    python scripts/build_glyphs.py [--out data/glyphs.npz] [--sheet sheet.png]
 
     alphabets -> characters -> one of each outline -> drawn in every typeface that has it
               -> slant, weight, affine and elastic jitter, contrast, blur -> 32x32, 16 gray levels
@@ -29,7 +29,7 @@ from matplotlib import ft2font
 from PIL import Image
 from scipy import ndimage
 
-from fewshot.data import glyphs
+from fewshot.data.specs import glyphs
 
 SIZE = 32
 IMAGES = 24  # a class: a 5-shot 15-query episode takes 20

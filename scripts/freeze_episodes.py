@@ -1,40 +1,56 @@
-"""Write the frozen task lists, fewshot/episodes/lists/*.json, anew.
+"""Write frozen task lists: episodes/*.json.
 
-    python scripts/freeze_episodes.py --data-root data
+    python scripts/freeze_episodes.py --data-root data                        # the ones in the repository
+    python scripts/freeze_episodes.py --dataset flowers --folder my_lists     # of a data set of your own
 
-5-way 1- and 5-shot, 15 queries, 10,000 episodes, of test and validation; of glyphs, and of mini-ImageNet as prepared
-from the images. The lists are committed: a change in them is a change of everyone's tasks.
+5-way 1- and 5-shot, 15 queries, 10,000 episodes, of test and validation, unless flags say otherwise. The lists in
+`episodes` are committed: a change in them changes the standard tasks.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 
 
 def parser() -> Parser:
     parser = Parser(prog="scripts.freeze_episodes", description=__doc__.splitlines()[0])
     root = os.environ.get("FEWSHOT_DATA") or "data"
     parser.add_argument("--data-root", default=root, metavar="FOLDER", help="folder of prepared data sets")
+    parser.add_argument("--dataset", nargs="+", metavar="NAME", help="default: those whose lists are in the repository")
+    parser.add_argument("--splits", nargs="+", default=["val", "test"], metavar="SPLIT", help="default: val test")
+    parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in a task (default: 5)")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="N", help="default: 1 5")
+    parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class (default: 15)")
+    parser.add_argument("--episodes", type=int, default=10_000, metavar="N", help="tasks in a list (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the tasks (default: 0, the standard one)")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where the lists go (default: episodes)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    if args.episodes < 2:
+        raise UserError(f"--episodes {args.episodes}: an interval needs at least 2")
 
     from fewshot.core.files import write_json
-    from fewshot.data import open_dataset
+    from fewshot.data import open_dataset, specs
     from fewshot.episodes import Protocol, frozen
 
-    datasets = [open_dataset(name, args.data_root) for name in ("glyphs", "mini-imagenet")]
-    for dataset in datasets:
-        for split in ("val", "test"):
-            for shots in (1, 5):
-                tasks = frozen.freeze(dataset, split, Protocol(5, shots, 15))
-                write_json(frozen.LISTS / f"{tasks.name}.json", dataclasses.asdict(tasks))
-                terminal().print(f"{tasks.name}: {tasks.digest[:16]}")
+    datasets = [open_dataset(name, args.data_root) for name in args.dataset or specs.DEFAULTS]
+    lists = [
+        frozen.freeze(dataset, split, Protocol(args.ways, shots, args.queries), args.episodes, args.seed)
+        for dataset in datasets for split in args.splits for shots in args.shots
+    ]  # fmt: skip
+    folder = args.folder or frozen.LISTS
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in lists:
+        write_json(folder / f"{each.name}.json", dataclasses.asdict(each))
+        terminal().print(f"{folder / each.name}.json: {each.digest[:16]}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def test_bf16_learns_and_the_record_says_so(tmp_path):
 
 def test_an_embedded_batch_stays_where_the_model_is(small_run):
     model = fewshot.load(small_run, device="cuda")
-    batch = torch.from_numpy(open_dataset("glyphs")["test"].images[:10])
+    batch = images.as_tensor(open_dataset("glyphs")["test"].images[:10])
     embedded = model.embed(batch)
     assert embedded.is_cuda
     assert torch.allclose(embedded, model(to_unit(batch.cuda())), atol=1e-5)

@@ -10,7 +10,7 @@ from commands import measured
 from fewshot.data import open_dataset
 from fewshot.episodes import EpisodeSampler, Protocol
 
-# Everyone's tasks: digests of the 10,000 test episodes, which depend on class names and counts alone.
+# The standard tasks: digests of the 10,000 test episodes, which depend on class names and counts alone.
 TEST_EPISODES = {
     1: "5d2f36bf0e54ec7469486d27dd92a2492b4ded57834a471a297ed2cb87310cda",
     5: "eaa6dfbe9cca11a6f4ee6cc3efcb0d83d3718b34d48ca8a7012d0f07e2a16778",
@@ -18,7 +18,7 @@ TEST_EPISODES = {
 
 
 @pytest.mark.parametrize("shots", TEST_EPISODES)
-def test_the_tasks_are_everyones(mini_imagenet, shots):
+def test_the_tasks_are_the_standard_ones(mini_imagenet, shots):
     root, _ = mini_imagenet
     sampler = EpisodeSampler(open_dataset("mini-imagenet", root)["test"], Protocol(5, shots, 15), seed=0)
     assert sampler.digest(10_000) == TEST_EPISODES[shots]

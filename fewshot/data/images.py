@@ -10,26 +10,28 @@ from torch import Tensor, nn
 
 from fewshot.data.store import Split
 
-# Mean and standard deviation of mini-ImageNet's training split as the field has them (MetaOptNet).
-MINI_IMAGENET_MEAN = tuple(value / 255 for value in (120.396, 115.594, 104.540))
-MINI_IMAGENET_STD = tuple(value / 255 for value in (70.682, 68.276, 72.545))
-
-_LEAST_STD = 1 / 255  # one gray level: a channel that never changes must not divide by 0
 _SHARE_OF_FREE_MEMORY = 0.5  # of the GPU's, which a data set may take
+
+
+def as_tensor(images: np.ndarray | Tensor) -> Tensor:
+    """Images as a tensor that shares their memory, to be read only: a store's arrays must not be written to."""
+    if isinstance(images, Tensor):
+        return images
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return torch.from_numpy(np.asarray(images))
 
 
 class ImageSource:
     """Gives batches of a split's uint8 images on a device.
 
-    On a GPU the split lives there where it fits; else, and on the CPU, it stays memory-mapped.
+    Where a GPU has room for the split, it is copied there. Else, and on the CPU, it stays memory-mapped.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.device = device
         self.resident = device.type == "cpu"
-        with warnings.catch_warnings():  # the array is read-only; nothing here writes to it
-            warnings.simplefilter("ignore", UserWarning)
-            self.images = torch.from_numpy(split.images)
+        self.images = as_tensor(split.images)
         if device.type == "cuda" and split.images.nbytes < _SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
             self.images, self.resident = self.images.to(device), True
 
@@ -58,18 +60,3 @@ class Normalise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.scale)
-
-
-def channel_statistics(dataset: str, train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in [0, 1]: the field's, or those of the training split."""
-    if dataset == "mini-imagenet":
-        return MINI_IMAGENET_MEAN, MINI_IMAGENET_STD
-    total, squares = np.zeros(3), np.zeros(3)
-    for start in range(0, len(train.images), 1024):
-        pixels = train.images[start : start + 1024].reshape(-1, 3) / 255.0
-        total += pixels.sum(0)
-        squares += (pixels**2).sum(0)
-    count = train.images.size / 3
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, _LEAST_STD**2))
-    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())

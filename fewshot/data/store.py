@@ -1,11 +1,11 @@
 """The store: a data set as one memory-mapped uint8 array a split, fingerprinted.
 
     <root>/<dataset>/train.npy  val.npy  test.npy     (images, height, width, 3) uint8
-    <root>/<dataset>/dataset.json                     classes, counts, digests, source
+    <root>/<dataset>/dataset.json                     classes, counts, digests, normalisation, source
 
-Images of a class are contiguous; classes stand in the order of their names, a class's images in
-the order of their source names. So the same images give the same bytes, and the same
-fingerprint, whatever layout they came in.
+Images of a class are contiguous. Classes are in the order of their names, a class's images in the
+order of their source names. So the same images give the same bytes, and the same fingerprint,
+whatever layout they came in.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -23,9 +24,12 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.core.files import writable_parent
+from fewshot.data.channels import Channels
+from fewshot.data.spec import Triple
 
-SPLITS = ("train", "val", "test")
 FORMAT = 1
+Normalisation = tuple[Triple, Triple]
+"""(mean, std) of each channel, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set, opened. `fingerprint` identifies its pixels (provenance)."""
+    """A data set, opened. `fingerprint` identifies its pixels (provenance).
+
+    `normalisation`: its (mean, std) where they are known; else they are computed when they are asked for.
+    """
 
     name: str
     splits: Mapping[str, Split]
     fingerprint: str
     source: str
     root: Path | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    normalisation: Normalisation | None = None
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -76,16 +84,22 @@ class Dataset:
         return next(iter(self.splits.values())).images.shape[1]
 
     @property
-    def mean(self):
-        from fewshot.data.images import channel_statistics
-
-        return channel_statistics(self.name, self["train"])[0]
+    def mean(self) -> Triple:
+        """Mean of each channel in [0, 1]: the field's, or the training split's. UserError if it has no such split."""
+        return self._statistics[0]
 
     @property
-    def std(self):
-        from fewshot.data.images import channel_statistics
+    def std(self) -> Triple:
+        """Standard deviation of each channel in [0, 1], likewise; at least 1/255."""
+        return self._statistics[1]
 
-        return channel_statistics(self.name, self["train"])[1]
+    @cached_property
+    def _statistics(self) -> Normalisation:
+        if self.normalisation:
+            return self.normalisation
+        channels = Channels()
+        channels.add(self["train"].images)
+        return channels.statistics()
 
 
 def fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
@@ -115,21 +129,35 @@ def prepared(root: str | os.PathLike) -> list[str]:
     return sorted(index.parent.name for index in Path(root).glob("*/dataset.json"))
 
 
-def open_store(name: str, root: str | os.PathLike) -> Dataset:
+def is_store(folder: Path) -> bool:
+    """Whether a prepared data set is at `folder`."""
+    return (folder / "dataset.json").is_file()
+
+
+def open_store(
+    name: str,
+    root: str | os.PathLike,
+    *,
+    normalisation: Normalisation | None = None,
+    asked: str | None = None,
+    known: Iterable[str] = (),
+) -> Dataset:
     """Open a prepared data set, memory-mapped.
+
+    normalisation: that of the data set's specification, for a store that was written before stores held their own.
+    asked, known: for messages, the name as the user wrote it, and the names that may have been meant.
 
     Raises UserError where it is not prepared, or where the files are not what dataset.json says.
     """
     folder = Path(root) / name
-    index = folder / "dataset.json"
-    if not index.is_file():
-        near = difflib.get_close_matches(name, ["glyphs", *prepared(root)], n=1)
+    if not is_store(folder):
+        near = difflib.get_close_matches(name, sorted(known), n=1)
         raise UserError(
             f"data set {name!r} is not prepared under {Path(root)}: run"
-            f" python -m fewshot.prepare {name} --from PATH --data-root {Path(root)}"
-            + (f" (or did you mean {near[0]!r}?)" if near else "")
+            f" python -m fewshot.prepare {asked or name} --from PATH --data-root {Path(root)}"
+            + (f" (or did you mean {near[0]!r}?)" if near and near[0] != name else "")
         )
-    record = read_record(index)
+    record = read_record(folder / "dataset.json")
     splits = {}
     for split, entry in record["splits"].items():
         path = folder / f"{split}.npy"
@@ -140,7 +168,10 @@ def open_store(name: str, root: str | os.PathLike) -> Dataset:
         if list(images.shape) != entry["shape"] or images.dtype != np.uint8:
             raise UserError(f"{path} does not match dataset.json; delete {folder} and run prepare again")
         splits[split] = Split(split, images, tuple(entry["classes"]), tuple(entry["counts"]))
-    return Dataset(record["name"], splits, record["fingerprint"], record["source"], folder, tuple(record["notes"]))
+    return Dataset(
+        record["name"], splits, record["fingerprint"], record["source"], folder, tuple(record["notes"]),
+        _normalisation(record) or normalisation,
+    )  # fmt: skip
 
 
 def read_record(index: Path) -> dict:
@@ -149,12 +180,23 @@ def read_record(index: Path) -> dict:
         record = json.loads(index.read_text())
         entries = record["splits"]
         known = record["format"] == FORMAT and record["fingerprint"] == fingerprint(record["name"], entries)
-        record["source"], record["notes"], record["details"]  # noqa: B018  (their absence is a KeyError)
+        record["source"], record["notes"], record["details"]  # their absence is a KeyError
+        _normalisation(record)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{index} is damaged ({error!r}); delete {index.parent} and run prepare again") from None
     if not known:
         raise UserError(f"{index} is of another format or was edited; delete {index.parent} and run prepare again")
     return record
+
+
+def _normalisation(record: Mapping) -> Normalisation | None:
+    """(mean, std) of a dataset.json; None where an older version wrote it. ValueError where they are not valid."""
+    if "normalisation" not in record:
+        return None
+    mean, std = (tuple(map(float, record["normalisation"][key])) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise ValueError(f"normalisation {record['normalisation']}")
+    return mean, std
 
 
 def verify(folder: Path) -> dict:
@@ -189,7 +231,13 @@ def write_array(path: Path | None, shape: tuple[int, ...], blocks: Iterable[np.n
 
 
 def write_record(
-    folder: Path, name: str, entries: Mapping[str, Mapping], source: str, notes: list[str], details: Mapping
+    folder: Path,
+    name: str,
+    entries: Mapping[str, Mapping],
+    source: str,
+    notes: list[str],
+    details: Mapping,
+    normalisation: Normalisation | None = None,
 ) -> dict:
     """Write dataset.json beside the arrays, and return it. `entries`: split -> classes, counts, shape, sha256."""
     record = {
@@ -201,17 +249,19 @@ def write_record(
         "splits": entries,
         "details": details,
     }
+    if normalisation:
+        record["normalisation"] = {"mean": normalisation[0], "std": normalisation[1]}
     (folder / "dataset.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 
 def occupied(folder: Path) -> bool:
-    """Whether a store stands at `folder`.
+    """Whether a prepared data set is at `folder`.
 
-    Raises UserError where something else stands there, or where nothing can.
+    Raises UserError where something else is there, or where nothing can be written.
     """
     writable_parent(folder)
-    if (folder / "dataset.json").is_file():
+    if is_store(folder):
         return True
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no prepared data set: move it away, or choose another --data-root")

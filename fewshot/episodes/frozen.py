@@ -1,9 +1,9 @@
-"""Frozen task lists: everyone's evaluation episodes, as a definition that any machine regenerates and verifies.
+"""Frozen task lists: the standard evaluation episodes, as a definition that any machine regenerates and verifies.
 
-    fewshot/episodes/lists/mini-imagenet-test-5w1s15q.json
+    episodes/mini-imagenet-test-5w1s15q.json
 
-`scripts/freeze_episodes.py` writes them. Whoever evaluates under a protocol that has one gets these tasks or an
-error, never others unawares.
+`scripts/freeze_episodes.py` writes them. An evaluation under a protocol that has a list runs on exactly the list's
+tasks, or ends with an error. episodes/README.md describes the format.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from fewshot.core.errors import UserError
+from fewshot.core.shipped import shipped
 from fewshot.data import Dataset
 from fewshot.episodes.sampler import EpisodeSampler, Protocol
 
-LISTS = Path(__file__).parent / "lists"
-SEED = 0  # of everyone's evaluation episodes
+LISTS = shipped("episodes")
+SEED = 0  # of the standard evaluation episodes
 
 
 def task_name(dataset: str, split: str, protocol: Protocol, seed: int = SEED) -> str:
-    """`mini-imagenet-test-5w1s15q`, with `-seed7` behind it where the seed is not everyone's: of lists, and of files."""
+    """The name of a list, and of a run's files: `mini-imagenet-test-5w1s15q`, for another seed than 0 with `-seed7`."""
     other = f"-seed{seed}" if seed != SEED else ""
     return f"{dataset}-{split}-{protocol.ways}w{protocol.shots}s{protocol.queries}q{other}"
 
@@ -47,7 +48,7 @@ class Tasks:
 
 @dataclass(frozen=True)
 class TaskList:
-    """The first `episodes` episodes of a data set's split, and what proves that they are these."""
+    """The first `episodes` episodes of a data set's split, with the digests that verify them."""
 
     dataset: str
     split: str
@@ -57,18 +58,19 @@ class TaskList:
     seed: int
     episodes: int
     membership: str
-    """Digest of the split's class names, their order and image counts: all that decides the episodes besides."""
+    """Split.membership: digest of class names, their order and image counts. With the fields above it decides the
+    episodes."""
     digest: str
     """EpisodeSampler.digest of them."""
     fingerprint: str
-    """Of the pixels of the reference copy: others give the same tasks, and somewhat other accuracies."""
+    """Of the pixels of the reference copy. Other pixels give the same tasks, and slightly different accuracies."""
 
     @property
     def name(self) -> str:
         return task_name(self.dataset, self.split, Protocol(self.ways, self.shots, self.queries), self.seed)
 
     def tasks(self, dataset: Dataset, episodes: int | None = None) -> Tasks:
-        """Its tasks on a data set, the first `episodes` of them or all; there may be more than it has.
+        """Its tasks on a data set: the first `episodes`, or all of them. More than it has continue the same sequence.
 
         UserError where the data set is another, has other classes or counts, or the digest is not the list's.
         """
@@ -85,8 +87,8 @@ class TaskList:
         digest = sampler.digest(self.episodes)
         if digest != self.digest:
             raise UserError(
-                f"task list {self.name}: its episodes have the digest {digest[:12]}, not the {self.digest[:12]} that"
-                " it says: the list is damaged, or made by another version; take the one that was published"
+                f"task list {self.name}: its episodes have the digest {digest[:12]}, not {self.digest[:12]} as it says:"
+                " the list is damaged, or was made by another version; take the published one"
             )
         return Tasks(sampler, episodes or self.episodes, self)
 
@@ -101,7 +103,7 @@ def freeze(dataset: Dataset, split: str, protocol: Protocol, episodes: int = 10_
 
 
 def read(name: str) -> TaskList:
-    """A list by its name, if it comes with the package, or by its path. UserError where it is none."""
+    """A list by its name, if it comes with the project, or by its path. UserError where it is none."""
     path = LISTS / f"{name}.json"
     if not path.is_file():
         path = Path(name)
@@ -121,20 +123,20 @@ def read(name: str) -> TaskList:
 
 
 def names() -> list[str]:
-    """The lists that come with the package."""
+    """The lists that come with the project."""
     return sorted(path.stem for path in LISTS.glob("*.json"))
 
 
 def find(dataset: str, split: str, protocol: Protocol) -> TaskList | None:
-    """The list that comes with the package for a data set's split under a protocol, if there is one."""
+    """The list for a data set's split under a protocol, if one comes with the project."""
     name = task_name(dataset, split, protocol)
     return read(name) if name in names() else None
 
 
 def standard_tasks(dataset: Dataset, split: str, protocol: Protocol, episodes: int) -> Tasks:
-    """The tasks that everyone has under a protocol: the frozen ones, verified, where there is a list.
+    """The standard tasks under a protocol: those of the frozen list, verified; without a list, those of seed 0.
 
-    UserError where they cannot be had on this data set.
+    UserError where this data set does not give the list's tasks, or is too small for them.
     """
     if frozen := find(dataset.name, split, protocol):
         return frozen.tasks(dataset, episodes)
@@ -142,11 +144,12 @@ def standard_tasks(dataset: Dataset, split: str, protocol: Protocol, episodes: i
 
 
 def pixel_warning(dataset: Dataset, tasks: list[Tasks]) -> str | None:
-    """What to tell people whose pixels are not those of the lists' reference copy."""
+    """The warning where the pixels are not those of the lists' reference copy; None where they are."""
     for each in tasks:
         if each.frozen and each.frozen.fingerprint != dataset.fingerprint:
             return (
                 f"the pixels of this {dataset.name} are not the reference copy's (fingerprint"
-                f" {dataset.fingerprint[:12]}, not {each.frozen.fingerprint[:12]}): same tasks, somewhat other accuracies"
+                f" {dataset.fingerprint[:12]}, not {each.frozen.fingerprint[:12]}): the tasks are the same, accuracies"
+                " may differ slightly"
             )
     return None

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from fewshot import heads, transforms
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
-from fewshot.data import Dataset, open_dataset
+from fewshot.data import Dataset, default_dataset, open_dataset
 from fewshot.data.augment import to_unit
-from fewshot.data.images import Normalise, channel_statistics
+from fewshot.data.images import Normalise
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import arrays
 from fewshot.evaluation.arrays import Array
@@ -89,7 +89,8 @@ def benchmark(
 
     model: any module that maps images to vectors, scored in evaluation mode where it is (CPU or GPU); or features
         (N, D) of images in the order of `dataset[split]`, or with `labels` (N,) of any images: tensor, array, or .npy.
-    dataset: its name, or an opened one; by default mini-imagenet. Features with labels have none.
+    dataset: its name, or an opened one; by default the commands' (mini-imagenet where it is prepared, else glyphs).
+        Features with labels have none.
     head: a spec such as "r2d2:lam=10", or a head; by default that of a model from `fewshot.load`, and proto for others.
     transform: of the embeddings, before the head: a spec such as "center+l2", or a transform.
     base: features (M, D) of the base classes, where `model` is features and the transform or head is fitted on them.
@@ -114,7 +115,7 @@ def benchmark(
     else:
         if not isinstance(dataset, Dataset):
             root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
-            dataset = open_dataset(dataset or "mini-imagenet", root)
+            dataset = open_dataset(dataset or default_dataset(root)[0], root)
         features = None if isinstance(model, nn.Module) else arrays.features(model, len(dataset[split].images))
     protocols = [Protocol(ways, int(n), queries) for n in dict.fromkeys(np.atleast_1d(shots).tolist())]
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
@@ -161,7 +162,7 @@ def _embed(
     """Embeddings of a split, and of the training split if that is asked for."""
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     if preprocess is None and not isinstance(model, Model):  # ours normalises by itself
-        preprocess = Normalise(*channel_statistics(dataset.name, dataset["train"])).to(device)
+        preprocess = Normalise(dataset.mean, dataset.std).to(device)
     network = model if preprocess is None else lambda images: model(preprocess(images))
     compute = Compute(device, "fp32")
     with evaluating(model):

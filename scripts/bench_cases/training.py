@@ -136,8 +136,6 @@ def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     from PIL import Image
     from torchvision import transforms
 
-    from fewshot.data.images import channel_statistics
-
     dataset = open_dataset(config.dataset, config.data_root)
     split = dataset["train"]
     augment = transforms.Compose([
@@ -145,7 +143,7 @@ def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
         transforms.ColorJitter(config.jitter, config.jitter, config.jitter),
         transforms.RandomHorizontalFlip(0.5 if config.mirror else 0.0),
         transforms.ToTensor(),
-        transforms.Normalize(*channel_statistics(dataset.name, split)),
+        transforms.Normalize(dataset.mean, dataset.std),
     ])  # fmt: skip
     peer = Peer(config, split, lambda number: augment(Image.fromarray(split.images[number])))
     tasks = peer.tasks(config.shots + config.queries)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from fewshot.core.errors import UserError
-from fewshot.data import glyphs, open_dataset
-from fewshot.data.store import SPLITS, fingerprint, pixel_digest
+from fewshot.data import open_dataset
+from fewshot.data.spec import SPLITS
+from fewshot.data.specs import glyphs
+from fewshot.data.store import fingerprint, pixel_digest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_glyphs.py"
 

@@ -136,6 +136,44 @@ def test_store_of_other_images_is_left_alone(tmp_path, call):
     assert open_dataset("tiny", tmp_path / "root").fingerprint == fingerprint
 
 
+def test_folders_say_the_splits(tmp_path, expected, capsys):
+    """SOURCE/train/CLASS/..., without --splits; a class that is in two of them is refused."""
+    source = made(tmp_path / "source", "split_folders")
+    argv = ["tiny", f"--from={source}", f"--data-root={tmp_path / 'root'}"]
+    assert run(prepare.main, argv) == 0
+    data = open_dataset("tiny", tmp_path / "root")
+    assert all(np.array_equal(data[split].images, images) for split, images in expected.items())
+    assert all(data[split].classes == classes for split, classes in fab.SPLITS.items())
+    assert run(prepare.main, argv) == 0 and "already prepared" in capsys.readouterr().out
+    shutil.copytree(source / "train/n01000001", source / "test/n01000001")
+    status = run(prepare.main, [*argv[:2], f"--data-root={tmp_path / 'other'}"])
+    refused((status, *capsys.readouterr()), "'n01000001' is in two splits, train and test", root=tmp_path / "other")
+
+
+def test_another_size_or_other_splits_are_refused_before_an_image_is_read(tmp_path, call, splits):
+    """What the folder holds by then cannot be decoded: whoever reads it complains of that."""
+    call(made(tmp_path / "source", "class_zips"), more=("--size", "32"))
+    for path in (tmp_path / "source").rglob("*.zip"):
+        path.write_bytes(b"PK\x03\x04 no archive")
+    refused(call(tmp_path / "source", more=("--size", "42")), "is there at 32 px; you asked for 42", "--data-root")
+    rows = [(split, cls) for split, classes in fab.SPLITS.items() for cls in classes[:2]]
+    fab.write_csv(splits, ("split", "class"), rows)
+    refused(
+        call(tmp_path / "source"), "is there with other splits: 3 classes in train (18 images)",
+        "you asked for 2 classes in train (12 images)", "another name",
+    )  # fmt: skip
+    rows = [(n, c, s) for s, classes in fab.SPLITS.items() for c in classes for n in sorted(fab.dataset()[c])[:4]]
+    fab.write_csv(splits, ("filename", "label", "split"), rows)
+    refused(call(tmp_path / "source"), "3 classes in train (18 images); you asked for 3 classes in train (12 images)")
+
+
+def test_again_without_a_size_takes_that_of_the_store(tmp_path, call):
+    source = made(tmp_path / "source", "class_zips")
+    call(source, more=("--size", "32"))
+    status, out, _ = call(source)
+    assert status == 0 and "already prepared" in out
+
+
 def test_changed_store_is_named(tmp_path, call):
     source = made(tmp_path / "source", "class_zips")
     call(source)
@@ -156,7 +194,7 @@ def test_other_sizes_are_resized_and_recorded(tmp_path, call):
 
 def test_grey_and_palette_images_become_rgb(tmp_path, call):
     files = fab.dataset()
-    for name, mode in zip(sorted(files["n03000001"]), ("L", "P", "CMYK", "RGBA")):
+    for name, mode in zip(sorted(files["n03000001"]), ("L", "P", "CMYK", "RGBA"), strict=False):
         picture = Image.fromarray(fab.pixels(files["n03000001"][name])).convert(mode)
         picture.save(tmp_path / "picture", "TIFF" if mode == "CMYK" else "PNG")
         files["n03000001"][name] = (tmp_path / "picture").read_bytes()
@@ -350,7 +388,7 @@ def test_two_at_once(tmp_path, call, monkeypatch):
         return write(*args)
 
     monkeypatch.setattr(store, "write_record", slow)
-    refused(call(source), "someone else")
+    refused(call(source), "another process")
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["tiny"]
     assert "already prepared" in call(source)[1]
 
@@ -370,7 +408,7 @@ def test_interruption_leaves_nothing(tmp_path, call, monkeypatch):
         (["mini-imagenet"], "--from"),
         (["mini-imagnet", "--from", "."], "Did you mean 'mini-imagenet'"),
         (["tiny", "--from", ".", "--splits", "nowhere.csv"], "nowhere.csv"),
-        (["mini-imagenet", "--from", ".", "--splits", "x.csv"], "leave --splits away"),
+        (["mini-imagenet", "--from", ".", "--splits", "x.csv"], "leave --splits out"),
         (["glyphs", "--from", "."], "built in"),
         (["../up", "--from", "."], "name"),
         (["tiny", "--from", ".", "--splits", "x.csv", "--size", "0"], "--size 0"),
@@ -429,7 +467,7 @@ def test_the_environment_gives_the_data_root(tmp_path, splits):
 def counted(tmp_path_factory) -> Path:
     """mini-ImageNet's 100 classes of 600 names, without a picture in them."""
     folder = tmp_path_factory.mktemp("counted")
-    for row in (REPOSITORY / "fewshot/data/splits/mini-imagenet.csv").read_text().split()[1:]:
+    for row in (REPOSITORY / "data/splits/mini-imagenet.csv").read_text().split()[1:]:
         fab.write(folder / f"{row.split(',')[1]}.zip", fab.zip_of({f"{n}.jpg": b"" for n in range(600)}))
     return folder
 

@@ -42,7 +42,7 @@ def test_each_class_is_used_as_often_as_any():
 
 
 def test_facts_decide_the_tasks_and_a_stretch_is_a_stretch():
-    """Pinned: a change of this number is a change of everyone's tasks."""
+    """Pinned: a change of this number is a change of the standard tasks."""
     sampler = DisjointSampler(MINI_TEST, Protocol(5, 1, 15), 0)
     assert sampler.digest(148) == "c3bad13096880ff613efd7825190f46c96e856c97c1fe51ff3a45f3c844e21a8"
     assert (sampler.draw(10, 500) == sampler.draw(0, 148)[10:]).all()

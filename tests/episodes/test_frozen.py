@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewshot.core.errors import UserError
-from fewshot.data import Dataset, Split, open_dataset
+from fewshot.data import Dataset, Split, open_dataset, specs
 from fewshot.episodes import EpisodeSampler, Protocol, frozen
 
 GLYPHS = open_dataset("glyphs")
@@ -33,10 +34,7 @@ def test_each_regenerates_on_any_pixels(name):
 
 
 def mini_imagenet_without_images() -> Dataset:
-    import csv
-    from importlib import resources
-
-    with (resources.files("fewshot.data") / "splits" / "mini-imagenet.csv").open() as file:
+    with open(specs.get("mini-imagenet").splits, newline="") as file:
         rows = [(row["class"], row["split"]) for row in csv.DictReader(file)]
     splits = {}
     for name in ("train", "val", "test"):
@@ -82,8 +80,10 @@ def test_a_damaged_list_is_refused(tmp_path):
     for spoiled, complaint in (
         (values | {"digest": "0" * 64}, f"{NAME}: its episodes have the digest {values['digest'][:12]}"),
         (values | {"seed": 3}, f"{NAME}-seed3: its episodes have the digest"),
-        (values | {"shots": "5"}, "not a task list"), ({"dataset": "glyphs"}, "not a task list"), ([1], "not a task list"),
-    ):  # fmt: skip
+        (values | {"shots": "5"}, "not a task list"),
+        ({"dataset": "glyphs"}, "not a task list"),
+        ([1], "not a task list"),
+    ):
         path.write_text(json.dumps(spoiled))
         with pytest.raises(UserError, match=complaint):
             frozen.read(str(path)).tasks(GLYPHS)

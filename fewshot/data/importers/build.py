@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,54 +18,99 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.core.files import new_folder
 from fewshot.data import store
-from fewshot.data.importers import Sources
+from fewshot.data.channels import Channels
+from fewshot.data.importers import Sources, lists
 from fewshot.data.importers.images import RESIZING, decode, fit
 from fewshot.data.importers.items import some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
+from fewshot.data.spec import SPLITS, DatasetSpec
 
-# mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. A class with more than one and
-# above this share, such as a class under two names, is a mistake.
+# mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
+# more than this share of it, is a mistake: such as one class under two names.
 MOST_COPIES = 0.05
 
-# Decoding releases the GIL, but threads only pay where that takes longer than handing the work over:
+# Decoding releases the GIL, but threads are only worth it where decoding takes longer than handing the work over:
 # 84x84 files (3 KB) decode faster in one thread, ImageNet's own (110 KB) twice as fast in two.
 WORTH_A_THREAD = 16 * 1024
 
-# begin(what, images) is called as a pass over the images starts; it returns what is told of each few done.
+# begin(what, images) is called when a pass over the images starts. It returns a function to call with each number done.
 Begin = Callable[[str, int], Callable[[int], None]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`fresh`: written now; else it was there already, as it should be. `record`: its dataset.json."""
+    """`fresh`: written now; else it was there already and is sound. `record`: its dataset.json."""
 
     folder: Path
     record: dict
     fresh: bool
 
 
-def prepare(name: str, paths: list[Path], wanted: Lists, root: Path, size: int, begin: Begin) -> Prepared:
-    """Write the store `root/name` of (size, size) images from the sources, or verify the one that is there.
+def prepare(
+    spec: DatasetSpec, paths: list[Path], splits: Path | None, root: Path, size: int | None, begin: Begin
+) -> Prepared:
+    """Write the store `root/spec.name` of (size, size) images from the sources, or verify the one that is there.
 
-    Raises UserError for whatever is wrong with the sources or the place; then nothing is written.
+    splits: the user's CSV file. size: in pixels; None: that of the store that is there, else the specification's.
+
+    Raises UserError for whatever is wrong with the sources or the place, and for a store of another size or of other
+    classes; then nothing is written.
     """
-    folder = root / name
-    there = store.occupied(folder)
+    folder = root / spec.name
+    there = store.read_record(folder / "dataset.json") if store.occupied(folder) else None
+    if there:
+        size = _same_size(folder, there, size)
+    wanted = lists.wanted(spec, splits, paths)
+    if there:
+        _same_members(folder, there, wanted)
     with ExitStack() as files:
-        sources = Sources(paths, wanted, files)
-        reader = _Reader(plan(sources, wanted), size, begin)
+        sources = Sources(paths, wanted, files, spec.importers)
+        reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin)
         if there:
-            return Prepared(folder, _verified(folder, name, reader), fresh=False)
+            return Prepared(folder, _verified(folder, spec.name, reader), fresh=False)
         try:
             with new_folder(folder) as work:
-                entries = reader.entries(work)
+                channels = None if spec.normalisation else Channels()
+                entries = reader.entries(work, channels)
+                normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
                 source = ", ".join(sorted(sources.kinds))
-                record = store.write_record(work, name, entries, source, reader.notes(), reader.details())
+                record = store.write_record(
+                    work, spec.name, entries, source, reader.notes(), reader.details(), normalisation
+                )
         except FileExistsError:
-            raise UserError(f"{folder} was made by someone else meanwhile: run again to verify it") from None
+            raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
     return Prepared(folder, record, fresh=True)
+
+
+def _same_size(folder: Path, record: dict, size: int | None) -> int:
+    """The images' size in the store that is there. UserError where another was asked for."""
+    there = next(iter(record["splits"].values()))["shape"][1]
+    if size not in (None, there):
+        raise UserError(
+            f"{folder} is there at {there} px; you asked for {size}: give another --data-root, or another name"
+        )
+    return there
+
+
+def _same_members(folder: Path, record: dict, wanted: Lists) -> None:
+    """UserError where the store that is there has other splits, classes or counts than the ones wanted."""
+    for split in SPLITS:
+        entry = record["splits"].get(split, {"classes": [], "counts": []})
+        there = dict(zip(entry["classes"], entry["counts"], strict=True))
+        asked = {cls: len(wanted.files.get((split, cls), ())) or there.get(cls) for cls in wanted.splits.get(split, ())}
+        if there == asked:
+            continue
+        raise UserError(
+            f"{folder} is there with other splits: {_members(split, there)}; you asked for {_members(split, asked)}:"
+            " give another --data-root, or another name"
+        )
+
+
+def _members(split: str, counts: Mapping[str, int | None]) -> str:
+    images = sum(count or 0 for count in counts.values())
+    return f"{len(counts)} classes in {split}" + (f" ({images:,} images)" if None not in counts.values() else "")
 
 
 def _verified(folder: Path, name: str, reader: _Reader) -> dict:
@@ -77,12 +122,12 @@ def _verified(folder: Path, name: str, reader: _Reader) -> dict:
         return record  # other files, same pixels
     raise UserError(
         f"{folder} was prepared from other images than these, and left as it is:"
-        " delete it, or choose another --data-root"
+        " delete it, or give another --data-root, or another name"
     )
 
 
 class _Reader:
-    """Reads the planned images, and gathers what there is to say of them."""
+    """Reads the planned images, and notes what is worth knowing about them."""
 
     def __init__(self, plans: list[ClassPlan], size: int, begin: Begin) -> None:
         self._plans = plans
@@ -107,9 +152,10 @@ class _Reader:
             advance(each.count)
         return self._source.hexdigest()
 
-    def entries(self, folder: Path | None) -> dict[str, dict]:
+    def entries(self, folder: Path | None, channels: Channels | None = None) -> dict[str, dict]:
         """dataset.json's entry of each split, its array written into `folder` (None: only digested).
 
+        The training split's images are added to `channels`.
         Raises UserError for unreadable images and for classes made of copies.
         """
         self._reset()
@@ -120,7 +166,10 @@ class _Reader:
                 plans = [each for each in self._plans if each.split == split]
                 shape = (sum(each.count for each in plans), self._size, self._size, 3)
                 path = folder / f"{split}.npy" if folder else None
-                digest = store.write_array(path, shape, self._blocks(plans, pool, advance))
+                blocks = self._blocks(plans, pool, advance)
+                if channels and split == "train":
+                    blocks = _added(blocks, channels)
+                digest = store.write_array(path, shape, blocks)
                 entries[split] = {
                     "classes": [each.name for each in plans],
                     "counts": [each.count for each in plans],
@@ -148,6 +197,8 @@ class _Reader:
             notes.append("The images came from raw ILSVRC 2012: those that the lists number, in numeric order.")
         if self._resized:
             notes.append(f"{self._resized:,} images were resized: {RESIZING.format(self._size)}.")
+        if len({each.name for each in self._plans}) < len(self._plans):
+            notes.append("Classes are in several splits: what is tested was seen in training.")
         if self._copies:
             across = sum(label.split("/")[0] != first.split("/")[0] for label, first in self._copies)
             notes.append(f"Images equal to another one, pixel by pixel: {len(self._copies)}, across splits {across}.")
@@ -203,3 +254,10 @@ class _Reader:
         if first != label:
             self._copies.append([label, first])
         return first != label
+
+
+def _added(blocks: Iterator[np.ndarray], channels: Channels) -> Iterator[np.ndarray]:
+    """The same blocks, each added to `channels` while it is at hand."""
+    for block in blocks:
+        channels.add(block)
+        yield block

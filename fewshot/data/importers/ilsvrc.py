@@ -3,7 +3,7 @@
 Ravi and Larochelle's names are a class and a number, n0153282900000005.jpg; ImageNet's are
 n01532829_10.JPEG. The numbers differ. In the lists they run from 1 to 1300, and ImageNet's largest
 class has 1,300 training images: they count, from 1, the class's files. Public scripts that rebuild the
-set (mini-imagenet-tools and its descendants) all sort those files by the number after the underscore,
+set (mini-imagenet-tools and what descends from it) all sort those files by the number after the underscore,
 as integers; so do we. It follows that a class must be there whole: one absent file shifts those after it.
 """
 

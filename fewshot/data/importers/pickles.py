@@ -4,9 +4,9 @@ learn2learn / Ren (mini-imagenet-cache-*.pkl), a split a file:
     image_data  (N, H, W, 3) uint8        class_dict  {class: indices into image_data}
 MetaOptNet (miniImageNet_category_split_*.pickle), a split a file:
     data        (N, H, W, 3) uint8        labels      N numbers
-    catname2label {class: number}, in most copies; without it, the numbers are taken to follow the names' order
+    catname2label {class: number}, in most copies. Without it, numbers are taken to be in the order of the names.
 
-The images have no names: they keep the order that they have.
+The images have no names, so their order is kept.
 """
 
 from __future__ import annotations
@@ -88,13 +88,14 @@ class Pickle:
         """Class of each number."""
         given = content.get("catname2label")
         if isinstance(given, dict):
-            names = dict(zip(self._integers(list(given.values()), "catname2label's values").tolist(), map(str, given)))
+            own = self._integers(list(given.values()), "catname2label's values").tolist()
+            names = dict(zip(own, map(str, given), strict=True))
         else:
             self.unnamed = True
             fitting = [classes for classes in self._splits.values() if len(classes) == len(numbers)]
             if len(fitting) != 1:
                 raise UserError(f"{self.origin} names none of its {len(numbers)} classes: which they are is unclear")
-            names = dict(zip(numbers, fitting[0]))
+            names = dict(zip(numbers, fitting[0], strict=True))
         lost = [number for number in numbers if number not in names]
         if lost:
             raise UserError(f"{self.origin}: label {lost[0]} has no class name")

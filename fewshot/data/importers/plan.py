@@ -13,6 +13,7 @@ from fewshot.data.importers.images import decode
 from fewshot.data.importers.items import Item, some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
+from fewshot.data.spec import DatasetSpec
 
 FEWEST = 2  # images a class needs to appear in any episode: one to learn from, one to ask about
 
@@ -50,23 +51,23 @@ class ClassPlan:
         return pixels
 
 
-def plan(sources: Sources, wanted: Lists) -> list[ClassPlan]:
+def plan(spec: DatasetSpec, sources: Sources, wanted: Lists) -> list[ClassPlan]:
     """Every wanted class, split by split, in the order of names.
 
     Raises UserError naming the classes that are missing, or whose images are missing, too few or too many.
     """
-    found = sources.images.keys() | sources.pickled.keys()
-    missing = [cls for cls in wanted.classes if cls not in found]
+    places = [(split, cls) for split, classes in wanted.splits.items() for cls in classes]
+    missing = [cls for split, cls in places if not sources.images(split, cls) and cls not in sources.pickled]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(wanted.classes)} classes are missing: {some(missing)}"
+            f"{len(missing)} of {len(places)} classes are missing: {some(missing)}"
             + (f" ({some(sources.empty)}: empty)" if sources.empty else "")
             + "; give the folder that holds them too, with another --from"
         )
     plans, complaints = [], []
-    for cls, split in wanted.classes.items():
+    for split, cls in places:
         try:
-            plans.append(_plan_class(cls, split, sources, wanted.per_class))
+            plans.append(_plan_class(spec, split, cls, sources, wanted))
         except UserError as complaint:
             complaints.append(str(complaint))
     if complaints:
@@ -75,19 +76,21 @@ def plan(sources: Sources, wanted: Lists) -> list[ClassPlan]:
     return plans
 
 
-def _plan_class(cls: str, split: str, sources: Sources, per_class: int | None) -> ClassPlan:
-    images, pickles = sources.images.get(cls, {}), sources.pickled.get(cls, [])
+def _plan_class(spec: DatasetSpec, split: str, cls: str, sources: Sources, wanted: Lists) -> ClassPlan:
+    images, pickles, per_class = sources.images(split, cls), sources.pickled.get(cls, []), spec.images_per_class
     if images and pickles:
         place = next(iter(images.values()))[0].origin
         raise UserError(f"class {cls} is in {pickles[0].origin} and, as images, in {place}: give one of them")
+    if pickles and spec.shared_classes:
+        raise UserError(f"{pickles[0].origin}: a pickle names no image, so that it cannot say which split one is in")
     if pickles:
         # MetaOptNet's train_phase_val and train_phase_test hold other images of the train classes
         count = per_class if per_class in (p.counts[cls] for p in pickles) else max(p.counts[cls] for p in pickles)
         chosen = ClassPlan(cls, split, count, pickles=tuple(p for p in pickles if p.counts[cls] == count))
     else:
-        listed = sources.listed.get(cls)
-        raw = listed is not None and is_raw(cls, images) and not listed & images.keys()
-        names = _choose(cls, images, listed, raw, per_class)
+        listed = wanted.files.get((split, cls), sources.listed.get(cls))
+        raw = "ilsvrc" in spec.importers and listed is not None and is_raw(cls, images) and not listed & images.keys()
+        names = _choose(spec, cls, images, listed, raw)
         chosen = ClassPlan(cls, split, len(names), tuple(tuple(images[name]) for name in names), raw=raw)
     if per_class and chosen.count != per_class:
         raise UserError(f"class {cls} has {chosen.count:,} images instead of {per_class:,}: fetch it again")
@@ -96,13 +99,14 @@ def _plan_class(cls: str, split: str, sources: Sources, per_class: int | None) -
     return chosen
 
 
-def _choose(cls: str, names: dict, listed: frozenset[str] | None, raw: bool, per_class: int | None) -> list[str]:
+def _choose(spec: DatasetSpec, cls: str, names: dict, listed: frozenset[str] | None, raw: bool) -> list[str]:
     """The names of a class's images, in the order of the names that the store knows them by."""
     if listed is None:
-        if per_class and len(names) > per_class:
+        if spec.images_per_class and len(names) > spec.images_per_class:
             raise UserError(
-                f"class {cls} has {len(names):,} images, of which {per_class:,} are mini-ImageNet's: put Ravi and"
-                " Larochelle's train.csv, val.csv and test.csv next to them, or in a folder of another --from"
+                f"class {cls} has {len(names):,} images, and {spec.name} takes {spec.images_per_class:,} of them: put"
+                " the lists that name them (train.csv, val.csv, test.csv; for mini-imagenet those of Ravi and"
+                " Larochelle) next to them, or in a folder of another --from"
             )
         return sorted(names)
     if raw:

@@ -1,11 +1,11 @@
-"""`glyphs`: characters of many scripts, 32x32, embedded in the package.
+"""`glyphs`: characters of many scripts, 32x32, which come with the project.
 
-A small data set of the Omniglot kind, so that every command works before anything is downloaded:
-each class is a character, drawn many times in the typefaces that matplotlib ships, and whole
-alphabets belong to one split, so that the test scripts are unseen in training. Rendered by
-`scripts/build_glyphs.py`; the typefaces' licences stand in `glyphs.LICENSE.txt`.
+A small data set of the Omniglot kind, so that every command works before anything is downloaded.
+A class is a character, drawn 24 times in the typefaces that matplotlib ships. Whole alphabets belong
+to one split, so that the test scripts are unseen in training. `scripts/build_glyphs.py` rendered it;
+the typefaces' licences are in `data/glyphs.LICENSE.txt`.
 
-glyphs.npz keeps one gray channel of 16 levels; what `load` gives is RGB with equal channels, as
+data/glyphs.npz keeps one gray channel of 16 levels. What `load` gives is RGB with equal channels, as
 from any other data set.
 """
 
@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.data.store import SPLITS, Dataset, Split, fingerprint, pixel_digest
+from fewshot.core.shipped import shipped
+from fewshot.data.spec import SPLITS, DatasetSpec
+from fewshot.data.store import Dataset, Split, fingerprint, pixel_digest
 
-FILE = Path(__file__).with_name("glyphs.npz")
+FILE = shipped("data") / "glyphs.npz"
 LEVELS = 16
 STEP = 255 // (LEVELS - 1)  # level 15 is white
 
@@ -33,9 +35,9 @@ READ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, NotImplemente
 
 @functools.cache
 def load() -> Dataset:
-    """The embedded data set; decoded once a process, its arrays read-only.
+    """The embedded data set, decoded once in a process; its arrays are read-only.
 
-    Raises UserError where the package's file is missing, or is not the one that was built.
+    Raises UserError where the file is missing, or is not the one that was built.
     """
     return read(FILE)
 
@@ -70,9 +72,18 @@ def assemble(splits: Mapping[str, tuple[list[str], np.ndarray]], source: str) ->
             "shape": list(images.shape),
             "sha256": pixel_digest(images),
         }
-    return Dataset("glyphs", built, fingerprint("glyphs", entries), source)
+    return Dataset(SPEC.name, built, fingerprint(SPEC.name, entries), source)
 
 
 def _damaged(path: Path, why: str) -> UserError:
     why = " ".join(why.split())  # one line
     return UserError(f"the embedded data set {path} is missing or damaged ({why}); install fewshot again")
+
+
+SPEC = DatasetSpec(
+    "glyphs",
+    image_size=32,
+    images_per_class=24,
+    licence="free: pictures of the DejaVu and STIX typefaces, see data/glyphs.LICENSE.txt",
+    load=load,
+)

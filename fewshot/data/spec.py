@@ -1,0 +1,77 @@
+"""What a data set is, before any image of it is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fewshot.core.errors import UserError
+
+if TYPE_CHECKING:
+    from fewshot.data.store import Dataset
+
+SPLITS = ("train", "val", "test")
+IMPORTERS = ("images", "pickles", "ilsvrc")
+SIZES = (8, 1024)  # pixels, the least and the most
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set: where its images come from, which split each class is in, how images are stored and normalised.
+
+    One file a data set: see the files in `fewshot/data/specs`. One of your own is an object in any module, which the
+    commands take by its dotted name: `prepare my_sets.FLOWERS --from PATH`. UserError where a value is not valid.
+    """
+
+    name: str
+    """Letters, digits and . _ -: what `--dataset` takes, and the folder below the data root."""
+
+    splits: Mapping[str, Sequence[str]] | Path | None = None
+    """Split (train, val, test) -> its classes; or a CSV file, as for `--splits`. None: `prepare` is told by `--splits`,
+    or finds folders train/, val/ and test/ in the source."""
+
+    image_size: int = 84
+    """Height and width of the stored images in pixels, where `--size` gives no other."""
+
+    mean: Triple | None = None
+    """Of each channel, in [0, 1], where the field agrees on one. None: `prepare` takes it from the training split."""
+
+    std: Triple | None = None
+    """Likewise; both are given, or neither."""
+
+    images_per_class: int | None = None
+    """Images that every class must have, where that is known."""
+
+    importers: Sequence[str] = IMPORTERS
+    """What the images may come as. `images`: image files in folders and archives; `pickles`: those of learn2learn / Ren
+    and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers."""
+
+    shared_classes: bool = False
+    """Whether a class may be in several splits, as in classification. Few-shot data sets share none."""
+
+    licence: str = ""
+    """Under which terms the images are used: `prepare` prints it."""
+
+    load: Callable[[], Dataset] | None = None
+    """Opens a data set that is embedded, and so is never prepared. None: `prepare` writes a store."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UserError(f"a data set's name is letters, digits and . _ - only, not {self.name!r}")
+        if not SIZES[0] <= self.image_size <= SIZES[1]:
+            raise UserError(f"{self.name}: images of {self.image_size} px; give {SIZES[0]} to {SIZES[1]} pixels")
+        if (self.mean is None) != (self.std is None):
+            raise UserError(f"{self.name}: give both mean and std, or neither")
+        if unknown := set(self.importers) - set(IMPORTERS):
+            raise UserError(f"{self.name}: unknown importers {sorted(unknown)}; valid: {', '.join(IMPORTERS)}")
+
+    @property
+    def normalisation(self) -> tuple[Triple, Triple] | None:
+        """(mean, std), where the specification gives them."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)

@@ -1,0 +1,52 @@
+"""The data sets that the project knows: one file each, in which `SPEC` is its DatasetSpec.
+
+The file's name is the data set's name, `_` standing for `-`. Adding a data set is adding a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from fewshot.core.errors import UserError, unknown
+from fewshot.data.spec import DatasetSpec
+
+DEFAULTS = ("mini-imagenet", "glyphs")
+"""What the commands use where no data set is named: the first of these that is there."""
+
+
+def names() -> list[str]:
+    """Every data set's name, without importing any."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> DatasetSpec:
+    """A specification by the data set's name, or a user's own by its dotted name, `my_sets.FLOWERS`.
+
+    UserError where there is none.
+    """
+    if (spec := find(name)) is None:
+        raise unknown("data set", name, names())
+    return spec
+
+
+def find(name: str) -> DatasetSpec | None:
+    """As `get`, but None for a name without a specification: a data set of one's own may have none.
+
+    UserError where a dotted name is a module's, and no specification in it.
+    """
+    if name in names():
+        return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").SPEC
+    module_name, _, attribute = name.rpartition(".")
+    if not module_name or not all(part.isidentifier() for part in name.split(".")):
+        return None
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}."):
+            return None
+        raise  # the user's module is there, and what it imports is not
+    spec = getattr(module, attribute, None)
+    if not isinstance(spec, DatasetSpec):
+        raise UserError(f"{name!r} is no data set: {module_name} has no fewshot.data.DatasetSpec named {attribute!r}")
+    return spec
