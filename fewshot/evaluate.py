@@ -30,6 +30,8 @@ def parser() -> Parser:
         "--tasks", nargs="+", default=SUPPRESS, metavar="LIST",
         help="frozen task lists, by name or file, in place of --split, --ways, --shots, --queries and --episodes",
     )  # fmt: skip
+    parser.add_argument("--head", default=None, help="what solves the episodes, with its first weights; else each run's")
+    parser.add_argument("--transform", default=None, help="of embeddings, such as center+l2; else each run's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the network")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"--tasks says what --{name} says: leave one of the two out")
     given |= {name: given.get(name, value) for name, value in {**_PROTOCOL, "tasks": [], "data_root": None}.items()}
 
+    from fewshot import heads, transforms
     from fewshot.core import compute
     from fewshot.data import open_dataset
     from fewshot.episodes import Protocol, frozen
@@ -60,6 +63,10 @@ def main(argv: list[str] | None = None) -> None:
     for name in (names := [each.name for each in lists]):
         if names.count(name) > 1:
             raise UserError(f"--tasks: two lists are {name}, and a run keeps one result of it; evaluate one of them")
+    if args.head is not None:
+        heads.build(args.head)  # a wrong one is found before any work
+    if args.transform is not None:
+        transforms.build(args.transform)
     where = compute.choose(args.device, args.precision, args.threads)
     if args.episodes < 2:
         raise UserError(f"--episodes {args.episodes}: an interval needs at least 2")
@@ -89,7 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         for run_folder, model, dataset, wanted in work:
             if warning := frozen.pixel_warning(dataset, wanted):
                 console.print(f"Warning: {warning}.")
-            print_results(console, str(run_folder.folder), score_run(run_folder, model, dataset, wanted, where))
+            rows = score_run(run_folder, model, dataset, wanted, where, args.head, args.transform)
+            print_results(console, str(run_folder.folder), rows)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fewshot import config as configs
+from fewshot import heads, transforms
 from fewshot import model as models
 from fewshot.config import TrainConfig
 from fewshot.core import compute, sources
@@ -97,8 +98,12 @@ def prepare(config: TrainConfig) -> Setup:
     test = tasks("test", config.test_shots, config.test_episodes)
     regime = regimes.find(config.regime).build(config, dataset, validation, where)
     model = models.build(
-        config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed
-    )
+        config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed,
+        config.transform,
+    )  # fmt: skip
+    if config.steps:
+        heads.check_trainable(model.head)
+        transforms.check_trainable(model.transform)
     return Setup(where, dataset, validation, test, model, regime)
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fewshot import backbones, heads
+from fewshot import backbones, heads, transforms
 from fewshot.backbones import Backbone
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
@@ -21,16 +21,18 @@ from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise, as_tensor
 from fewshot.heads import Head
 from fewshot.runs import Run
+from fewshot.transforms import Transform
 
 
 class Model(nn.Module):
     """`model(images)` embeds (N, 3, S, S) in [0, 1]; `model.solve` solves episodes of embeddings."""
 
-    def __init__(self, backbone: Backbone, head: Head, normalise: Normalise) -> None:
+    def __init__(self, backbone: Backbone, head: Head, normalise: Normalise, transform: Transform) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.normalise = normalise
+        self.transform = transform
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -38,7 +40,9 @@ class Model(nn.Module):
         return self.backbone(self.normalise(self.backbone.on_images(images)))
 
     def solve(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
-        """Embeddings of support (T, N, D) and query (T, Q, D), labels (T, N) in 0..W-1 -> logits (T, Q, W)."""
+        """Embeddings of support (T, N, D) and query (T, Q, D), labels (T, N) in 0..W-1 -> logits (T, Q, W), float32."""
+        with torch.autocast(support.device.type, enabled=False):
+            support, query = self.transform(support.float()), self.transform(query.float())
         return self.head(support, labels, query, ways)
 
     @torch.no_grad()
@@ -68,7 +72,14 @@ class Model(nn.Module):
 
 
 def build(
-    backbone: str, reg: str, head: str, image_size: int, mean: tuple[float, ...], std: tuple[float, ...], seed: int = 0
+    backbone: str,
+    reg: str,
+    head: str,
+    image_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    seed: int = 0,
+    transform: str = "none",
 ) -> Model:
     """The untrained model of these components. `mean` and `std` of each channel are those of images in [0, 1].
 
@@ -79,7 +90,7 @@ def build(
         network = backbones.build(backbone, reg, image_size)
     with _seeded(seed, "initialisation of the head"):
         solver = heads.build(head)
-    return Model(network, solver, Normalise(mean, std))
+    return Model(network, solver, Normalise(mean, std), transforms.build(transform))
 
 
 @contextmanager
@@ -109,7 +120,8 @@ def load_run(run: Run, compute: Compute) -> Model:
     """
     config, facts = run.config, run.resolved
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
-    model = build(config.backbone, config.reg, config.head, facts["image_size"], mean, std)
+    size, transform = facts["image_size"], config.transform
+    model = build(config.backbone, config.reg, config.head, size, mean, std, transform=transform)
     try:
         model.load_state_dict(_weights(run))
     except RuntimeError:

@@ -179,11 +179,22 @@ class Run:
         """Whether it was scored as well."""
         return self.trained and self.result_path.is_file()
 
-    def write_result(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What result.json says of the run itself."""
+        config, settled, environment = self.config, self.resolved, self.environment
+        return {
+            "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
+            "seed": config.seed, "parameters": settled.get("parameters"), "trained_on": config.dataset,
+            "train_fingerprint": settled.get("fingerprint"), "train_seconds": environment.get("train_seconds"),
+            "steps": config.steps, "device": environment.get("device"), "commit": environment["commit"],
+        }  # fmt: skip
+
+    def write_result(self, rows: list[dict[str, Any]]) -> None:
         """Add or replace the rows' protocols in result.json, keeping the others."""
         replaced = {_protocol_key(row) for row in rows}
         kept = [row for row in self.rows if _protocol_key(row) not in replaced]
-        write_json(self.result_path, {"run": summary, "results": kept + rows})
+        write_json(self.result_path, {"run": self.summary, "results": kept + rows})
 
     def append_metrics(self, rows: Iterable[dict[str, Any]]) -> int:
         """Append lines to metrics.jsonl; returns its length in bytes, which a checkpoint remembers."""

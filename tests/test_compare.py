@@ -43,7 +43,7 @@ def fabricate(folder, gain=np.zeros(CLASSES), noise=0.03, seed=0, old=False, sho
     files = keep(made, f"birds-test-5w{shots}s15q", Record(tasks, apart))
     if old:
         del files["tasks_file"]
-    made.write_result({}, [row | files | changes])
+    made.write_result([row | files | changes])
     return folder
 
 

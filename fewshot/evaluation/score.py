@@ -2,53 +2,82 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fewshot import runs
+from fewshot import heads, runs, transforms
 from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation.records import Outcomes, Record, keep
-from fewshot.evaluation.solve import accuracies, embed_split, solve_episodes
+from fewshot.evaluation.solve import accuracies, embed_base, embed_split, solve_episodes, wants_base
 from fewshot.evaluation.statistics import CI_METHOD, summarise
+from fewshot.heads import Head
+from fewshot.identity import digest
 from fewshot.model import Model
 from fewshot.runs import Run
+from fewshot.transforms import Transform
 
 
-def score(model: Model, split: Split, wanted: Sequence[Tasks], compute: Compute) -> list[np.ndarray]:
-    """Right queries of each class in each episode, (episodes, W), for each of `wanted`; each image is embedded once."""
-    model.eval()  # the head, too
-    return solve_episodes(model.head, embed_split(model, split, compute), wanted)
+def score(
+    model: Model,
+    wanted: Sequence[Tasks],
+    compute: Compute,
+    base: Split | None = None,
+    head: Head | None = None,
+    transform: Transform | None = None,
+) -> list[np.ndarray]:
+    """Right queries of each class in each episode, (episodes, W), for each of `wanted`, all of one split.
+
+    Each image is embedded once. `head` and `transform`: by default the model's own. `base`: the split of the base classes,
+    for those that are fitted on them. UserError where these are needed and not given, or where nothing finite comes out.
+    """
+    head = (head or model.head).to(compute.device)
+    transform = (transform or model.transform).to(compute.device)
+    model.eval(), head.eval()
+    fitted_on = embed_base(model, base, compute) if base and wants_base(head, transform) else None
+    embeddings = embed_split(model, wanted[0].sampler.split, compute)
+    return solve_episodes(head, embeddings, wanted, transform, fitted_on)
 
 
 def score_run(
-    run: Run, model: Model, dataset: Dataset, wanted: Sequence[Tasks], compute: Compute
+    run: Run,
+    model: Model,
+    dataset: Dataset,
+    wanted: Sequence[Tasks],
+    compute: Compute,
+    head: str | None = None,
+    transform: str | None = None,
 ) -> list[dict[str, Any]]:
     """Score on one split's tasks; keep rows and every episode's outcome in the run folder, whose lock is held.
 
-    `dataset` has images of the model's size.
+    `dataset` has images of the model's size. `head` and `transform`: in place of the run's own, as written.
     """
     split = wanted[0].sampler.split
+    solver = model.head if head is None else heads.build(head)
+    mapped = model.transform if transform is None else transforms.build(transform)
     disjoint = [DisjointSampler(split, each.protocol, each.sampler.seed) for each in wanted]
     disjoint = [Tasks(sampler, len(sampler)) for sampler in disjoint]
-    scored = score(model, split, [*wanted, *disjoint], compute)
+    scored = score(model, [*wanted, *disjoint], compute, dataset.splits.get("train"), solver, mapped)
     outcomes = [_outcomes(*each) for each in zip([*wanted, *disjoint], scored, strict=True)]
     records = [Record(*each) for each in zip(outcomes[: len(wanted)], outcomes[len(wanted) :], strict=True)]
     environment = runs.environment()  # asks git: once, not once a row
+    config = run.config
+    shared = {
+        "head": head or config.head, "transform": transform or config.transform, "setting": solver.setting,
+        "dataset": dataset.name, "fingerprint": dataset.fingerprint,
+    }  # fmt: skip
     by = {key: environment[key] for key in ("commit", "versions")}
     by |= {"device": describe(compute.device), "precision": compute.precision}
-    rows = [_row(run, dataset, *each) | {"evaluated_by": by} for each in zip(wanted, records, strict=True)]
-    config, trained = run.config, run.resolved
-    summary = {
-        "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
-        "seed": config.seed, "parameters": trained["parameters"], "trained_on": config.dataset,
-        "train_fingerprint": trained["fingerprint"], "train_seconds": run.environment.get("train_seconds"),
-        "steps": config.steps, "device": run.environment.get("device"), "commit": run.environment["commit"],
-    }  # fmt: skip
-    run.write_result(summary, rows)
+    other = _other_solver(shared, {"head": config.head, "transform": config.transform})
+    rows = [
+        _row(tasks, record) | shared | {"evaluated_by": by} | keep(run, _name(dataset, tasks) + other, record)
+        for tasks, record in zip(wanted, records, strict=True)
+    ]
+    run.write_result(rows)
     return rows
 
 
@@ -56,14 +85,26 @@ def _outcomes(tasks: Tasks, right: np.ndarray) -> Outcomes:
     return Outcomes(accuracies(right, tasks.protocol.queries), tasks.sampler.classes(tasks.episodes))
 
 
-def _row(run: Run, dataset: Dataset, tasks: Tasks, record: Record) -> dict[str, Any]:
+def _row(tasks: Tasks, record: Record) -> dict[str, Any]:
     protocol, sampler = tasks.protocol, tasks.sampler
     summary = summarise(record.episodes.accuracies)
-    name = frozen.task_name(dataset.name, sampler.split.name, protocol, sampler.seed)
     return {
-        "dataset": dataset.name, "split": sampler.split.name, "ways": protocol.ways, "shots": protocol.shots,
-        "queries": protocol.queries, "episodes": summary.episodes, "accuracy": summary.accuracy,
-        "std": summary.std, "ci95": summary.ci95, "ci_method": CI_METHOD, "episodes_seed": sampler.seed,
-        "episodes_digest": tasks.digest, "task_list": tasks.frozen and tasks.frozen.name, "task_list_digest": tasks.frozen and tasks.frozen.digest,
-        "membership": sampler.split.membership, "fingerprint": dataset.fingerprint, "head": run.config.head,
-    } | keep(run, name, record)  # fmt: skip
+        "split": sampler.split.name, "ways": protocol.ways, "shots": protocol.shots, "queries": protocol.queries,
+        "episodes": summary.episodes, "accuracy": summary.accuracy, "std": summary.std, "ci95": summary.ci95,
+        "ci_method": CI_METHOD, "episodes_seed": sampler.seed, "episodes_digest": tasks.digest,
+        "task_list": tasks.frozen and tasks.frozen.name, "task_list_digest": tasks.frozen and tasks.frozen.digest,
+        "membership": sampler.split.membership,
+    }  # fmt: skip
+
+
+def _name(dataset: Dataset, tasks: Tasks) -> str:
+    return frozen.task_name(dataset.name, tasks.sampler.split.name, tasks.protocol, tasks.sampler.seed)
+
+
+def _other_solver(used: dict[str, Any], own: dict[str, str]) -> str:
+    """What a record's file name says of a head or transform that is not the run's own: readable, and never ambiguous."""
+    other = {name: used[name] for name in own if used[name] != own[name]}
+    if not other:
+        return ""
+    readable = "-".join(re.sub(r"[^A-Za-z0-9.,=+]+", "-", text) for text in other.values())
+    return f"-{readable[:60]}-{digest(other)}"

@@ -81,7 +81,7 @@ class Episodic(Regime[Tensor]):
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots."""
-        scored = score(model, self.validation[0].sampler.split, self.validation, self.compute)
+        scored = score(model, self.validation, self.compute)
         means = {
             f"{tasks.protocol.shots}shot": float(accuracies(right, tasks.protocol.queries).mean())
             for tasks, right in zip(self.validation, scored, strict=True)
