@@ -1,7 +1,12 @@
 """fewshot: does this regularizer, backbone or head really help few-shot learning?
 
-From Python: `fewshot.load(RUN)` gives a run's trained embedding; `fewshot.benchmark(model, ...)` scores any network;
-`fewshot.backbones.build`, `fewshot.heads.build` and `fewshot.regularizers.build` give the parts. Commands: `python -m fewshot`.
+    fewshot.benchmark(network, dataset="glyphs")    score any network, or features, on the standard tasks
+    fewshot.load("runs/x")                          a run's trained embedding, an nn.Module
+    fewshot.run(config, "runs/x")                   train, select, evaluate: one experiment
+
+The parts: `fewshot.backbones.build`, `fewshot.heads.build`, `fewshot.transforms.build`, `fewshot.regularizers.build`.
+`fewshot.open_dataset` opens a prepared data set; `fewshot.testing` has the laws for components of your own. What the user
+can mend is raised as `fewshot.UserError`, a ValueError. The commands: `python -m fewshot`.
 """
 
 from __future__ import annotations
@@ -10,19 +15,39 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from fewshot.core.errors import UserError
+
 if TYPE_CHECKING:
+    from fewshot import backbones, heads, regularizers, testing, transforms
+    from fewshot.config import TrainConfig
+    from fewshot.data import open_dataset
+    from fewshot.evaluation.benchmark import benchmark
+    from fewshot.experiment import run
     from fewshot.model import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+__all__ = [
+    "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "heads", "load", "open_dataset", "regularizers",
+    "run", "testing", "transforms",
+]  # fmt: skip
+
+# Imported when asked for: torch is slow to import, and `--help` must not wait for it.
+_LATER = {
+    "benchmark": "fewshot.evaluation.benchmark", "run": "fewshot.experiment", "open_dataset": "fewshot.data",
+    "TrainConfig": "fewshot.config",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """`fewshot.heads` after `import fewshot` alone: imported when asked for, since torch is slow to import."""
-    if name == "benchmark":
-        return importlib.import_module("fewshot.evaluation.benchmark").benchmark
-    if name in ("backbones", "heads", "regularizers", "transforms"):
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    if name in __all__:
         return importlib.import_module(f"fewshot.{name}")
     raise AttributeError(f"module 'fewshot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def load(run: str | os.PathLike, device: str = "auto") -> Model:
@@ -32,7 +57,7 @@ def load(run: str | os.PathLike, device: str = "auto") -> Model:
     Raises UserError (a ValueError) where the folder is no run, or its weights are missing or damaged.
     """
     from fewshot import model
-    from fewshot.core import compute  # likewise
+    from fewshot.core import compute
     from fewshot.runs import Run
 
     return model.load_run(Run.open(run), compute.choose(device))

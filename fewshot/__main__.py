@@ -7,7 +7,7 @@ import sys
 
 from fewshot import __version__
 from fewshot.core import console
-from fewshot.core.errors import UserError, unknown
+from fewshot.core.errors import unknown
 
 COMMANDS = {
     "prepare": "bring images into the store, once",
@@ -19,7 +19,6 @@ COMMANDS = {
     "list": "list what there is: components, data sets, recipes, task lists",
     "describe": "explain one of them: what it does, its options, their defaults",
 }
-MODULES = {"list": "fewshot.listing", "describe": "fewshot.listing"}  # of the others it is the command's own name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,9 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         return console.DONE
     if name not in COMMANDS:
         return console.run(_refuse, [name])
-    module = importlib.import_module(MODULES.get(name, f"fewshot.{name}"))
-    command = getattr(module, f"main_{name}", None) or module.main
-    return console.run(command, rest, own_process=argv is None)
+    return console.run(importlib.import_module(f"fewshot.{name}").main, rest, own_process=argv is None)
 
 
 def _overview() -> str:
@@ -48,7 +45,7 @@ def _overview() -> str:
 
 def _refuse(argv: list[str] | None) -> None:
     (name,) = argv or [""]
-    raise UserError(str(unknown("command", name, COMMANDS)))
+    raise unknown("command", name, COMMANDS)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import sys
 import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +38,7 @@ class TrainConfig:
     data_root: str = option("data", "folder of prepared data sets (default: $FEWSHOT_DATA, else data)")
     recipe: str = option("auto", "named set of values; auto: the one named as the data set, if there is one")
 
-    regime: str = option("episodic", "how to train; a name, or your own class")
+    regime: str = option("episodic", "how to train")
     backbone: str = option("conv4", "embedding network")
     head: str = option("proto", "what solves an episode from embeddings")
     reg: str = option("none", "regularizers: name[@sites][:key=value,...], joined by +")
@@ -60,9 +61,9 @@ class TrainConfig:
     momentum: float = option(0.9, "of SGD; AdamW has its own betas")
     weight_decay: float = option(5e-4, "L2 penalty (of AdamW: decoupled), of the head's parameters too")
     clip_norm: float = option(0.0, "largest norm of the gradient, to which a larger one is scaled down; 0: any")
-    ema: float = option(0.0, "decay of the moving average of weights that is validated and kept, such as 0.999; 0: none")
+    ema: float = option(0.0, "decay of a moving average of weights, which is what is validated and kept; 0: none")
     schedule: Literal["cosine", "steps", "constant"] = option("cosine", "how the learning rate falls")
-    warmup_epochs: int = option(0, "epochs in which the learning rate first rises linearly to where the schedule has it")
+    warmup_epochs: int = option(0, "epochs in which the learning rate first rises linearly to the schedule's")
     lr_epochs: tuple[int, ...] = option((), "schedule steps: epochs at which the rate changes")
     lr_values: tuple[float, ...] = option((), "schedule steps: the rate from each of these epochs on")
 
@@ -147,12 +148,16 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag a field; those not given are absent from the result, so that recipes can fill them."""
+def add_flags(parser: argparse.ArgumentParser, names: Mapping[str, Sequence[str]] | None = None) -> None:
+    """One flag a field; those not given are absent from the result, so that recipes can fill them.
+
+    `names`: by field, what there is, for the help.
+    """
     for name, spec in FIELDS.items():
         default = spec.default
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        note = "" if "default" in spec.metadata["help"] or shown == "" else f" (default: {shown})"
+        known = f": {', '.join(names[name])}" if names and name in names else ""
+        note = known + ("" if "default" in spec.metadata["help"] or shown == "" else f" (default: {shown})")
         keywords: dict[str, Any] = {"help": spec.metadata["help"] + note, "default": argparse.SUPPRESS}
         hint = _TYPES[name]
         if hint is bool:

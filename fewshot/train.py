@@ -7,15 +7,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fewshot import catalogue
 from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 
+_KINDS = {"backbone": "backbones", "head": "heads", "reg": "regularizers", "transform": "transforms", "regime": "regimes"}
+
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.train", description=__doc__.split(": ", 1)[1])
-    configs.add_flags(parser)
+    configs.add_flags(parser, {field: catalogue.names(kind) for field, kind in _KINDS.items()})
     parser.add_argument(
         "--seeds", nargs="+", type=int, metavar="N", help="one run for each of these seeds, and then what they average"
     )
@@ -47,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from fewshot import experiment
     from fewshot.reports.progress import ConsoleReporter
+    from fewshot.reports.sweep import print_seeds
     from fewshot.reports.tables import print_results
 
     console = terminal()
@@ -54,7 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
         done.append(experiment.run(config, folder, ConsoleReporter(console, _shorter(config)), resume=resume))
-        print_results(console, "Accuracy", done[-1].result["results"])
+        print_results(console, "Accuracy", done[-1].rows)
+    if len(done) > 1:
+        print_seeds(console, done)
 
 
 def _configuration(flags: dict[str, Any], begun: str | None) -> tuple[TrainConfig, str]:

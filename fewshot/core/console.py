@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from fewshot import __version__
 from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(**kwargs)
+        if self.prog.startswith("fewshot."):
+            self.add_argument("--version", action="version", version=f"fewshot {__version__}")
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see python -m {self.prog} --help)")
 
 
@@ -52,12 +55,15 @@ def terminal() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
-def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
+def run(
+    main: Callable[[list[str] | None], None], argv: list[str] | None = None, own_process: bool | None = None
+) -> int:
     """Call a command and return its exit status: 0 done, 2 wrong input, 130 interrupted.
 
-    Unforeseen exceptions pass through: Python prints their traceback and exits with 1.
+    `own_process`: whether the process is there for this command alone; by default, where no `argv` is given. Unforeseen
+    exceptions pass through: Python prints their traceback and exits with 1.
     """
-    if argv is None:  # a process of its own: `kill` stops it as Ctrl-C does, even one begun with `&`
+    if own_process or (own_process is None and argv is None):  # `kill` stops it as Ctrl-C does, even one begun with `&`
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
     try:

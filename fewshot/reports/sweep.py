@@ -6,8 +6,35 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
 from fewshot.reports.tables import percent
+from fewshot.runs import Run
+
+
+def print_seeds(console: Console, runs: Sequence[Run]) -> None:
+    """What runs that differ in the seed average, for each protocol that all were tested under."""
+    table = Table(title=f"{len(runs)} seeds", box=box.SIMPLE_HEAD, title_justify="left")
+    for column in ("data set", "task", "accuracy (%) ± 95% CI", "each seed's"):
+        table.add_column(column, no_wrap=True)
+    for row in runs[0].rows:
+        same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest")
+        rows = [each for run in runs for each in run.rows if all(each[name] == row[name] for name in same)]
+        if len(rows) == len(runs):
+            found = training_anew(np.array([each["accuracy"] for each in rows]))
+            each_seeds = ", ".join(f"{100 * each['accuracy']:.2f}" for each in rows)
+            task = f"{row['ways']}-way {row['shots']}-shot"
+            accuracy = percent(found.estimate, found.half_width)
+            table.add_row(f"{row['dataset']} {row['split']}", task, accuracy, each_seeds)
+    console.print(table)
+    console.print(
+        "95% CI: Student's t over the seeds, of what training anew gives on average on this test set; each seed's own"
+        " interval stands above."
+    )
 
 
 def score(ours: np.ndarray) -> str:

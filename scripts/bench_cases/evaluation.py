@@ -46,7 +46,7 @@ def _evaluate(config: TrainConfig) -> dict[str, Any]:
     wanted = [Tasks(EpisodeSampler(split, Protocol(5, shots, QUERIES), 0), episodes) for shots in SHOTS]
     wait_for(where.device)
     begin = time.perf_counter()
-    score(model, split, wanted, where)
+    score(model, wanted, where)
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "episodes_per_second": len(SHOTS) * episodes / seconds}
 

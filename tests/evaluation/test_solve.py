@@ -30,7 +30,7 @@ def test_equals_one_episode_at_a_time(small_run, protocol):
     model = fewshot.load(small_run, device="cpu")
     split = open_dataset("glyphs")["test"]
     tasks = Tasks(EpisodeSampler(split, protocol, 0), 30)
-    (right,) = score(model, split, [tasks], CPU)
+    (right,) = score(model, [tasks], CPU)
     for number in range(30):
         episode = tasks.sampler.draw(number, 1)[0]  # (ways, shots + queries)
         with torch.no_grad():

@@ -1,0 +1,67 @@
+"""What there is, by kind and name, with a line on each. Importing nothing of it: neither torch nor a component."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pkgutil
+from pathlib import Path
+from typing import NamedTuple
+
+from fewshot import config
+from fewshot.core.shipped import shipped
+
+PACKAGE = Path(__file__).parent
+FAMILIES = {  # kind -> the folder with one file for each component
+    "backbones": "backbones", "heads": "heads", "regularizers": "regularizers", "transforms": "transforms",
+    "regimes": "learning/regimes",
+}  # fmt: skip
+KINDS = (*FAMILIES, "datasets", "recipes", "tasks")
+
+
+class Entry(NamedTuple):
+    """One thing that a command takes by name."""
+
+    name: str
+    about: str
+    """One line."""
+
+
+def entries(kind: str) -> list[Entry]:
+    """All of a kind, by name."""
+    if kind in FAMILIES:
+        return _modules(PACKAGE / FAMILIES[kind])
+    if kind == "datasets":
+        return [Entry(name.replace("_", "-"), about) for name, about in _modules(PACKAGE / "data" / "specs")]
+    if kind == "recipes":
+        return [Entry(name, recipe_about(name).splitlines()[0]) for name in config.recipe_names()]
+    assert kind == "tasks"
+    return [_tasks(path) for path in sorted(shipped("episodes").glob("*.json"))]
+
+
+def names(kind: str) -> list[str]:
+    """The names of a kind."""
+    return [entry.name for entry in entries(kind)]
+
+
+def recipe_about(name: str) -> str:
+    """The comment at the head of a recipe's file."""
+    lines = (config.RECIPES / f"{name}.toml").read_text("utf-8").splitlines()
+    comment = [line.lstrip("# ") for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
+    return "\n".join(comment) or "(no comment)"
+
+
+def _modules(folder: Path) -> list[Entry]:
+    found = sorted(module.name for module in pkgutil.iter_modules([str(folder)]))
+    return [Entry(name, _first_line(folder / f"{name}.py")) for name in found if not name.startswith("_")]
+
+
+def _first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def _tasks(path: Path) -> Entry:
+    values = json.loads(path.read_text("utf-8"))
+    form = f"{values['ways']}-way {values['shots']}-shot, {values['queries']} queries a class"
+    return Entry(path.stem, f"{values['episodes']:,} {values['split']} episodes of {values['dataset']}: {form}")

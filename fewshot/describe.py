@@ -1,0 +1,113 @@
+"""python -m fewshot.describe: what a component, data set, recipe or task list is, its options and their defaults."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from fewshot import catalogue, config
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import unknown
+from fewshot.core.shipped import shipped
+
+
+def parser() -> Parser:
+    parser = Parser(prog="fewshot.describe", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("name", metavar="NAME", help="as fewshot list has it, or a class of your own: my_pkg.MyDrop")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    name = parser().parse_args(argv).name
+    descriptions = list(_dotted(name)) if "." in name and "/" not in name else list(_named(name))
+    if not descriptions:
+        raise unknown("name", name, {known for kind in catalogue.KINDS for known in catalogue.names(kind)})
+    console = terminal()
+    console.print("\n\n".join(descriptions))
+
+
+def _named(name: str) -> Iterator[str]:
+    """A description for each kind that has the name."""
+    for kind in catalogue.KINDS:
+        if name not in catalogue.names(kind):
+            continue
+        if kind in catalogue.FAMILIES:
+            yield component(kind, name)
+        elif kind == "datasets":
+            yield dataset(name)
+        elif kind == "recipes":
+            values = "\n".join(f"  {key} = {json.dumps(value)}" for key, value in config.recipe(name).items())
+            yield f"recipe {name}\n\n{catalogue.recipe_about(name)}\n\n{values}"
+        else:
+            text = (shipped("episodes") / f"{name}.json").read_text("utf-8").strip()
+            yield f"task list {name}: give it to fewshot evaluate --tasks\n\n{text}"
+
+
+def _dotted(name: str) -> Iterator[str]:
+    """A user's own class, in whichever families it belongs."""
+    from fewshot.core.errors import UserError
+
+    refused = None
+    for kind in catalogue.FAMILIES:
+        try:
+            yield component(kind, name)
+            return
+        except UserError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def component(kind: str, name: str) -> str:
+    """Docstring, options with types and defaults, and what its class declares."""
+    family = importlib.import_module(f"fewshot.{catalogue.FAMILIES[kind].replace('/', '.')}").FAMILY
+    cls = family.find(name)
+    module = inspect.getdoc(importlib.import_module(cls.__module__)) or ""
+    own = inspect.getdoc(cls) if cls.__doc__ else ""
+    about = "\n\n".join(text for text in (module, own) if text)
+    rows = [
+        (key, _type(hint), "required" if default is inspect.Parameter.empty else _value(default))
+        for key, (hint, default) in family.options(cls).items()
+    ]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(2)]
+    options = "\n".join(f"  {key:<{widths[0]}}  {kind:<{widths[1]}}  {default}" for key, kind, default in rows)
+    head = f"{family.kind} {name}"
+    return f"{head}\n\n{about}\n\n" + (f"options (name, type, default):\n{options}" if rows else "no options")
+
+
+def dataset(name: str) -> str:
+    """What the specification of a data set says."""
+    from fewshot.data import specs
+
+    spec = specs.get(name)
+    rows = {
+        "image size": f"{spec.image_size} px", "images a class": spec.images_per_class or "any number",
+        "normalisation": "the field's" if spec.normalisation else "mean and standard deviation of the training split",
+        "comes": "with the package" if spec.load else f"from your copy: fewshot prepare {name} --from PATH",
+        "licence": spec.licence,
+    }  # fmt: skip
+    module = inspect.getdoc(importlib.import_module(f"fewshot.data.specs.{name.replace('-', '_')}")) or ""
+    return f"data set {name}\n\n{module}\n\n" + "\n".join(f"  {key:<14}  {value}" for key, value in rows.items())
+
+
+def _type(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return " or ".join("none" if kind is type(None) else _type(kind) for kind in typing.get_args(hint))
+    return {"int": "integer", "float": "number", "bool": "true or false", "str": "text"}.get(hint.__name__, str(hint))
+
+
+def _value(default: Any) -> str:
+    if default is None:
+        return "none: see above"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
