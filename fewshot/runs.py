@@ -58,7 +58,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, config: TrainConfig, out: str | Path | None, resolved: dict[str, Any], code: Mapping[str, Path] | None = None
+        cls, config: TrainConfig, out: str | os.PathLike | None, resolved: dict[str, Any], code: Mapping[str, Path] | None = None
     ) -> Run:
         """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
 
@@ -84,7 +84,7 @@ class Run:
         raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
+    def open(cls, folder: str | os.PathLike) -> Run:
         """An existing run. UserError where there is none."""
         run = cls(Path(folder))
         if not (run.folder / "config.json").is_file():

@@ -37,7 +37,8 @@ def score(
     """
     head = (head or model.head).to(compute.device)
     transform = (transform or model.transform).to(compute.device)
-    model.eval(), head.eval()
+    model.eval()
+    head.eval()
     fitted_on = embed_base(model, base, compute) if base and wants_base(head, transform) else None
     embeddings = embed_split(model, wanted[0].sampler.split, compute)
     return solve_episodes(head, embeddings, wanted, transform, fitted_on)
@@ -59,8 +60,8 @@ def score_run(
     split = wanted[0].sampler.split
     solver = model.head if head is None else heads.build(head)
     mapped = model.transform if transform is None else transforms.build(transform)
-    disjoint = [DisjointSampler(split, each.protocol, each.sampler.seed) for each in wanted]
-    disjoint = [Tasks(sampler, len(sampler)) for sampler in disjoint]
+    samplers = [DisjointSampler(split, each.protocol, each.sampler.seed) for each in wanted]
+    disjoint = [Tasks(sampler, len(sampler)) for sampler in samplers]
     scored = score(model, [*wanted, *disjoint], compute, dataset.splits.get("train"), solver, mapped)
     outcomes = [_outcomes(*each) for each in zip([*wanted, *disjoint], scored, strict=True)]
     records = [Record(*each) for each in zip(outcomes[: len(wanted)], outcomes[len(wanted) :], strict=True)]

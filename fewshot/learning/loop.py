@@ -139,7 +139,10 @@ class Parts:
     @property
     def judged(self) -> Model:
         """The model that is validated, and whose weights are kept."""
-        return self.average.module if self.average else self.model
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, Model)
+        return self.average.module
 
 
 def _start(run: Run, parts: Parts) -> Progress:

@@ -99,15 +99,16 @@ class Episodic(Regime[Tensor]):
         """Images (B, 3, S, S) -> support (T, W*S, D) and query (T, W*Q, D)."""
         if self.joint:
             with model.backbone.guided_by(guide):
-                parts = self.split(model(batch))
+                support, query = self.split(model(batch))
         else:
-            labels = self.split(guide.labels) if guide else (None, None)
-            parts = []
-            for images, own in zip(self.split(batch), labels, strict=True):
-                with model.backbone.guided_by(guide and guide._replace(labels=own)):
-                    parts.append(model(images.contiguous(memory_format=torch.channels_last)))
-        support, query = (z.view(self.tasks_per_step, -1, z.shape[1]) for z in parts)
-        return support, query
+            guides = [guide._replace(labels=own) for own in self.split(guide.labels)] if guide else [None, None]
+            passes = []
+            for images, its in zip(self.split(batch), guides, strict=True):
+                with model.backbone.guided_by(its):
+                    passes.append(model(images.contiguous(memory_format=torch.channels_last)))
+            support, query = passes
+        tasks, features = self.tasks_per_step, support.shape[1]
+        return support.view(tasks, -1, features), query.view(tasks, -1, features)
 
     def split(self, each: Tensor) -> tuple[Tensor, Tensor]:
         """What there is for each image, (B, ...) -> that of the support (T*W*S, ...) and of the queries (T*W*Q, ...)."""
