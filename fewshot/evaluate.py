@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         heads.build(args.head)  # a wrong one is found before any work
     if args.transform is not None:
         transforms.build(args.transform)
-    where = compute.choose(args.device, args.precision, args.threads)
+    where = compute.choose(args.device, args.precision)
+    compute.settle(where, args.threads)
     if args.episodes < 2:
         raise UserError(f"--episodes {args.episodes}: an interval needs at least 2")
     with ExitStack() as held:

@@ -85,7 +85,8 @@ def run(
 
 def prepare(config: TrainConfig) -> Setup:
     """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it."""
-    where = compute.choose(config.device, config.precision, config.threads, config.deterministic)
+    where = compute.choose(config.device, config.precision)
+    compute.settle(where, config.threads, config.deterministic)
     if config.compile:
         compute.check_compiler()
     dataset = open_dataset(config.dataset, config.data_root)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewshot import backbones, heads, transforms
 from fewshot.backbones import Backbone
-from fewshot.core.compute import Compute
+from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 from fewshot.core.seeding import derive
@@ -57,7 +57,7 @@ class Model(nn.Module):
             given = f"{images.dtype} {tuple(images.shape)}"
             raise UserError(f"give uint8 images of shape (N, {size}, {size}, 3), not {given}")
         device = self.normalise.scale.device
-        with evaluating(self):
+        with evaluating(self), full_fp32():
             return torch.cat([self(to_unit(part.to(device))).float() for part in images.split(100)])
 
     @property

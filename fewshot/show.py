@@ -196,7 +196,8 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     from fewshot.data import open_dataset
     from fewshot.runs import Run
 
-    where = compute.choose("cpu", "fp32", args.threads)
+    where = compute.choose("cpu", "fp32")
+    compute.settle(where, args.threads)
     runs = [Run.open(folder) for folder in folders]
     configs = [each.config for each in runs]
     if runs and getattr(args, "backbone", None):

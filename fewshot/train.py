@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     done = []
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
-        done.append(experiment.run(config, folder, ConsoleReporter(console, _shorter(config)), resume=resume))
+        done.append(experiment.run(config, folder, ConsoleReporter(console, _shorter(config.recipe, config.dataset)), resume=resume))
         print_results(console, "Accuracy", done[-1].rows)
     if len(done) > 1:
         print_seeds(console, done)
@@ -121,12 +121,12 @@ def _duplicates(seeds: list[int]) -> list[int]:
     return [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
 
 
-def _shorter(config: TrainConfig) -> str:
+def _shorter(recipe: str, dataset: str) -> str:
     """A shorter way, for those whom the estimate surprises."""
-    if config.recipe.startswith("table3/") and "+" not in config.recipe:
-        return f"Shorter: --recipe {config.recipe}+quick, or {config.recipe}+cpu."
-    if f"{config.dataset}-cpu" in configs.recipe_names() and config.recipe != f"{config.dataset}-cpu":
-        return f"Shorter: --recipe {config.dataset}-cpu, or --dataset glyphs."
+    if recipe.startswith("table3/") and "+" not in recipe:
+        return f"Shorter: --recipe {recipe}+quick, or {recipe}+cpu."
+    if f"{dataset}-cpu" in configs.recipe_names() and recipe != f"{dataset}-cpu":
+        return f"Shorter: --recipe {dataset}-cpu, or --dataset glyphs."
     return "Shorter: fewer --epochs."
 
 

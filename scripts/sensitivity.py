@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.steps == 0:
         raise UserError("--epochs 0: untrained, all points are the same; give 1 or more")
     dataset = open_dataset(config.dataset, config.data_root)
-    base, points = plan(config, dataset.image_size, args.sweep or [])
+    base, points = plan(config.reg, config.backbone, dataset.image_size, args.sweep or [])
     out = args.out or Path("runs/sensitivity", slug(f"{base}-{config.backbone}-{config.head}-{config.dataset}"))
     results = args.results or out
     writable_parent(results / "table.md")
@@ -122,7 +122,8 @@ def seconds_a_run(config: TrainConfig, dataset: Dataset) -> float:
     from fewshot import model as models
     from fewshot.core import compute
 
-    where = compute.choose(config.device, config.precision, config.threads, config.deterministic)
+    where = compute.choose(config.device, config.precision)
+    compute.settle(where, config.threads, config.deterministic)
     if where.device.type == "cpu":
         compute.keep_heap()
     model = models.build(config.backbone, "none", config.head, dataset.image_size, dataset.mean, dataset.std)

@@ -8,12 +8,10 @@ import os
 import platform
 import shutil
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-# torch reads it at its first large allocation: ask the kernel for huge pages (Linux only).
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 
@@ -36,27 +34,45 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def choose(device: str = "auto", precision: str = "auto", threads: int = 0, deterministic: bool = False) -> Compute:
+def choose(device: str = "auto", precision: str = "auto") -> Compute:
     """Resolve the flags; `auto` is the GPU where there is one, and bf16 where it is native.
 
-    Raises UserError for a device that is not there. `threads` 0 leaves torch's choice. `deterministic`
-    asks CUDA for kernels that repeat to the bit; those of a CPU always do.
+    Raises UserError for a device that is not there.
+    """
+    chosen = _device(device)
+    if precision == "auto":
+        precision = "bf16" if _native_bf16(chosen) else "fp32"
+    return Compute(chosen, precision)
+
+
+def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> None:
+    """What holds for the whole process that computes there: commands and experiments call it, nothing else does.
+
+    `threads` of the CPU; 0 leaves torch's choice. `deterministic` asks CUDA for kernels that repeat to the bit; those of
+    a CPU always do. Raises UserError for a number of threads below 0.
     """
     if threads < 0:
         raise UserError(f"--threads {threads}: give at least 0")
     if threads:
         torch.set_num_threads(threads)
-    chosen = _device(device)
-    if precision == "auto":
-        precision = "bf16" if _native_bf16(chosen) else "fp32"
-    if chosen.type == "cuda":
+    if where.device.type == "cuda":
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32: cuDNN's own choice is TF32
         torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for repeating
             # Only warned of: 2x2 pooling's backward is listed, whose windows never meet and so add nothing twice.
             torch.use_deterministic_algorithms(True, warn_only=True)
-    return Compute(chosen, precision)
+
+
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """Convolutions in fp32 mean it, as after `settle`, for a while: cuDNN's own choice is TF32."""
+    conv = torch.backends.cudnn.conv
+    before, conv.fp32_precision = conv.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        conv.fp32_precision = before
 
 
 def _device(name: str) -> torch.device:

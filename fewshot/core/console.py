@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from fewshot import __version__
+from fewshot.core import process
 from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,9 +63,8 @@ def run(
     `own_process`: whether the process is there for this command alone; by default, where no `argv` is given. Unforeseen
     exceptions pass through: Python prints their traceback and exits with 1.
     """
-    if own_process or (own_process is None and argv is None):  # `kill` stops it as Ctrl-C does, even one begun with `&`
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+    if own_process or (own_process is None and argv is None):
+        process.claim()
     try:
         main(argv)
     except UserError as error:
@@ -74,7 +73,7 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        remedy = _USERS_TO_MEND.get(error.errno)
+        remedy = _USERS_TO_MEND.get(error.errno or 0)
         if remedy is None:
             raise
         where = f"{error.filename}: " if error.filename else ""

@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 
 from fewshot import backbones, regularizers
-from fewshot.config import TrainConfig
 from fewshot.core.components import Spec, parse
 from fewshot.core.errors import UserError, unknown
 
@@ -31,21 +30,21 @@ class Point:
     declined: str = ""
 
 
-def plan(config: TrainConfig, image_size: int, asked: list[list[str]]) -> tuple[str, list[Point]]:
+def plan(reg: str, backbone: str, image_size: int, asked: list[list[str]]) -> tuple[str, list[Point]]:
     """The regularizer that is varied, and the points of all sweeps; without `asked`, of all of SWEEPS that it has.
 
     Points that come to the same, such as each option's default, have the same `reg`. What the user asks for must be
     possible (UserError); what our lists ask for may be declined.
     """
-    (base, *more) = parse(config.reg)
+    (base, *more) = parse(reg)
     if more or base.name == "none":
-        raise UserError(f"--reg {config.reg}: give one regularizer, whose options are varied")
+        raise UserError(f"--reg {reg}: give one regularizer, whose options are varied")
     component = regularizers.FAMILY.find(base.name)
     options = [*regularizers.FAMILY.options(component), *["sites"] * (component.place in ("map", "branch"))]
     asked = asked or [[option] for option in SWEEPS if option in options]
     if not asked:
         raise UserError(f"--reg {base}: we have no list of values for its options; give --sweep OPTION VALUE...")
-    regs = {resolved(base, config.backbone, image_size): str(base)}
+    regs = {resolved(base, backbone, image_size): str(base)}
     points: dict[tuple[str, str], Point] = {}
     for option, *values in asked:
         if option not in options:
@@ -55,12 +54,12 @@ def plan(config: TrainConfig, image_size: int, asked: list[list[str]]) -> tuple[
         for value in values or SWEEPS[option]:
             spec, declined = varied(base, option, value), ""
             try:
-                reg = regs.setdefault(resolved(spec, config.backbone, image_size), str(spec))
+                named = regs.setdefault(resolved(spec, backbone, image_size), str(spec))
             except UserError as error:
                 if values:
                     raise
-                reg, declined = str(spec), str(error).partition(";")[0]  # what follows it is how to mend it
-            points[option, value] = Point(option, value, reg, declined)
+                named, declined = str(spec), str(error).partition(";")[0]  # what follows it is how to mend it
+            points[option, value] = Point(option, value, named, declined)
     return str(base), list(points.values())
 
 

@@ -12,6 +12,7 @@ from common import case, wait_for
 from fewshot import regularizers
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
+from fewshot.core.process import huge_pages
 
 
 @case
@@ -24,6 +25,7 @@ def cost(config: TrainConfig, steps: int) -> dict[str, Any]:
     from fewshot import experiment
     from fewshot.core import compute
 
+    huge_pages()
     if torch.device(config.device).type == "cpu":
         compute.keep_heap()
     names = sorted(regularizers.FAMILY.names(), key=lambda name: name != "none")

@@ -12,6 +12,7 @@ from peer import Peer
 from torch import Tensor
 
 from fewshot.config import TrainConfig
+from fewshot.core.process import huge_pages
 from fewshot.data import open_dataset
 
 SHOTS, QUERIES = (1, 5), 15
@@ -37,7 +38,9 @@ def _evaluate(config: TrainConfig) -> dict[str, Any]:
     from fewshot.episodes import EpisodeSampler, Protocol, Tasks
     from fewshot.evaluation.score import score
 
-    where = compute.choose(config.device, config.precision, config.threads)
+    huge_pages()
+    where = compute.choose(config.device, config.precision)
+    compute.settle(where, config.threads)
     compute.keep_heap()
     dataset = open_dataset(config.dataset, config.data_root)
     split, episodes = dataset["test"], config.test_episodes

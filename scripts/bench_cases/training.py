@@ -1,7 +1,7 @@
 """Training: the loop, its limit, the step as the field writes it, learn2learn, and the machine's matrix products.
 
-Importing fewshot.core.compute changes how torch allocates memory, so the cases that show torch as it comes import
-nothing that does.
+The process is not claimed (core/process.py): the cases that show torch as it comes must find it so. Those of ours ask
+for huge pages, as our commands do.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch import nn
 
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
+from fewshot.core.process import huge_pages
 from fewshot.data import open_dataset
 
 
@@ -40,7 +41,8 @@ def machine(config: TrainConfig, steps: int) -> dict[str, Any]:
     """Measures nothing: where the cases meet, and what is left open (`auto`, 0) comes to there."""
     from fewshot.core import compute
 
-    where = compute.choose(config.device, config.precision, config.threads)
+    where = compute.choose(config.device, config.precision)
+    compute.settle(where, config.threads)
     windows = -(-(steps or STEPS[where.device.type]) // WINDOW)
     return {
         "device": str(where.device), "precision": where.precision, "threads": torch.get_num_threads(),
@@ -71,6 +73,7 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
 
     last = warm_up(steps) + steps
     config = dataclasses.replace(config, epochs=1, episodes_per_epoch=(last + 1) * config.episodes_per_batch)
+    huge_pages()
     setup = experiment.prepare(config)
     model = setup.model.to(setup.compute.device)
     sgd = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
@@ -100,7 +103,9 @@ def bare(config: TrainConfig, steps: int) -> dict[str, Any]:
     from fewshot import backbones
     from fewshot.core import compute
 
-    where = compute.choose(config.device, config.precision, config.threads)
+    huge_pages()
+    where = compute.choose(config.device, config.precision)
+    compute.settle(where, config.threads)
     if where.device.type == "cpu":
         compute.keep_heap()
     batch = random_batch(config).contiguous(memory_format=torch.channels_last)
