@@ -35,7 +35,7 @@ sys.exit(console.run(train.main, sys.argv[1:]))
 
 
 def python(*args: str | Path, executable: str | Path = sys.executable, cwd: Path) -> str:
-    """What a process printed, which must end well, and in which nothing of this checkout is importable by accident."""
+    """What a process printed. It must end well, and does not find this checkout through PYTHONPATH."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FEWSHOT_DATA")}
     done = subprocess.run(
         [executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300

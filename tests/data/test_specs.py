@@ -16,6 +16,7 @@ from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
 from fewshot.data import DatasetSpec, default_dataset, open_dataset, specs, store
 from fewshot.data.spec import SPLITS
+from fewshot.runs import Run
 
 CLASSES = ("circle", "cross", "ring", "square")
 
@@ -71,11 +72,12 @@ def test_a_classification_data_set_is_one_file_of_the_users(tmp_path, my_sets, c
     for split, count in (("train", 6), ("val", 4), ("test", 5)):
         assert dataset[split].classes == CLASSES and dataset[split].counts == (count,) * 4
     assert not np.array_equal(dataset["train"].images[0], dataset["test"].images[0])
-    flags = ["--dataset", "shapes", "--data-root", root, "--ways", 4, "--queries", 2, "--test-ways", 4,
+    flags = ["--dataset", "my_sets.SHAPES", "--data-root", root, "--ways", 4, "--queries", 2, "--test-ways", 4,
              "--test-shots", 1, "--test-queries", 3, "--out", tmp_path / "run"]  # fmt: skip
     assert run(train.main, [str(flag) for flag in (*SMALL, *flags)]) == 0
     (row,) = json.loads((tmp_path / "run/result.json").read_text())["results"]
     assert row["dataset"] == "shapes" and row["ways"] == 4 and row["fingerprint"] == dataset.fingerprint
+    assert Run.open(tmp_path / "run").config.dataset == "shapes", "the same experiment, whichever name was written"
 
 
 def test_file_names_tell_a_shared_classs_images_apart(tmp_path, my_sets, capsys):
