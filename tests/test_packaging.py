@@ -58,8 +58,10 @@ def sources() -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this project, in which data were prepared and runs made."""
     folder = tmp_path_factory.mktemp("checkout")
-    litter = ["data/mini-imagenet/train.npy", "data/mini-imagenet/dataset.json", "runs/mine/config.json",
-              "tests/__pycache__/test_train.cpython-311.pyc", "results/__pycache__/x.pyc", ".venv/pyvenv.cfg"]  # fmt: skip
+    litter = [
+        "data/mini-imagenet/train.npy", "data/mini-imagenet/dataset.json", "runs/mine/config.json", ".venv/pyvenv.cfg",
+        "tests/__pycache__/test_train.cpython-311.pyc", "results/__pycache__/x.pyc",
+    ]  # fmt: skip
     for name in [*sources(), *litter]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

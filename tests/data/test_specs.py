@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import fabricate as fab
 import numpy as np
 import pytest
-from commands import SMALL, one_line_error
+from commands import ROOT, SMALL, one_line_error
 
 from fewshot import prepare, train
 from fewshot.core.console import USER_ERROR, run
@@ -117,6 +118,17 @@ def test_what_a_specification_fixes_holds(tmp_path, my_sets, capsys):
     capsys.readouterr()
     assert call(*flags[:-1], tmp_path / "other") == USER_ERROR
     assert "class ring has 7 images instead of 8" in one_line_error(capsys)
+
+
+def test_the_specification_that_the_readme_shows(tmp_path, monkeypatch):
+    text = (ROOT / "data/README.md").read_text()
+    (tmp_path / "my_flowers.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    for row, cls in enumerate(("daisy", "iris", "poppy", "rose", "tulip", "violet")):
+        for number in range(3):
+            fab.write(tmp_path / "source" / cls / f"{number}.png", fab.image_file(10 * row + number))
+    assert call("my_flowers.FLOWERS", "--from", tmp_path / "source", "--data-root", tmp_path) == 0
+    assert open_dataset("flowers", tmp_path)["val"].images.shape == (6, 64, 64, 3)
 
 
 # ---- normalisation
