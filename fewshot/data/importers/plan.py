@@ -15,14 +15,16 @@ from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.spec import DatasetSpec
 
-FEWEST = 2  # images a class needs to appear in any episode: one to learn from, one to ask about
+FEWEST = 2  # images a class needs to appear in any episode: one of the support, one query
 
 
 @dataclass(frozen=True)
 class ClassPlan:
-    """A class's images, in order: each the files that hold it (several: copies), or the pickles that hold them all.
+    """A class's images, in order.
 
-    `raw`: the files are ImageNet's own, found by their place among the class's.
+    images:  for each image the files that hold it; several are copies
+    pickles: instead, the pickles that each hold all of them
+    raw:     the files are ImageNet's own, found by their place among the files of the class
     """
 
     name: str
@@ -33,7 +35,7 @@ class ClassPlan:
     raw: bool = False
 
     def label(self, row: int) -> str:
-        """Where an image lies, for messages."""
+        """Where an image is, for messages."""
         return f"{self.split}/{self.name}/{self.images[row][0].name if self.images else row}"
 
     def read(self) -> list[bytes] | np.ndarray:
