@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -24,13 +25,13 @@ Run again, it verifies the store and changes nothing."""
 
 
 def parser() -> Parser:
-    result = Parser(prog="fewshot.prepare", description=DESCRIPTION)
+    result = Parser(prog="fewshot.prepare", description=DESCRIPTION, formatter_class=argparse.HelpFormatter)
     result.add_argument(
         "name", help="mini-imagenet; a name for a data set of your own; or the dotted name of your own specification"
     )
     result.add_argument(
         "--from", dest="sources", action="append", type=Path, required=True, metavar="PATH",
-        default=None, help="folder or file that holds the images; several may each hold a part",
+        help="folder or file that holds the images; several may each hold a part",
     )  # fmt: skip
     result.add_argument(
         "--splits", type=Path, metavar="CSV",
@@ -39,9 +40,12 @@ def parser() -> Parser:
     )  # fmt: skip
     result.add_argument(
         "--data-root", type=Path, default=Path(os.environ.get("FEWSHOT_DATA") or "data"), metavar="DIR",
-        help="where the store goes; FEWSHOT_DATA sets the default",
+        help="where the store goes (default: $FEWSHOT_DATA, else data)",
     )  # fmt: skip
-    result.add_argument("--size", type=int, help="height and width of the stored images, in pixels (default: 84)")
+    result.add_argument(
+        "--size", type=int, metavar="N",
+        help="height and width of the stored images, in pixels (default: the specification's; 84 for one of your own)",
+    )  # fmt: skip
     return result
 
 

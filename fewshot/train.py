@@ -95,11 +95,9 @@ def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
 
 def _dataset(name: str, root: str) -> tuple[str, str]:
     """The data set's name, and why it is that one."""
-    if name != "auto":
-        return name, "asked for"
-    from fewshot.data import default_dataset  # which imports NumPy, and --help need not wait for that
+    from fewshot.data import dataset_name, default_dataset  # which imports NumPy, and --help need not wait for that
 
-    return default_dataset(root)
+    return default_dataset(root) if name == "auto" else (dataset_name(name, root), "asked for")
 
 
 def _kept(out: str, flags: dict[str, Any]) -> TrainConfig:

@@ -35,7 +35,7 @@ sys.exit(console.run(train.main, sys.argv[1:]))
 
 
 def python(*args: str | Path, executable: str | Path = sys.executable, cwd: Path) -> str:
-    """What a process printed, which must end well, and in which nothing of this checkout is importable by accident."""
+    """What a process printed. It must end well, and does not find this checkout through PYTHONPATH."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FEWSHOT_DATA")}
     done = subprocess.run(
         [executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
@@ -58,8 +58,10 @@ def sources() -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this project, in which data were prepared and runs made."""
     folder = tmp_path_factory.mktemp("checkout")
-    litter = ["data/mini-imagenet/train.npy", "data/mini-imagenet/dataset.json", "runs/mine/config.json",
-              "tests/__pycache__/test_train.cpython-311.pyc", "results/__pycache__/x.pyc", ".venv/pyvenv.cfg"]  # fmt: skip
+    litter = [
+        "data/mini-imagenet/train.npy", "data/mini-imagenet/dataset.json", "runs/mine/config.json", ".venv/pyvenv.cfg",
+        "tests/__pycache__/test_train.cpython-311.pyc", "results/__pycache__/x.pyc",
+    ]  # fmt: skip
     for name in [*sources(), *litter]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from fewshot.data import specs
 from fewshot.data.spec import DatasetSpec
 from fewshot.data.store import Dataset, Split, is_store, open_store, prepared
 
-__all__ = ["Dataset", "DatasetSpec", "Split", "default_dataset", "open_dataset", "specs"]
+__all__ = ["Dataset", "DatasetSpec", "Split", "dataset_name", "default_dataset", "open_dataset", "specs"]
 
 
 def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
@@ -17,11 +17,19 @@ def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
 
     Raises UserError where it is none of these, or where its files are not what was written.
     """
-    root = Path(root)
-    spec = None if is_store(root / name) and name not in specs.names() else specs.find(name)
+    spec = _specification(name, root)
     if spec is None:
         return open_store(name, root, known={*specs.names(), *prepared(root)})
     return spec.load() if spec.load else open_store(spec.name, root, normalisation=spec.normalisation, asked=name)
+
+
+def dataset_name(name: str, root: str | os.PathLike = "data") -> str:
+    """The name that a run records: `flowers` for `my_sets.FLOWERS`, which is prepared under that name.
+
+    An embedded data set of the user's own keeps its dotted name, by which alone it is found.
+    """
+    spec = _specification(name, root)
+    return name if spec is None or spec.load else spec.name
 
 
 def default_dataset(root: str | os.PathLike) -> tuple[str, str]:
@@ -31,3 +39,8 @@ def default_dataset(root: str | os.PathLike) -> tuple[str, str]:
         if is_store(Path(root) / name):
             return name, f"prepared under {root}"
     return embedded, f"embedded; {' or '.join(preferred)} is not prepared under {root}"
+
+
+def _specification(name: str, root: str | os.PathLike) -> DatasetSpec | None:
+    """That of a name, if it has one. A prepared data set may have a dot in its name, and is no module then."""
+    return specs.find(name) if name in specs.names() or not is_store(Path(root) / name) else None

@@ -1,8 +1,8 @@
 """Gather, crop, flip and jitter a whole batch at once, on the device that holds the images.
 
-Shapes: N images in the source, B in the batch, S x S pixels. Image by image this equals
-torchvision's functional transforms given the same parameters (a test says so), without its
-per-image Python.
+Shapes: N images in the source, B in the batch, S x S pixels. Each image comes out as torchvision's
+functional transforms make it from the same parameters (tests compare them), without a Python loop
+over images.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The field's: crop out of a zero-padded image, colour jitter in random order, mirror.
+    """The usual one in few-shot learning: a crop of the zero-padded image, colour jitter in random order, mirroring.
 
-    `padding` in pixels; `jitter` the half-width of the three factors around 1.
+    `padding` is in pixels. `jitter` is the half-width of the range around 1 from which the three factors are drawn.
     """
 
     padding: int = 8

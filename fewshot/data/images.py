@@ -40,23 +40,26 @@ class ImageSource:
 
         images (N, S, S, 3) uint8, positions (B,) int64 for index (B,).
         """
-        index = torch.from_numpy(index)
+        rows = torch.from_numpy(index)
         if self.device.type == "cpu":
-            return self.images, index
+            return self.images, rows
         if self.resident:
-            return self.images, index.pin_memory().to(self.device, non_blocking=True)
-        gathered = self.images[index].pin_memory().to(self.device, non_blocking=True)
+            return self.images, rows.pin_memory().to(self.device, non_blocking=True)
+        gathered = self.images[rows].pin_memory().to(self.device, non_blocking=True)
         return gathered, torch.arange(len(index), device=self.device)
 
 
 class Normalise(nn.Module):
     """(x - mean) / std per channel: x (B, 3, S, S) in [0, 1]. In one pass over memory, as x / std - mean / std."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
-        self.register_buffer("scale", 1 / std, persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        means, stds = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+        self.register_buffer("scale", 1 / stds, persistent=False)
+        self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.scale)

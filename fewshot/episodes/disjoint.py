@@ -1,8 +1,9 @@
 """Tasks that share no image, for statements about images not seen (Lafargue et al., TMLR 2024).
 
-Every class's images are shuffled and cut into the sets that a task needs. Each task takes the classes that have
-most sets left, equals in random order, until fewer than `ways` classes have one: so the classes are used evenly, and
-as many tasks come out as can be: drawn at random, the last classes with images left would soon be too few.
+The images of each class are shuffled and cut into sets of as many as a task needs. Each task takes the classes with
+the most sets left, in random order where they have equally many, until fewer than `ways` classes have a set. So the
+classes are used evenly, and no other choice gives more tasks. (With classes drawn at random, too few would soon have
+images left.)
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import numpy as np
 from fewshot.data import Split
 from fewshot.episodes.sampler import EpisodeSampler, Protocol
 
-_COUNTER = 1 << 128  # of the key's stream: where no episode of EpisodeSampler reads
+_COUNTER = 1 << 128  # a place in the key's stream from which EpisodeSampler reads no episode
 
 
 class DisjointSampler(EpisodeSampler):
-    """All disjoint tasks of a split; their number is `len(sampler)`, and it is used like an EpisodeSampler.
+    """All disjoint tasks of a split, `len(sampler)` of them; it is used like an EpisodeSampler.
 
     (membership, split, ways, shots, queries, seed) decides them. UserError where the split is too small for one.
     """

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import fabricate as fab
 import numpy as np
 import pytest
-from commands import SMALL, one_line_error
+from commands import ROOT, SMALL, one_line_error
 
 from fewshot import prepare, train
 from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
 from fewshot.data import DatasetSpec, default_dataset, open_dataset, specs, store
 from fewshot.data.spec import SPLITS
+from fewshot.runs import Run
 
 CLASSES = ("circle", "cross", "ring", "square")
 
@@ -71,11 +73,12 @@ def test_a_classification_data_set_is_one_file_of_the_users(tmp_path, my_sets, c
     for split, count in (("train", 6), ("val", 4), ("test", 5)):
         assert dataset[split].classes == CLASSES and dataset[split].counts == (count,) * 4
     assert not np.array_equal(dataset["train"].images[0], dataset["test"].images[0])
-    flags = ["--dataset", "shapes", "--data-root", root, "--ways", 4, "--queries", 2, "--test-ways", 4,
+    flags = ["--dataset", "my_sets.SHAPES", "--data-root", root, "--ways", 4, "--queries", 2, "--test-ways", 4,
              "--test-shots", 1, "--test-queries", 3, "--out", tmp_path / "run"]  # fmt: skip
     assert run(train.main, [str(flag) for flag in (*SMALL, *flags)]) == 0
     (row,) = json.loads((tmp_path / "run/result.json").read_text())["results"]
     assert row["dataset"] == "shapes" and row["ways"] == 4 and row["fingerprint"] == dataset.fingerprint
+    assert Run.open(tmp_path / "run").config.dataset == "shapes", "the same experiment, whichever name was written"
 
 
 def test_file_names_tell_a_shared_classs_images_apart(tmp_path, my_sets, capsys):
@@ -115,6 +118,17 @@ def test_what_a_specification_fixes_holds(tmp_path, my_sets, capsys):
     capsys.readouterr()
     assert call(*flags[:-1], tmp_path / "other") == USER_ERROR
     assert "class ring has 7 images instead of 8" in one_line_error(capsys)
+
+
+def test_the_specification_that_the_readme_shows(tmp_path, monkeypatch):
+    text = (ROOT / "data/README.md").read_text()
+    (tmp_path / "my_flowers.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    for row, cls in enumerate(("daisy", "iris", "poppy", "rose", "tulip", "violet")):
+        for number in range(3):
+            fab.write(tmp_path / "source" / cls / f"{number}.png", fab.image_file(10 * row + number))
+    assert call("my_flowers.FLOWERS", "--from", tmp_path / "source", "--data-root", tmp_path) == 0
+    assert open_dataset("flowers", tmp_path)["val"].images.shape == (6, 64, 64, 3)
 
 
 # ---- normalisation

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import json
+import re
 
 import numpy as np
 import pytest
+from commands import ROOT
 
+from fewshot.core.console import run
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset, Split, open_dataset, specs
 from fewshot.episodes import EpisodeSampler, Protocol, frozen
@@ -89,3 +93,20 @@ def test_a_damaged_list_is_refused(tmp_path):
             frozen.read(str(path)).tasks(GLYPHS)
     with pytest.raises(UserError, match="no task list 'nowhere': give a file, or one of glyphs-test-5w1s15q"):
         frozen.read("nowhere")
+
+
+def test_the_script_writes_the_lists_that_are_here(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    freeze_episodes = importlib.import_module("freeze_episodes")
+    assert run(freeze_episodes.main, ["--dataset", "glyphs", "--folder", str(tmp_path)]) == 0
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert written == {path.name: path.read_bytes() for path in (ROOT / "episodes").glob("glyphs-*.json")}
+    flags = "--splits val --ways 4 --shots 2 --queries 3 --episodes 30 --seed 7".split()
+    assert run(freeze_episodes.main, ["--dataset", "glyphs", "--folder", str(tmp_path / "mine"), *flags]) == 0
+    mine = frozen.read(str(tmp_path / "mine/glyphs-val-4w2s3q-seed7.json"))
+    assert mine == frozen.freeze(GLYPHS, "val", Protocol(4, 2, 3), 30, 7) and mine.tasks(GLYPHS).episodes == 30
+
+
+def test_the_readme_explains_every_field_of_a_list():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "episodes/README.md").read_text(), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == [field.name for field in dataclasses.fields(frozen.TaskList)]

@@ -101,7 +101,8 @@ class Sources:
             return
         kind = self._kind(item)
         if kind == "image":
-            self._add_image(item)
+            if not {"images", "ilsvrc"}.isdisjoint(self.importers):
+                self._add_image(item)
         elif kind in ("zip", "tar"):
             self._enter(item, kind)
         elif kind in archives.COMPRESSED:
@@ -118,7 +119,7 @@ class Sources:
 
     def _kind(self, item: Item) -> str | None:
         if _IMAGE_NAME.search(item.name):
-            return "image"  # unopened, as there are many; if it is none, decoding says so by name
+            return "image"  # there are many, so none is opened yet; decoding names those that are not
         head = item.read(512)
         if not head:
             self.empty.append(item.origin)

@@ -14,13 +14,14 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 from fewshot.data.importers.items import Item, naming_damage
 
-_DECOMPRESS = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+_DECOMPRESS: dict[str, Callable] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 COMPRESSED = frozenset(_DECOMPRESS)
 _SUFFIXES = re.compile(r"(\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz))+$", re.IGNORECASE)
 
@@ -38,12 +39,13 @@ def members(item: Item, kind: str, files: ExitStack) -> Iterator[Item]:
     above = (*item.parts[:-1], stem(item.name))
     with naming_damage(item.origin):
         file = files.enter_context(item.open())
+        found: list[tuple[str, Callable[[], Any]]]
         if kind == "zip":
-            archive = files.enter_context(zipfile.ZipFile(file))
-            found = [(info.filename, partial(archive.open, info)) for info in archive.infolist() if not info.is_dir()]
+            zipped = files.enter_context(zipfile.ZipFile(file))
+            found = [(info.filename, partial(zipped.open, info)) for info in zipped.infolist() if not info.is_dir()]
         else:
-            archive = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
-            found = [(info.name, partial(archive.extractfile, info)) for info in archive if info.isfile()]
+            tarred = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
+            found = [(info.name, partial(tarred.extractfile, info)) for info in tarred if info.isfile()]
     for name, opener in found:
         parts = tuple(part for part in name.split("/") if part not in ("", "."))
         yield Item(f"{item.origin}::{name}", above + parts, opener, packed=True)

@@ -250,7 +250,7 @@ class _Reader:
         return fit(pixels, self._size), pixels.shape[:2] != (self._size, self._size)
 
     def _is_copy(self, pixels: np.ndarray, label: str) -> bool:
-        first = self._first.setdefault(hashlib.blake2b(pixels, digest_size=16).digest(), label)
+        first = self._first.setdefault(hashlib.blake2b(pixels.data, digest_size=16).digest(), label)
         if first != label:
             self._copies.append([label, first])
         return first != label

@@ -41,15 +41,15 @@ class Pickle:
 
     def images(self, cls: str) -> np.ndarray:
         """(n, H, W, 3) uint8: a class's images, in the order that they have here."""
-        if self._pixels is None:
-            self._read()
-        return self._pixels[self._rows[cls]]
+        pixels = self._read() if self._pixels is None else self._pixels
+        return pixels[self._rows[cls]]
 
     def release(self) -> None:
         """Give the memory back."""
         self._pixels = None
 
-    def _read(self) -> None:
+    def _read(self) -> np.ndarray:
+        """All images (N, H, W, 3) uint8, kept until they are released, and the rows of each class."""
         with self._open() as file:
             content = load(file, self.origin)
         if {"image_data", "class_dict"} <= content.keys():
@@ -63,21 +63,22 @@ class Pickle:
         if not is_bytes or pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
             raise UserError(f"{self.origin}: images must be one uint8 array (N, height, width, 3)")
         self._pixels = pixels
-        self._rows = rows(content)
+        self._rows = rows(content, len(pixels))
+        return pixels
 
-    def _by_class(self, content: dict) -> dict[str, np.ndarray]:
+    def _by_class(self, content: dict, images: int) -> dict[str, np.ndarray]:
         if not isinstance(content["class_dict"], dict):
             raise UserError(f"{self.origin}: class_dict is not a dict of lists")
         found = {str(cls): self._integers(rows, f"class {cls}") for cls, rows in content["class_dict"].items()}
         for cls, rows in found.items():
-            if len(rows) and rows.max() >= len(self._pixels):
-                raise UserError(f"{self.origin}: class {cls} points outside of its {len(self._pixels):,} images")
+            if len(rows) and rows.max() >= images:
+                raise UserError(f"{self.origin}: class {cls} points outside of its {images:,} images")
         return found
 
-    def _by_label(self, content: dict) -> dict[str, np.ndarray]:
+    def _by_label(self, content: dict, images: int) -> dict[str, np.ndarray]:
         labels = self._integers(content["labels"], "labels")
-        if len(labels) != len(self._pixels):
-            raise UserError(f"{self.origin}: {len(labels):,} labels for {len(self._pixels):,} images")
+        if len(labels) != images:
+            raise UserError(f"{self.origin}: {len(labels):,} labels for {images:,} images")
         names = self._names(content, np.unique(labels).tolist())
         # A stable sort groups the rows of a class and keeps their order.
         order = np.argsort(labels, kind="stable")

@@ -15,14 +15,16 @@ from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.spec import DatasetSpec
 
-FEWEST = 2  # images a class needs to appear in any episode: one to learn from, one to ask about
+FEWEST = 2  # images a class needs to appear in any episode: one of the support, one query
 
 
 @dataclass(frozen=True)
 class ClassPlan:
-    """A class's images, in order: each the files that hold it (several: copies), or the pickles that hold them all.
+    """A class's images, in order.
 
-    `raw`: the files are ImageNet's own, found by their place among the class's.
+    images:  for each image the files that hold it; several are copies
+    pickles: instead, the pickles that each hold all of them
+    raw:     the files are ImageNet's own, found by their place among the files of the class
     """
 
     name: str
@@ -33,7 +35,7 @@ class ClassPlan:
     raw: bool = False
 
     def label(self, row: int) -> str:
-        """Where an image lies, for messages."""
+        """Where an image is, for messages."""
         return f"{self.split}/{self.name}/{self.images[row][0].name if self.images else row}"
 
     def read(self) -> list[bytes] | np.ndarray:
@@ -85,7 +87,8 @@ def _plan_class(spec: DatasetSpec, split: str, cls: str, sources: Sources, wante
         raise UserError(f"{pickles[0].origin}: a pickle names no image, so that it cannot say which split one is in")
     if pickles:
         # MetaOptNet's train_phase_val and train_phase_test hold other images of the train classes
-        count = per_class if per_class in (p.counts[cls] for p in pickles) else max(p.counts[cls] for p in pickles)
+        counts = [pickle.counts[cls] for pickle in pickles]
+        count = per_class if per_class and per_class in counts else max(counts)
         chosen = ClassPlan(cls, split, count, pickles=tuple(p for p in pickles if p.counts[cls] == count))
     else:
         listed = wanted.files.get((split, cls), sources.listed.get(cls))
@@ -113,10 +116,11 @@ def _choose(spec: DatasetSpec, cls: str, names: dict, listed: frozenset[str] | N
         name_of = raw_names(cls, names, sorted(listed))
     else:
         name_of = {name: name if name in names else None for name in sorted(listed)}
-    missing = [name for name, own in name_of.items() if own is None]
-    if missing:
+    chosen = [own for own in name_of.values() if own is not None]
+    if len(chosen) < len(name_of):
+        missing = [name for name, own in name_of.items() if own is None]
         raise UserError(f"class {cls} lacks {len(missing)} of the {len(listed)} listed images: {some(missing)}")
-    return list(name_of.values())
+    return chosen
 
 
 def _agreed(items: tuple[Item, ...]) -> bytes:
@@ -131,5 +135,5 @@ def _agreed(items: tuple[Item, ...]) -> bytes:
 
 
 def _same_pixels(one: bytes, other: bytes) -> bool:
-    pixels = decode(one), decode(other)
-    return all(each is not None for each in pixels) and np.array_equal(*pixels)
+    ours, theirs = decode(one), decode(other)
+    return ours is not None and theirs is not None and np.array_equal(ours, theirs)

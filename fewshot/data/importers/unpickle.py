@@ -74,6 +74,7 @@ class _Call:
     """A stand-in that can be called and nothing else: it has no attributes for a pickle to set."""
 
     __slots__ = ("_function",)
+    _function: Callable
 
     def __init__(self, function: Callable) -> None:
         object.__setattr__(self, "_function", function)
