@@ -23,7 +23,7 @@ def run_copy(small_run, tmp_path):
 
 
 def run(*args) -> int:
-    return console.run(evaluate.main, [str(arg) for arg in args])
+    return console.run(evaluate.main, ["--precision", "fp32", *map(str, args)])
 
 
 def forget(folder, name: str, key: str) -> None:
