@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset, Split
-from fewshot.evaluation.solve import Base
+from fewshot.evaluation.embed import Base
 
 Array: TypeAlias = "Tensor | np.ndarray | Sequence | str | os.PathLike"
 """A tensor, what NumPy makes an array of, or the path of a .npy file."""

@@ -22,15 +22,8 @@ from fewshot.data.images import Normalise
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import arrays
 from fewshot.evaluation.arrays import Array
-from fewshot.evaluation.solve import (
-    Base,
-    accuracies,
-    check_finite,
-    embed_base,
-    embed_split,
-    solve_episodes,
-    wants_base,
-)
+from fewshot.evaluation.embed import Base, check_finite, embed_base, embed_split
+from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
 from fewshot.model import Model, evaluating

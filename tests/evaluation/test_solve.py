@@ -18,8 +18,9 @@ from fewshot.data import open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks
 from fewshot.evaluation import solve
+from fewshot.evaluation.embed import Base, embed_split
 from fewshot.evaluation.score import score
-from fewshot.evaluation.solve import accuracies, embed_split
+from fewshot.evaluation.solve import accuracies
 from fewshot.heads import Head, Products
 
 CPU = choose("cpu", "fp32")
@@ -152,7 +153,7 @@ def test_a_head_may_take_gradients_inside_and_learn_from_base_classes():
     centres = torch.randn(len(split.classes), 16)
     embeddings = centres[torch.from_numpy(split.labels)] + 0.5 * torch.randn(len(split.images), 16)
     tasks = Tasks(EpisodeSampler(split, Protocol(5, 5, 15), 0), 50)
-    base = solve.Base(torch.randn(30, 16) + 40, torch.arange(3).repeat(10))
+    base = Base(torch.randn(30, 16) + 40, torch.arange(3).repeat(10))
     (right,) = solve.solve_episodes(Learns(), embeddings + 40, [tasks], base=base)
     assert accuracies(right, 15).mean() > 0.9
     with pytest.raises(UserError, match="head Learns needs features of the base classes"):
@@ -168,7 +169,7 @@ def test_a_transform_is_fitted_on_base_and_applied_before_the_head(limit, monkey
     embeddings, features = torch.randn(len(split.images), 32) * torch.rand(32) + 1, torch.randn(60, 32) + 1
     tasks = Tasks(EpisodeSampler(split, Protocol(5, 5, 15), 0), 200)
     head = heads.build("proto")
-    transform, base = transforms.build("center+l2"), solve.Base(features, None)
+    transform, base = transforms.build("center+l2"), Base(features, None)
     (right,) = solve.solve_episodes(head, embeddings, [tasks], transform, base)
     by_hand = torch.nn.functional.normalize(embeddings - features.mean(0))
     (expected,) = solve.solve_episodes(head, by_hand, [tasks])
