@@ -39,12 +39,12 @@ def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Comp
     """
     source = ImageSource(split, compute.device)
     images = len(split.images)
-    embeddings = None
+    embeddings = torch.empty(0)
     for start in range(0, images, batch):
         held, positions = source.fetch(np.arange(start, min(start + batch, images)))
         with compute.autocast():
             z = network(to_unit(held[positions])).flatten(1)
-        if embeddings is None:
+        if start == 0:
             embeddings = torch.empty(images, z.shape[1], device=compute.device)
         embeddings[start : start + len(z)] = z
     check_finite(embeddings, split)

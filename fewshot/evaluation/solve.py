@@ -21,6 +21,7 @@ from fewshot.episodes import Tasks
 from fewshot.evaluation.embed import Base
 from fewshot.heads import Head, Products
 from fewshot.transforms import Transform
+from fewshot.transforms.none import Identity
 
 _BATCH_BYTES = 64 * 2**20  # of what is gathered at a time: solving is bound by memory, so batches stay small
 _GRAM_BYTES = 2 * 2**30  # largest matrix of all products that is made
@@ -68,18 +69,18 @@ def solve_episodes(
 
 def _prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: Base | None) -> Tensor:
     """Fit the transform and the head on the base classes where they need it; returns the transformed embeddings."""
-    if wants_base(head, transform) and base is None:
-        who = f"head {type(head).__name__}" if head.needs_base else f"transform {transform.label}"
-        raise UserError(f"{who} needs features of the base classes, and there are none: give them as base")
-    if transform is not None:
-        if transform.fitted:
-            transform.fit(*base)
-        embeddings = transform(embeddings)
+    transform = transform or Identity()
+    if base is None:
+        if wants_base(head, transform):
+            who = f"head {type(head).__name__}" if head.needs_base else f"transform {transform.label}"
+            raise UserError(f"{who} needs features of the base classes, and there are none: give them as base")
+        return transform(embeddings)
+    transform.fit(base.features, base.labels)
     if head.needs_base:
         if base.labels is None:
             raise UserError(f"head {type(head).__name__} needs the base images' labels: give them as base_labels")
-        head.fit_base(base.features if transform is None else transform(base.features), base.labels)
-    return embeddings
+        head.fit_base(transform(base.features), base.labels)
+    return transform(embeddings)
 
 
 def _mostly_offset(embeddings: Tensor) -> bool:

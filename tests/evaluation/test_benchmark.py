@@ -13,7 +13,7 @@ import torchvision
 from commands import SMALL
 
 import fewshot
-from fewshot import heads, train
+from fewshot import heads, train, transforms
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
@@ -166,6 +166,16 @@ def test_transforms_and_heads_are_fitted_on_the_training_split():
     ]  # fmt: skip
     assert by_head[0][0].accuracy == pytest.approx(by_head[1][0].accuracy, abs=1e-3)
     assert 0.2 < by_head[2][0].accuracy < 1
+
+
+def test_a_models_own_transform_is_used_unless_another_is_given(small_run):
+    model = fewshot.load(small_run, device="cpu")
+    options = {"dataset": "glyphs", "shots": 1, "episodes": 100}
+    plain = fewshot.benchmark(model, **options)
+    model.transform = transforms.build("l2")
+    own = fewshot.benchmark(model, **options)
+    assert own != plain and own == fewshot.benchmark(model, **options, transform="l2")
+    assert fewshot.benchmark(model, **options, transform="none") == plain
 
 
 def test_base_features_that_are_missing_or_do_not_fit_are_named():

@@ -147,6 +147,14 @@ class Learns(Head):
         return query @ weights.mT
 
 
+class CentredBase(Learns):
+    """One that says where its base features are not centred."""
+
+    def fit_base(self, features, labels):
+        assert features.mean(0).abs().max() < 1e-4
+        super().fit_base(features, labels)
+
+
 def test_a_head_may_take_gradients_inside_and_learn_from_base_classes():
     torch.manual_seed(3)
     split = open_dataset("glyphs")["test"]
@@ -158,6 +166,8 @@ def test_a_head_may_take_gradients_inside_and_learn_from_base_classes():
     assert accuracies(right, 15).mean() > 0.9
     with pytest.raises(UserError, match="head Learns needs features of the base classes"):
         solve.solve_episodes(Learns(), embeddings, [tasks])
+    (again,) = solve.solve_episodes(CentredBase(), embeddings + 40, [tasks], transforms.build("center"), base)
+    assert np.abs(again - right).sum() <= 2  # it was fitted on transformed base features, whose mean is 0
     with pytest.raises(UserError, match="head Learns needs the base images' labels"):
         solve.solve_episodes(Learns(), embeddings, [tasks], base=base._replace(labels=None))
 
@@ -239,7 +249,9 @@ def test_loaded_model_embeds_images_and_refuses_others(small_run):
     embeddings = model.embed(np.array(images))
     assert embeddings.shape == (150, 256) and embeddings.dtype == torch.float32
     split = open_dataset("glyphs")["test"]
-    assert torch.allclose(embeddings, embed_split(model, split, CPU)[:150], atol=1e-5)
+    whole = embed_split(model, split, CPU)
+    assert torch.allclose(embeddings, whole[:150], atol=1e-5)
+    assert not whole.requires_grad and not whole.is_inference()  # a head may take gradients of what it makes of them
     with pytest.raises(UserError, match=r"give uint8 images of shape \(N, 32, 32, 3\)"):
         model.embed(np.zeros((2, 84, 84, 3), np.uint8))
 
