@@ -16,7 +16,7 @@ from fewshot.core.compute import choose
 from fewshot.data import images, open_dataset
 from fewshot.data.augment import Augmentation, to_unit
 from fewshot.data.images import ImageSource
-from fewshot.evaluation.solve import embed_split
+from fewshot.evaluation.embed import embed_split
 from fewshot.learning import loop
 from fewshot.runs import Run
 

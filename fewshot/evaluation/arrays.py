@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset, Split
-from fewshot.evaluation.solve import Base
+from fewshot.evaluation.embed import Base
 
 Array: TypeAlias = "Tensor | np.ndarray | Sequence | str | os.PathLike"
 """A tensor, what NumPy makes an array of, or the path of a .npy file."""
@@ -49,15 +49,15 @@ def base(values: Array, labels: Array | None, train: Split | None, like: Tensor)
     Without labels they are in the order of `train`, if there is one. UserError where they do not fit, and where they
     are not finite.
     """
-    in_order = train is not None and labels is None
-    rows = features(values, len(train.images) if in_order else None, "base").to(like.device)
+    ordered = train.labels if train is not None and labels is None else None
+    rows = features(values, None if ordered is None else len(ordered), "base").to(like.device)
     if rows.shape[1] != like.shape[1]:
         raise UserError(f"base has {rows.shape[1]} features an image, and the images to score have {like.shape[1]}")
     finite = rows.isfinite().all(1)
     if not finite.all():
         raise UserError(f"base: the features of image {int((~finite).nonzero()[0])} are not finite")
     if labels is None:
-        return Base(rows, torch.from_numpy(train.labels).to(like.device) if in_order else None)
+        return Base(rows, None if ordered is None else torch.from_numpy(ordered).to(like.device))
     labels = _array(labels, "base_labels", "biufUS", 1)
     if len(labels) != len(rows):
         raise UserError(f"there are {len(labels)} base_labels, and base has {len(rows)} images")

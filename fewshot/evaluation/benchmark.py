@@ -22,15 +22,8 @@ from fewshot.data.images import Normalise
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import arrays
 from fewshot.evaluation.arrays import Array
-from fewshot.evaluation.solve import (
-    Base,
-    accuracies,
-    check_finite,
-    embed_base,
-    embed_split,
-    solve_episodes,
-    wants_base,
-)
+from fewshot.evaluation.embed import Base, check_finite, embed_base, embed_split
+from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
 from fewshot.model import Model, evaluating
@@ -74,7 +67,7 @@ def benchmark(
     head: str | Head | None = None,
     shots: int | Sequence[int] = (1, 5),
     *,
-    transform: str | Transform = "none",
+    transform: str | Transform | None = None,
     labels: Array | None = None,
     base: Array | None = None,
     base_labels: Array | None = None,
@@ -92,7 +85,8 @@ def benchmark(
     dataset: its name, or an opened one; by default the commands' (mini-imagenet where it is prepared, else glyphs).
         Features with labels have none.
     head: a spec such as "r2d2:lam=10", or a head; by default that of a model from `fewshot.load`, and proto for others.
-    transform: of the embeddings, before the head: a spec such as "center+l2", or a transform.
+    transform: of the embeddings, before the head: a spec such as "center+l2", or a transform; by default that of a
+        model from `fewshot.load`, and none for others.
     base: features (M, D) of the base classes, where `model` is features and the transform or head is fitted on them.
         They are in the order of `dataset["train"]`, unless `base_labels` (M,) says of which class each image is.
         A module embeds the training split by itself.
@@ -107,24 +101,23 @@ def benchmark(
     """
     if episodes < 2:
         raise UserError(f"episodes={episodes}: an interval needs at least 2")
-    solver = _solver(model, head)
-    mapped = copy.deepcopy(transform) if isinstance(transform, Transform) else transforms.build(transform)
+    solver, mapped = _solver(model, head, transform)
     _check_arguments(model, dataset, labels, base, base_labels, preprocess)
-    if labels is not None:
+    if labels is not None and not isinstance(model, nn.Module):
         dataset, features = arrays.labelled(model, labels, split)
-    else:
-        if not isinstance(dataset, Dataset):
-            root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
-            dataset = open_dataset(dataset or default_dataset(root)[0], root)
-        features = None if isinstance(model, nn.Module) else arrays.features(model, len(dataset[split].images))
+    elif not isinstance(dataset, Dataset):
+        root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
+        dataset = open_dataset(dataset or default_dataset(root)[0], root)
     protocols = [Protocol(ways, int(n), queries) for n in dict.fromkeys(np.atleast_1d(shots).tolist())]
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
     if warning := frozen.pixel_warning(dataset, wanted):
         warnings.warn(warning, stacklevel=2)
     fitted_on = None
-    if features is None:
+    if isinstance(model, nn.Module):
         features, fitted_on = _embed(model, dataset, split, preprocess, wants_base(solver, mapped))
     else:
+        if labels is None:
+            features = arrays.features(model, len(dataset[split].images))
         check_finite(features, dataset[split])
         if base is not None:
             fitted_on = arrays.base(base, base_labels, dataset.splits.get("train"), features)
@@ -148,12 +141,13 @@ def _check_arguments(model, dataset, labels, base, base_labels, preprocess) -> N
         raise UserError("base_labels are those of base: give base, too")
 
 
-def _solver(model, head: str | Head | None) -> Head:
-    """A copy of the head in evaluation mode: the caller's stays as it is."""
-    own = getattr(model, "head", None)
-    if head is None and isinstance(own, Head):
-        head = own
-    return (copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")).eval()
+def _solver(model, head: str | Head | None, transform: str | Transform | None) -> tuple[Head, Transform]:
+    """Copies of the head and the transform in evaluation mode: the caller's stay as they are."""
+    if isinstance(model, Model):
+        head, transform = head or model.head, transform or model.transform
+    head = copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")
+    mapped = copy.deepcopy(transform) if isinstance(transform, Transform) else transforms.build(transform or "none")
+    return head.eval(), mapped.eval()
 
 
 def _embed(
@@ -200,6 +194,6 @@ def _score(dataset: Dataset, tasks: Tasks, right: np.ndarray, head: Head) -> Sco
     summary = summarise(values)
     return Score(
         dataset.name, tasks.sampler.split.name, protocol.ways, protocol.shots, protocol.queries, tasks.episodes,
-        summary.accuracy, summary.std, summary.ci95, tasks.digest, tasks.frozen and tasks.frozen.name,
+        summary.accuracy, summary.std, summary.ci95, tasks.digest, tasks.frozen.name if tasks.frozen else None,
         dataset.fingerprint, head.setting, values,
     )  # fmt: skip

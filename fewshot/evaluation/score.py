@@ -12,8 +12,9 @@ from fewshot import heads, runs, transforms
 from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
+from fewshot.evaluation.embed import embed_base, embed_split
 from fewshot.evaluation.records import Outcomes, Record, keep
-from fewshot.evaluation.solve import accuracies, embed_base, embed_split, solve_episodes, wants_base
+from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import CI_METHOD, summarise
 from fewshot.heads import Head
 from fewshot.identity import digest

@@ -1,6 +1,6 @@
-"""Embed each image of a split once; then solve episodes, by looking up inner products where the head allows it.
+"""Solve episodes from the embeddings of a split, by looking up inner products where the head allows it.
 
-    embeddings of a split, once -> transform, fitted on the base classes -> head, episode by episode -> right queries
+    embeddings -> transform -> head, batch by batch of episodes -> how many queries of each class are right
 
 Shapes: I images, D features; T episodes at a time, W ways, S shots, Q queries a class.
 """
@@ -8,23 +8,20 @@ Shapes: I images, D features; T episodes at a time, W ways, S shots, Q queries a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
-from fewshot.data.augment import to_unit
-from fewshot.data.images import ImageSource
-from fewshot.data.store import Split
 from fewshot.episodes import Tasks
+from fewshot.evaluation.embed import Base
 from fewshot.heads import Head, Products
 from fewshot.transforms import Transform
+from fewshot.transforms.none import Identity
 
 _BATCH_BYTES = 64 * 2**20  # of what is gathered at a time: solving is bound by memory, so batches stay small
 _GRAM_BYTES = 2 * 2**30  # largest matrix of all products that is made
@@ -35,56 +32,9 @@ _OFFSET = 1e4  # times the variance: float32 keeps less than three digits of wha
 _WORDS_PER_COUNTER = 4  # Philox 4x64 gives four 64-bit words a count
 
 
-class Base(NamedTuple):
-    """The base classes' embeddings: what transforms and heads are fitted on."""
-
-    features: Tensor
-    """(N, D) float32, as the network gives them."""
-    labels: Tensor | None
-    """(N,) int64 class numbers; None where they are not known."""
-
-
-@torch.no_grad()
-def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = 100) -> Tensor:
-    """Embeddings (I, D) float32 on the device of every image of the split.
-
-    `network`, in evaluation mode, maps images (B, 3, S, S) in [0, 1] to (B, D); longer shapes are made flat.
-    UserError names the first image whose embedding is not finite.
-    """
-    source = ImageSource(split, compute.device)
-    images = len(split.images)
-    embeddings = None
-    for start in range(0, images, batch):
-        held, positions = source.fetch(np.arange(start, min(start + batch, images)))
-        with compute.autocast():
-            z = network(to_unit(held[positions])).flatten(1)
-        if embeddings is None:
-            embeddings = torch.empty(images, z.shape[1], device=compute.device)
-        embeddings[start : start + len(z)] = z
-    check_finite(embeddings, split)
-    return embeddings
-
-
-def check_finite(embeddings: Tensor, split: Split) -> None:
-    """UserError names the first image whose embedding is not finite."""
-    finite = torch.cat([part.isfinite().all(1) for part in embeddings.split(_GRAM_SIDE)])
-    if not finite.all():
-        number = int((~finite).nonzero()[0])
-        raise UserError(
-            f"the embedding of image {number} of the {split.name} split (class {split.classes[split.labels[number]]})"
-            " is not finite: the weights are broken or training diverged; train again with a lower --lr"
-        )
-
-
 def wants_base(head: Head, transform: Transform | None = None) -> bool:
     """Whether `solve_episodes` needs `base` for these."""
     return head.needs_base or (transform is not None and transform.fitted)
-
-
-def embed_base(network: Callable[[Tensor], Tensor], split: Split, compute: Compute) -> Base:
-    """A split's embeddings as `base` for `solve_episodes`; arguments and errors are those of `embed_split`."""
-    embeddings = embed_split(network, split, compute)
-    return Base(embeddings, torch.from_numpy(split.labels).to(embeddings.device))
 
 
 @torch.no_grad()
@@ -119,18 +69,18 @@ def solve_episodes(
 
 def _prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: Base | None) -> Tensor:
     """Fit the transform and the head on the base classes where they need it; returns the transformed embeddings."""
-    if wants_base(head, transform) and base is None:
-        who = f"head {type(head).__name__}" if head.needs_base else f"transform {transform.label}"
-        raise UserError(f"{who} needs features of the base classes, and there are none: give them as base")
-    if transform is not None:
-        if transform.fitted:
-            transform.fit(*base)
-        embeddings = transform(embeddings)
+    transform = transform or Identity()
+    if base is None:
+        if wants_base(head, transform):
+            who = f"head {type(head).__name__}" if head.needs_base else f"transform {transform.label}"
+            raise UserError(f"{who} needs features of the base classes, and there are none: give them as base")
+        return transform(embeddings)
+    transform.fit(base.features, base.labels)
     if head.needs_base:
         if base.labels is None:
             raise UserError(f"head {type(head).__name__} needs the base images' labels: give them as base_labels")
-        head.fit_base(base.features if transform is None else transform(base.features), base.labels)
-    return embeddings
+        head.fit_base(transform(base.features), base.labels)
+    return transform(embeddings)
 
 
 def _mostly_offset(embeddings: Tensor) -> bool:

@@ -45,8 +45,8 @@ class Head(nn.Module):
     """Inner products are all that it needs: it implements `solve_products`, too. Evaluation then looks products up and
     gathers no embeddings. Such a head solves in the precision of what it is given, float32 or float64."""
     shift_invariant: bool = False
-    """Adding one vector to all embeddings of a task changes no logit. Evaluation then subtracts the mean of the split
-    from its embeddings, because small numbers lose fewer digits to rounding than large ones."""
+    """Adding one vector to all embeddings of a task changes no logit. Evaluation then takes inner products after it has
+    subtracted the split's mean, because small numbers lose fewer digits to rounding than large ones."""
     trainable: bool = True
     """A network can be trained on episodes with it: the gradient of the logits reaches the embeddings and the head's
     own parameters."""

@@ -57,10 +57,10 @@ class Episodes:
         """Logits (T, Q, W)."""
         return head(self.support, self.labels, self.query, self.ways)
 
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Support, labels and query."""
-        return self.support, self.labels, self.query
+    def task(self, number: int) -> Episodes:
+        """One of the tasks, T = 1."""
+        own = slice(number, number + 1)
+        return replace(self, support=self.support[own], labels=self.labels[own], query=self.query[own])
 
     def to(self, dtype: torch.dtype) -> Episodes:
         """With embeddings of another type."""
@@ -158,7 +158,7 @@ def permuting_queries_permutes_logits(spec: str, size: Size) -> None:
 def each_task_is_solved_by_itself(spec: str, size: Size) -> None:
     """How many tasks are solved at once makes no difference."""
     head, given = build(spec, size), episodes(size)
-    alone = [Episodes(*(part[i : i + 1] for part in given.parts), given.ways).solve(head) for i in range(TASKS)]
+    alone = [given.task(number).solve(head) for number in range(TASKS)]
     assert _same(torch.cat(alone), given.solve(head)), f"{spec}: the tasks of a batch see each other, {size}"
 
 
@@ -201,7 +201,7 @@ def its_gradients_reach_everything(spec: str, size: Size) -> None:
         return
     with torch.no_grad():
         for parameter in head.parameters():
-            parameter += 0.1 * torch.randn_like(parameter) * parameter.abs().clamp_min(0.1)
+            parameter.add_(0.1 * torch.randn_like(parameter) * parameter.abs().clamp_min(0.1))
     support, query = given.support.requires_grad_(), given.query.requires_grad_()
     logits = given.solve(head)
     assert logits.requires_grad, f"{spec}: declares trainable, and its logits have no gradient"

@@ -5,7 +5,8 @@ Shapes: N images, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ class Transform(nn.Module):
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.fitted is True and cls.learn is Transform.learn:
+        if cls.fitted and cls.learn is Transform.learn:
             raise UserError(f"transform {cls.__name__} declares fitted: implement learn, or leave it out")
 
     @property
@@ -64,27 +65,28 @@ class Chain(Transform):
     def __init__(self, parts: Sequence[Transform]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-
-    @property
-    def fitted(self) -> bool:
-        """Whether one of them is."""
-        return any(part.fitted for part in self.parts)
+        self.fitted = any(part.fitted for part in parts)
 
     @property
     def label(self) -> str:
         """The names of those that must be fitted."""
-        return "+".join(part.label for part in self.parts if part.fitted)
+        return "+".join(part.label for part in self if part.fitted)
+
+    def __iter__(self) -> Iterator[Transform]:
+        return (cast(Transform, part) for part in self.parts)
 
     def forward(self, z: Tensor) -> Tensor:
-        for part in self.parts:
+        """See Transform.forward."""
+        for part in self:
             z = part(z)
         return z
 
     def fit(self, base: Tensor, labels: Tensor | None = None) -> Chain:
         """See Transform.fit."""
-        last = max((i for i, part in enumerate(self.parts) if part.fitted), default=-1)
-        for i, part in enumerate(self.parts[: last + 1]):
-            part.fit(base, labels)
+        last = max((i for i, part in enumerate(self) if part.fitted), default=-1)
+        for i, part in enumerate(self):
+            if i <= last:
+                part.fit(base, labels)
             if i < last:
                 base = part(base)
         return self

@@ -11,15 +11,16 @@ import torch
 from commands import ROOT
 
 import fewshot
-from fewshot import heads
+from fewshot import heads, transforms
 from fewshot.core.compute import choose
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks
 from fewshot.evaluation import solve
+from fewshot.evaluation.embed import Base, embed_split
 from fewshot.evaluation.score import score
-from fewshot.evaluation.solve import accuracies, embed_split
+from fewshot.evaluation.solve import accuracies
 from fewshot.heads import Head, Products
 
 CPU = choose("cpu", "fp32")
@@ -75,7 +76,13 @@ def test_both_ways_predict_the_same_but_for_ties(spec, monkeypatch):
 
 
 @pytest.mark.parametrize("shots", [1, 5])
-@pytest.mark.parametrize("spec, scale, offset", [("proto", 1, 3000), ("proto", 1e4, 0), ("r2d2", 1e4, 0)])
+@pytest.mark.parametrize(
+    "spec, scale, offset",
+    [
+        ("proto", 1, 3000), ("proto", 1e4, 0), ("r2d2", 1e4, 0), ("r2d2", 1, 1500), ("r2d2", 1, -5000),
+        ("r2d2:variant=r2d2", 1, 1500),
+    ],
+)  # fmt: skip
 def test_scale_and_offset_of_features_leave_predictions_as_in_float64(spec, scale, offset, shots):
     """With fewer features than support images at 5 shots, too: then R2D2's products would be singular."""
     torch.manual_seed(2)
@@ -91,7 +98,11 @@ def test_scale_and_offset_of_features_leave_predictions_as_in_float64(spec, scal
         if spec == "proto":
             logits = -torch.cdist(query, z[:, :shots].mean(1))
         else:
-            system = support.T @ support + 50 * torch.eye(16, dtype=torch.float64)
+            if "variant" in spec:  # an intercept; dividing X and Y by sqrt(n) multiplies lambda by n
+                support, query = (torch.nn.functional.pad(part, (0, 1), value=1.0) for part in (support, query))
+            images, features = support.shape
+            lam = 50 * (images if "variant" in spec else 1)
+            system = support.T @ support + lam * torch.eye(features, dtype=torch.float64)
             logits = query @ torch.linalg.solve(system, support.T @ targets)
         expected = (logits.argmax(1).view(5, 15) == torch.arange(5)[:, None]).sum(1)
         assert np.abs(right[number] - expected.numpy()).sum() <= 1
@@ -102,6 +113,80 @@ def test_logits_that_are_not_finite_are_no_accuracy():
     tasks = Tasks(EpisodeSampler(split, Protocol(5, 1, 15), 0), 3)
     with pytest.raises(UserError, match="5-way 1-shot episodes: the head's logits are not finite"):
         solve.solve_episodes(heads.build("r2d2"), 1e20 * torch.randn(len(split.images), 16), [tasks])
+
+
+def test_a_system_that_cannot_be_factorized_is_no_accuracy():
+    """Finite numbers would be taken for results. Here all support images are alike, and lambda is lost in rounding."""
+    head, labels = heads.build("r2d2:lam=1e-6"), torch.arange(5).repeat(2).expand(2, -1)
+    support = torch.stack([torch.full((10, 16), 1500.0), torch.eye(10, 16)])
+    logits = head(support, labels, support)
+    assert logits[0].isnan().all() and logits[1].isfinite().all()  # the task that can be solved keeps its logits
+    assert head.class_weights(support, labels)[0].isnan().all()
+    split = open_dataset("glyphs")["test"]
+    tasks = Tasks(EpisodeSampler(split, Protocol(5, 1, 15), 0), 3)
+    with pytest.raises(UserError, match="the head's logits are not finite"):
+        solve.solve_episodes(head, torch.full((len(split.images), 16), 1e9), [tasks])
+
+
+class Learns(Head):
+    """Logistic regression by gradient descent inside `solve`; centred on the base mean."""
+
+    trainable, needs_base = False, True
+
+    def fit_base(self, features, labels):
+        assert len(features) == len(labels)
+        self.mean = features.mean(0)
+
+    @torch.enable_grad()
+    def solve(self, support, targets, query):
+        support, query = support - self.mean, query - self.mean
+        weights = torch.zeros(len(support), targets.shape[2], support.shape[2], requires_grad=True)
+        for _ in range(10):
+            loss = -(targets * (support @ weights.mT).log_softmax(2)).sum(2).mean(1).sum()
+            weights = weights - 0.5 * torch.autograd.grad(loss, weights)[0]
+        return query @ weights.mT
+
+
+class CentredBase(Learns):
+    """One that says where its base features are not centred."""
+
+    def fit_base(self, features, labels):
+        assert features.mean(0).abs().max() < 1e-4
+        super().fit_base(features, labels)
+
+
+def test_a_head_may_take_gradients_inside_and_learn_from_base_classes():
+    torch.manual_seed(3)
+    split = open_dataset("glyphs")["test"]
+    centres = torch.randn(len(split.classes), 16)
+    embeddings = centres[torch.from_numpy(split.labels)] + 0.5 * torch.randn(len(split.images), 16)
+    tasks = Tasks(EpisodeSampler(split, Protocol(5, 5, 15), 0), 50)
+    base = Base(torch.randn(30, 16) + 40, torch.arange(3).repeat(10))
+    (right,) = solve.solve_episodes(Learns(), embeddings + 40, [tasks], base=base)
+    assert accuracies(right, 15).mean() > 0.9
+    with pytest.raises(UserError, match="head Learns needs features of the base classes"):
+        solve.solve_episodes(Learns(), embeddings, [tasks])
+    (again,) = solve.solve_episodes(CentredBase(), embeddings + 40, [tasks], transforms.build("center"), base)
+    assert np.abs(again - right).sum() <= 2  # it was fitted on transformed base features, whose mean is 0
+    with pytest.raises(UserError, match="head Learns needs the base images' labels"):
+        solve.solve_episodes(Learns(), embeddings, [tasks], base=base._replace(labels=None))
+
+
+@pytest.mark.parametrize("limit", [0, 2**40])  # by embeddings, and by products
+def test_a_transform_is_fitted_on_base_and_applied_before_the_head(limit, monkeypatch):
+    monkeypatch.setattr(solve, "_GRAM_BYTES", limit)
+    split = open_dataset("glyphs")["test"]
+    embeddings, features = torch.randn(len(split.images), 32) * torch.rand(32) + 1, torch.randn(60, 32) + 1
+    tasks = Tasks(EpisodeSampler(split, Protocol(5, 5, 15), 0), 200)
+    head = heads.build("proto")
+    transform, base = transforms.build("center+l2"), Base(features, None)
+    (right,) = solve.solve_episodes(head, embeddings, [tasks], transform, base)
+    by_hand = torch.nn.functional.normalize(embeddings - features.mean(0))
+    (expected,) = solve.solve_episodes(head, by_hand, [tasks])
+    (plain,) = solve.solve_episodes(head, embeddings, [tasks])
+    assert np.abs(right - expected).sum() <= 1 and np.abs(right - plain).sum() > 100
+    with pytest.raises(UserError, match="transform Center needs features of the base classes"):
+        solve.solve_episodes(head, embeddings, [tasks], transform)
 
 
 def test_long_embeddings_are_not_gathered(monkeypatch):
@@ -140,7 +225,7 @@ def test_memory_does_not_grow_with_the_episodes():
     """200,000 episodes within a hundred megabytes more than 2,000: their outcomes and classes are 12 MB."""
     script = """
 import sys, resource, torch
-from fewshot import heads
+from fewshot import heads, transforms
 from fewshot.data import open_dataset
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks
 from fewshot.evaluation.solve import solve_episodes
@@ -164,7 +249,9 @@ def test_loaded_model_embeds_images_and_refuses_others(small_run):
     embeddings = model.embed(np.array(images))
     assert embeddings.shape == (150, 256) and embeddings.dtype == torch.float32
     split = open_dataset("glyphs")["test"]
-    assert torch.allclose(embeddings, embed_split(model, split, CPU)[:150], atol=1e-5)
+    whole = embed_split(model, split, CPU)
+    assert torch.allclose(embeddings, whole[:150], atol=1e-5)
+    assert not whole.requires_grad and not whole.is_inference()  # a head may take gradients of what it makes of them
     with pytest.raises(UserError, match=r"give uint8 images of shape \(N, 32, 32, 3\)"):
         model.embed(np.zeros((2, 84, 84, 3), np.uint8))
 

@@ -1,0 +1,68 @@
+"""Embed every image of a split once.
+
+Shapes: I images, S pixels a side, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
+from fewshot.data.augment import to_unit
+from fewshot.data.images import ImageSource
+from fewshot.data.store import Split
+
+_ROWS = 2048  # embeddings that are looked through at a time
+
+
+class Base(NamedTuple):
+    """The base classes' embeddings, those of the training split: what transforms and heads are fitted on."""
+
+    features: Tensor
+    """(N, D) float32, as the network gives them."""
+    labels: Tensor | None
+    """(N,) int64 class numbers; None where they are not known."""
+
+
+@torch.no_grad()
+def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = 100) -> Tensor:
+    """Embeddings (I, D) float32 on the device of every image of the split.
+
+    `network`, in evaluation mode, maps images (B, 3, S, S) in [0, 1] to (B, D); longer shapes are made flat.
+    UserError names the first image whose embedding is not finite.
+    """
+    source = ImageSource(split, compute.device)
+    images = len(split.images)
+    embeddings = torch.empty(0)
+    for start in range(0, images, batch):
+        held, positions = source.fetch(np.arange(start, min(start + batch, images)))
+        with compute.autocast():
+            z = network(to_unit(held[positions])).flatten(1)
+        if start == 0:
+            embeddings = torch.empty(images, z.shape[1], device=compute.device)
+        embeddings[start : start + len(z)] = z
+    check_finite(embeddings, split)
+    return embeddings
+
+
+def check_finite(embeddings: Tensor, split: Split) -> None:
+    """UserError names the first image whose embedding is not finite."""
+    finite = torch.cat([part.isfinite().all(1) for part in embeddings.split(_ROWS)])
+    if not finite.all():
+        number = int((~finite).nonzero()[0])
+        raise UserError(
+            f"the embedding of image {number} of the {split.name} split (class {split.classes[split.labels[number]]})"
+            " is not finite: the weights are broken or training diverged; train again with a lower --lr"
+        )
+
+
+def embed_base(network: Callable[[Tensor], Tensor], split: Split, compute: Compute) -> Base:
+    """The embeddings of a split whose classes are base classes, and their labels; else as `embed_split`."""
+    embeddings = embed_split(network, split, compute)
+    return Base(embeddings, torch.from_numpy(split.labels).to(embeddings.device))
