@@ -26,7 +26,10 @@ def test_a_plus_inside_a_number_does_not_split():
     assert [spec.name for spec in parse("dropout:drop_prob=1e+0")] == ["dropout"]
 
 
-@pytest.mark.parametrize("text", ["", "+", "1drop", "dropout@", "dropout@a", "dropout:rate", "dropout:a=1,a=2", "x y"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "+", "1drop", "dropout@", "dropout@3,", "dropout@a..b", "dropout@a-b", "dropout:rate", "dropout:a=1,a=2", "x y"],
+)
 def test_what_is_not_in_the_grammar_is_refused(text):
     with pytest.raises(UserError):
         parse(text)

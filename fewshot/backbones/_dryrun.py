@@ -1,0 +1,88 @@
+"""One image through a network that nobody has described: what its modules give, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.core.errors import UserError
+from fewshot.core.modes import evaluating
+
+LARGEST = 128  # px: how far we look for the size that a network wants where images are too small for it
+
+
+class DryRun:
+    """What one image of noise makes of a network in evaluation mode.
+
+    It leaves no trace: batch-norm statistics, each module's mode and torch's random state stay as they are.
+    """
+
+    outputs: dict[str, list[object]]
+    """Of each module by name: what it returned, call by call."""
+    ended: list[str]
+    """The modules' names in the order in which their calls ended."""
+    embedding: object
+    """What the network returned."""
+
+    def __init__(self, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int) -> None:
+        self.outputs = {name: [] for name in modules}
+        self.ended = []
+        image = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+        hooks = [module.register_forward_hook(self._catch(name)) for name, module in modules.items()]
+        try:
+            self.embedding = run(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _catch(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def catch(_module: nn.Module, _inputs: object, output: object) -> None:
+            # A copy: the next layer may work in place.
+            self.outputs[name].append(output.clone() if isinstance(output, Tensor) else output)
+            self.ended.append(name)
+
+        return catch
+
+    def map_of(self, name: str, where: str) -> Tensor:
+        """The one map (1, C, H, W) that the module returned. UserError, begun with `where`, if it was none or more."""
+        found = self.outputs[name]
+        if len(found) != 1:
+            times = f"{len(found)} times" if found else "not at all"
+            raise UserError(f"{where}: {name!r} is called {times} in a pass; take a module that is called once")
+        (output,) = found
+        if not (isinstance(output, Tensor) and output.ndim == 4):
+            what = f"a tensor {_shape(output)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise UserError(f"{where}: {name!r} gives no map (N, C, H, W) but {what}")
+        return output
+
+
+def _shape(output: Tensor) -> str:
+    return "(" + ", ".join(["N", *map(str, output.shape[1:])]) + ")"
+
+
+@torch.no_grad()
+def dry_run(
+    network: nn.Module, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int
+) -> DryRun:
+    """`run` one image (1, 3, S, S) through `network`, and watch some of its modules.
+
+    UserError where larger images pass, but not these; any other error of the network is left as it is.
+    """
+    with evaluating(network), torch.random.fork_rng(devices=[]):
+        try:
+            return DryRun(run, modules, image_size)
+        except RuntimeError:
+            least = next((size for size in range(image_size + 1, LARGEST + 1) if _passes(run, size)), None)
+            if least is None:
+                raise
+    raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
+
+
+def _passes(run: Callable[[Tensor], object], image_size: int) -> bool:
+    try:
+        DryRun(run, {}, image_size)
+    except RuntimeError:
+        return False
+    return True
