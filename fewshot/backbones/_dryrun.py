@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
 
-LARGEST = 128  # px: how far we look for the size that a network wants where images are too small for it
+DOUBLINGS = 4  # of the image's side, within which we look for the size that a network wants
 
 
 class DryRun:
@@ -74,10 +74,19 @@ def dry_run(
         try:
             return DryRun(run, modules, image_size)
         except RuntimeError:
-            least = next((size for size in range(image_size + 1, LARGEST + 1) if _passes(run, size)), None)
+            least = _least(run, image_size)
             if least is None:
                 raise
     raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
+
+
+def _least(run: Callable[[Tensor], object], too_small: int) -> int | None:
+    """The smallest images, in pixels, that pass where those of `too_small` do not; None where larger do not, either."""
+    passes = next((large for n in range(DOUBLINGS) if _passes(run, large := too_small * 2 ** (n + 1))), None)
+    while passes is not None and passes - too_small > 1:
+        middle = (too_small + passes) // 2
+        too_small, passes = (too_small, middle) if _passes(run, middle) else (middle, passes)
+    return passes
 
 
 def _passes(run: Callable[[Tensor], object], image_size: int) -> bool:

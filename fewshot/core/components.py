@@ -126,7 +126,7 @@ class Family:
             component = getattr(module, class_name)
         except AttributeError:
             raise UserError(
-                f"cannot import {self.kind} {path!r}: {module.__file__} has no {class_name}; is the name right?"
+                f"cannot import {self.kind} {path!r}: module {module_name} has no {class_name}; is the name right?"
             ) from None
         if not (isinstance(component, type) and issubclass(component, self.base)):
             ours = f"{self.package}.{self._base}"
@@ -158,13 +158,18 @@ def _convert(text: str, hint: Any, where: str) -> Any:
     """Text to the hinted type: bool, int, float, str, a Literal, or any of several of these and None."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     kinds = sorted(typing.get_args(hint) if union else (hint,), key=_generality)
+    literals, others = [], []
     for kind in kinds:
+        if typing.get_origin(kind) is typing.Literal:
+            literals += map(str, typing.get_args(kind))
+        elif isinstance(kind, type) and typing.get_origin(kind) is None:
+            others.append(_NAMES.get(kind, f"a {kind.__name__}"))
+        else:
+            raise UserError(f"{where} cannot be given as text: it is declared as {hint}")
         try:
             return _as(kind, text)
-        except (TypeError, ValueError):
+        except ValueError:
             continue
-    literals = [str(value) for kind in kinds for value in typing.get_args(kind)]
-    others = [_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}") for kind in kinds if not typing.get_args(kind)]
     if literals:
         raise unknown(f"value of {where}:", text, literals + others)
     raise UserError(f"{where}={text} is not {' or '.join(others)}")
@@ -180,7 +185,7 @@ def _generality(kind: Any) -> int:
 
 
 def _as(kind: Any, text: str) -> Any:
-    """Text as one kind. ValueError, or from a type that cannot be made of text TypeError, where it is none."""
+    """Text as a value of one kind. ValueError where it is none."""
     if typing.get_origin(kind) is typing.Literal:
         values = {str(value): value for value in typing.get_args(kind)}
     elif kind is bool:

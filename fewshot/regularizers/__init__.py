@@ -5,9 +5,12 @@ Here is how they are found and built; what they have in common is in `_base.py`.
 
 from __future__ import annotations
 
+import torch
+
 from fewshot.core.components import Family, Spec, parse
 from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Guide, Place, Regularizer, Site
+from fewshot.regularizers._probe import check_mask
 
 __all__ = ["FAMILY", "Guide", "Place", "Regularizer", "Site", "build", "build_all", "expand"]
 
@@ -25,14 +28,18 @@ def build(spec: str | Spec, site: Site) -> Regularizer:
     """One regularizer at one site: `build("targetdrop:drop_prob=0.5,block_size=3", site)`.
 
     Raises UserError for an unknown name or option, a value out of range, or a combination that the
-    method declines.
+    method declines; and for a method of the user's whose multiplier is no mask.
     """
     if isinstance(spec, str):
         (spec, *more) = parse(spec)
         if more:
             raise UserError("build takes one regularizer; build each part of a `+` by itself")
     component, options = FAMILY.check(spec)
-    return component(site, **options)
+    method = component(site, **options)
+    if "." in spec.name:  # ours are held to all laws by tests
+        with torch.random.fork_rng(devices=[]):
+            check_mask(component(site, **options), spec.name)
+    return method
 
 
 def expand(text: str, original: str = "none") -> list[Spec]:
