@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
@@ -70,7 +73,7 @@ def dry_run(
 
     UserError where larger images pass, but not these; any other error of the network is left as it is.
     """
-    with evaluating(network), torch.random.fork_rng(devices=[]):
+    with evaluating(network), torch.random.fork_rng(devices=[]), _ThinConvolutions(), _one_thread():
         try:
             return DryRun(run, modules, image_size)
         except RuntimeError:
@@ -78,6 +81,38 @@ def dry_run(
             if least is None:
                 raise
     raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
+
+
+class _ThinConvolutions(TorchFunctionMode):
+    """Convolutions that compute one channel and scale it for the others: shapes are right, and cost next to nothing.
+
+    The whole network would take as long as drawing its weights. (The meta device would cost a second of imports.)
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """See torch.overrides: called instead of each of torch's functions."""
+        return (_thin_convolution if function is F.conv2d else function)(*args, **(kwargs or {}))
+
+
+def _thin_convolution(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups: int = 1
+) -> Tensor:
+    if input.shape[-3] != weight.shape[1] * groups:  # the network is wrong: let torch say so
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    one = F.conv2d(input[..., :1, :, :], weight[:1, :1], None, stride, padding, dilation)
+    # Channels differ, so that those of two maps are not taken for one another.
+    return one * torch.linspace(1, 2, len(weight), dtype=one.dtype)[:, None, None]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What is as small as this waits longer for a second thread than it computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _least(run: Callable[[Tensor], object], too_small: int) -> int | None:

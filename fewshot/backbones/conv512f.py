@@ -35,7 +35,9 @@ class Conv512F(Blocks):
     - "r2d2" (Bertinetto et al.): block 4 activated and pooled with stride 1, block 3's branch pooled
       once more with stride 1; 384 x 9 x 9 + 512 x 9 x 9 = 72,576 numbers.
 
-    Its own regularization (`reg="original"`): Dropout 0.1 after block 3 and 0.3 after block 4.
+    Its own regularization (`reg="original"`): Dropout 0.1 after block 3 and 0.3 after block 4, which are MetaOptNet's
+    rates. They stand for both variants here, which is our reading: Bertinetto et al. have 0.1 after both on
+    mini-ImageNet and 0.4 after both on CIFAR-FS (write `dropout@3,4:drop_prob=0.4` for those).
     """
 
     original = "dropout@3:drop_prob=0.1+dropout@4:drop_prob=0.3"
