@@ -145,7 +145,7 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": dataset.mean, "std": dataset.std,
         "parameters": model.parameter_count, "features": model.backbone.features,
         "regularizers": [
-            f"site {reg.site.depth}: {reg}" + f" ({reg.remark})" * bool(reg.remark)
+            f"site {reg.site.label}: {reg}" + f" ({reg.remark})" * bool(reg.remark)
             for reg in model.backbone.regularizers
         ],
         "code": code_of(setup),

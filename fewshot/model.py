@@ -16,6 +16,7 @@ from fewshot.backbones import Backbone
 from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
+from fewshot.core.modes import evaluating
 from fewshot.core.seeding import derive
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise, as_tensor
@@ -99,18 +100,6 @@ def _seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, 0, purpose))
         yield
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; then each part is in the mode that it was in, also one that was frozen."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 def load_run(run: Run, compute: Compute) -> Model:

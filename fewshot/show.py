@@ -113,7 +113,8 @@ def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
     ]
     over = {None: "mean over channels; each column has its own scale", "most": "in the channel that loses most"}
     scale = f"share taken away, {over.get(args.channel, f'in channel {args.channel}')}"
-    maps = f" of {headed.depths} ({headed.channels} maps of {headed.height}x{headed.width})" if headed.depth else ""
+    of = f" of {headed.depths}" if headed.numbered else ""
+    maps = f"{of} ({headed.channels} maps of {headed.height}x{headed.width})" if headed.depth else ""
     trained = f"trained with {config.reg}" if folders else "untrained"
     heading = f"{dataset.name}: what is taken away {_where(headed)}{maps} in {config.backbone}, {trained}"
     shared = args.channel is not None
@@ -124,7 +125,8 @@ def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
 def _where(site: Site) -> str:
     if site.depth == 0:
         return "from the image"
-    return f"after block {site.depth}" if site.place == "map" else f"in the branch of block {site.depth}"
+    module = f"block {site.label}" if site.numbered else site.label
+    return f"after {module}" if site.place == "map" else f"in the branch of {module}"
 
 
 def _notes(masked: Masked, headed: Site) -> list[str]:
@@ -169,7 +171,7 @@ def _activations(args: argparse.Namespace) -> tuple[str, Figure]:
     labels = pictures.run_labels([config for config, _ in networks], args.runs) if args.runs else ["untrained"]
     counts = {}
     for label, (_, model) in zip(labels, networks, strict=True):
-        site = len(model.backbone.blocks) if args.site is None else args.site
+        site = len(model.backbone.stages) if args.site is None else args.site
         counted, below = inspection.magnitudes(model, images, site)
         counts[f"{label}: {below:.1%} below {inspection.SMALLEST}"] = counted
     heading = f"{dataset.name}: batch-norm outputs of block {site}, {count} validation images, {_backbones(networks)}"

@@ -1,12 +1,17 @@
-"""Backbones: images to embeddings, with regularizers at named sites. One file a network."""
+"""Backbones: images to embeddings, with regularizers at named sites. One file a network.
+
+To add yours, derive from `Blocks`, `Foreign` or `Backbone`, which explains how.
+"""
 
 from __future__ import annotations
 
 from fewshot.backbones._base import Backbone
+from fewshot.backbones._blocks import Blocks
+from fewshot.backbones._foreign import Foreign
 from fewshot.core.components import Family, parse
 from fewshot.core.errors import UserError
 
-__all__ = ["FAMILY", "Backbone", "build"]
+__all__ = ["FAMILY", "Backbone", "Blocks", "Foreign", "build"]
 
 FAMILY = Family("fewshot.backbones", "backbone", "Backbone")
 
@@ -21,4 +26,6 @@ def build(spec: str, reg: str = "none", image_size: int = 84) -> Backbone:
     if more or parsed.sites:
         raise UserError(f"--backbone {spec}: give one network, without sites (they belong to --reg)")
     component, options = FAMILY.check(parsed)
-    return component(image_size, reg, **options)
+    backbone = component(image_size, **options)
+    backbone.place(reg)
+    return backbone

@@ -1,15 +1,18 @@
-"""What every backbone is: blocks in a row, each followed by the regularizers of its site."""
+"""What every backbone is: a network with regularizers at named sites."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from fewshot import regularizers
+from fewshot.backbones._dryrun import DryRun, dry_run
 from fewshot.core.errors import UserError
 from fewshot.regularizers import Guide, Place, Regularizer, Site
 
@@ -17,51 +20,150 @@ from fewshot.regularizers import Guide, Place, Regularizer, Site
 class Backbone(nn.Module):
     """Images (N, 3, S, S), normalised, to embeddings (N, features).
 
-    A subclass gives its blocks and, for each, the channels and the side of the map that it leaves.
-    Site i is the output of block i, counted from 1. It may override `embedding` and `features`.
+    A network of your own: derive from this class, make its layers in `__init__(image_size, *, ...)`, whose
+    keyword-only parameters are its options, and write `embed`. A network that exists already: see `Foreign`.
+    A row of blocks: see `Blocks`. `backbones.build` makes it and calls `place`.
 
-    Residual blocks are called with a function besides, where there is something to do to their branch before
-    the shortcut is added; `branches` then gives the channels and the side of each block's branch. The input is
-    site 0, before and after it is normalised. What acts on branches, or there, says so by its `place`, and no
-    other regularizer is there.
+    A site is the output of a module, and its label is what the user writes. Any module that is called once in a pass
+    and gives a map (N, C, H, W) is one by its name. Site number i stands for the i-th of `stages`. Where a stage has
+    a submodule `branch` (an `nn.Identity` at the end of its residual branch, before the shortcut is added), its
+    output is site i for what acts on branches. The input is site 0, before and after it is normalised. What acts on
+    branches or on the input says so by its `place`, and no other regularizer is there.
+
+    Class attributes:
+
+    - `original` (str, "none"): what `original` stands for in `reg`: the regularization that the network was published
+      with.
+    - `stages` (names, none): the modules that site numbers stand for, from the shallowest to the deepest. Without
+      them sites have names only, and methods have no default sites.
+
+    Set by `place`: `sites`, the Site of each stage; `features`, the length D of an embedding; `regs`, the regularizers
+    by site.
     """
 
     original: str = "none"
-    """What `original` stands for in `reg`: the regularization that the network was published with."""
+    stages: Sequence[str] = ()
+    sites: list[Site]
+    features: int
+    regs: nn.ModuleDict
 
-    def __init__(
-        self,
-        image_size: int,
-        reg: str,
-        blocks: list[nn.Module],
-        maps: list[tuple[int, int]],
-        branches: Sequence[tuple[int, int]] = (),
-    ) -> None:
+    def __init__(self, image_size: int) -> None:
         super().__init__()
-        if maps[-1][1] < 1:
-            least = 2 ** len(blocks)
-            raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
         self.image_size = image_size
-
-        def sites_of(place: Place, sizes: Sequence[tuple[int, int]], first: int = 1) -> list[Site]:
-            return [Site(c, side, side, depth, len(blocks), place) for depth, (c, side) in enumerate(sizes, first)]
-
-        self.sites = sites_of("map", maps)
-        self.blocks = nn.ModuleList(blocks)
-        elsewhere = sites_of("branch", branches)
-        for place in ("input", "image"):
-            elsewhere += sites_of(place, [(3, image_size)], first=0)
-        placed = regularizers.build_all(reg, self.sites + elsewhere, self.original)
-        self.regs = nn.ModuleDict({str(depth): nn.ModuleList(placed[depth]) for depth in sorted(placed)})
+        self._guide: Guide | None = None
+        self._embeds = ""
 
     @property
-    def features(self) -> int:
-        """Length of an embedding."""
-        return self.sites[-1].channels * self.sites[-1].height * self.sites[-1].width
+    def root(self) -> nn.Module:
+        """The module within which users name modules: this one, unless a network is wrapped."""
+        return self
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The network itself: normalised images (N, 3, S, S) to embeddings (N, features)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (N, 3, S, S) to embeddings (N, features), regularized in training mode."""
+        return self.embed(self._regularize("0", "input", x))
+
+    def on_images(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) in [0, 1] after what regularizes images before they are normalised."""
+        return self._regularize("0", "image", images)
+
+    def place(self, reg: str) -> None:
+        """Put the regularizers of the text `reg` at their sites; to be called once, when all layers are made.
+
+        Shapes come from a dry run of one image. UserError for unknown names, options or sites, for modules that give
+        no map or are called more than once, and for images too small for the network.
+        """
+        specs = regularizers.expand(reg, self.original)
+        where = {name: str(spec) for spec in reversed(specs) for name in spec.sites or () if isinstance(name, str)}
+        modules = dict(self.root.named_modules(remove_duplicate=False))
+        branches = [f"{name}.branch" for name in self.stages if f"{name}.branch" in modules]
+        author = f"{type(self).__name__}.stages"
+        for name in [*self.stages, *where]:
+            if name not in modules:
+                near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
+                near = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(self._children())} and theirs"
+                raise UserError(f"{where.get(name, author)}: this network has no module {name!r}; {near}")
+        watched = {name: modules[name] for name in [*self.stages, *branches, *where]}
+        seen = dry_run(self, self.embed, watched, self.image_size)
+        if not (isinstance(seen.embedding, Tensor) and seen.embedding.ndim == 2):
+            raise UserError(f"{type(self).__name__} must embed images as one tensor (N, features)")
+        self.features = seen.embedding.shape[1]
+
+        def site(name: str, place: Place, depth: int, label: str) -> Site:
+            channels, height, width = seen.map_of(name, where.get(name, author)).shape[1:]
+            return Site(channels, height, width, depth, len(self.stages) or 1, place, label, self.image_size)
+
+        self.sites = [site(name, "map", depth, str(depth)) for depth, name in enumerate(self.stages, 1)]
+        within = [
+            site(f"{name}.branch", "branch", depth, str(depth))
+            for depth, name in enumerate(self.stages, 1)
+            if f"{name}.branch" in branches
+        ]
+        named = [site(name, "map", self._depth(name, seen), name) for name in where]
+        of_branches = [replace(each, place="branch") for each in named]
+        size, depths = self.image_size, len(self.stages) or 1
+        ends = [Site(3, size, size, 0, depths, place, "0", size) for place in ("input", "image")]
+        self._embeds = self._read(seen)
+        self._attach(regularizers.build_all(specs, [*self.sites, *within, *named, *of_branches, *ends]))
+
+    def _children(self) -> list[str]:
+        return [name for name, _ in self.root.named_children()]
+
+    def _depth(self, name: str, seen: DryRun) -> int:
+        """The stage, counted from 1, in which a module's call ends; what comes after all belongs to the last."""
+        done = sum(stage in seen.ended[: seen.ended.index(name)] for stage in self.stages) if name in seen.ended else 0
+        return min(done + 1, len(self.stages) or 1)
+
+    def _attach(self, built: list[Regularizer]) -> None:
+        """Each regularizer to the module behind its site: those at one site act one after another, as written."""
+        built.sort(key=lambda reg: (not reg.site.numbered, reg.site.depth))  # stable: the order written stays
+        groups: dict[str, list[Regularizer]] = {}
+        for reg in built:
+            groups.setdefault(_key(reg.site.label), []).append(reg)
+        self.regs = nn.ModuleDict({key: nn.ModuleList(group) for key, group in groups.items()})
+        for label, place in dict.fromkeys((reg.site.label, reg.site.place) for reg in built):
+            if label == "0":
+                continue
+            name = self.stages[int(label) - 1] + ".branch" * (place == "branch") if label.isdecimal() else label
+            self.root.get_submodule(name).register_forward_hook(partial(self._on_output, label, place))
+        if self.guided:
+            self.channel_weights(torch.zeros(1, self.features))  # UserError now rather than in the first step
+
+    def _on_output(self, label: str, place: Place, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        return self._regularize(label, place, output)
+
+    def _regularize(self, label: str, place: Place, x: Tensor) -> Tensor:
+        """x (N, C, H, W) after the regularizers at one site, one after another."""
+        for reg in self.at(label):
+            if reg.site.place == place:
+                x = reg(x, self._guide)
+        return x
+
+    def at(self, label: str) -> list[Regularizer]:
+        """The regularizers at the site of this label, at all its places, in the order written."""
+        key = _key(label)
+        return list(self.regs[key]) if key in self.regs else []
+
+    @contextmanager
+    def guided_by(self, guide: Guide | None) -> Iterator[None]:
+        """Within it, every pass hands `guide` to the regularizers, and to nothing else."""
+        before, self._guide = self._guide, guide
+        try:
+            yield
+        finally:
+            self._guide = before
+
+    @property
+    def stage_modules(self) -> list[nn.Module]:
+        """The modules that site numbers stand for, from the shallowest to the deepest."""
+        return [self.root.get_submodule(name) for name in self.stages]
 
     @property
     def regularizers(self) -> list[Regularizer]:
-        """Every regularizer in it, from the shallowest site to the deepest."""
+        """Every regularizer in it: at numbered sites from the shallowest to the deepest, then at named ones."""
         return [reg for at_site in self.regs.values() for reg in at_site]
 
     @property
@@ -84,58 +186,36 @@ class Backbone(nn.Module):
         """What this step's weight decay is multiplied with: the largest that a regularizer asks for."""
         return max((reg.weight_decay_scale for reg in self.regularizers), default=1.0)
 
-    def on_images(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [0, 1] after what regularizes images before they are normalised."""
-        return _apply(self._at(0, "image"), images, None)
-
-    _guide: Guide | None = None
-
-    @contextmanager
-    def guided_by(self, guide: Guide | None) -> Iterator[None]:
-        self._guide = guide
-        try:
-            yield
-        finally:
-            self._guide = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, S, S) to (N, features); `guide` reaches the regularizers and nothing else."""
-        guide = self._guide
-        x = _apply(self._at(0, "input"), x, guide)
-        maps = []
-        for depth, block in enumerate(self.blocks, start=1):
-            within = self._at(depth, "branch")
-            x = block(x, partial(_apply, within, guide=guide)) if within else block(x)
-            x = _apply(self._at(depth, "map"), x, guide)
-            maps.append(x)
-        return self.embedding(maps)
-
-    def _at(self, depth: int, place: Place) -> list[Regularizer]:
-        """The regularizers at one site, in the order written."""
-        here = self.regs[str(depth)] if str(depth) in self.regs else ()
-        return [reg for reg in here if reg.place == place]
-
-    def embedding(self, maps: list[Tensor]) -> Tensor:
-        """(N, features) from every block's map (N, C, H, W) after its regularizers: the last one, flat."""
-        return maps[-1].flatten(1)
+    def _read(self, seen: DryRun) -> str:
+        """How the embedding is made of the deepest stage's map: "flat", its "mean" over positions, or "" (neither)."""
+        if not self.stages:
+            return ""
+        deepest = seen.map_of(self.stages[-1], type(self).__name__)
+        for how, expected in (("flat", deepest.flatten(1)), ("mean", deepest.mean((2, 3)))):
+            if expected.shape == seen.embedding.shape and torch.allclose(expected, seen.embedding, rtol=1e-4):
+                return how
+        return ""
 
     def channel_weights(self, weights: Tensor) -> Tensor:
         """A linear classifier's weights (..., features) on embeddings -> (..., C), on the deepest map's channels.
 
         Averaged over the positions of the map; what belongs to another map is left out. With them, the sum
-        over channels of weight times map is the class activation map.
+        over channels of weight times map is the class activation map. UserError where the embedding is neither the
+        deepest stage's map, flat, nor its average over positions, and the network does not override this.
         """
-        deepest = self.sites[-1]
-        return weights.unflatten(-1, (deepest.channels, deepest.height * deepest.width)).mean(-1)
+        if self._embeds == "mean":
+            return weights
+        if self._embeds == "flat":
+            deepest = self.sites[-1]
+            return weights.unflatten(-1, (deepest.channels, deepest.height * deepest.width)).mean(-1)
+        name = type(self).__name__
+        what = "its embedding is neither its last stage's map nor the average of it" if self.stages else "has no stages"
+        raise UserError(
+            f"{name} cannot tell class weights for the channels of its deepest map, which camdrop and show cam need:"
+            f" {what}; give {name} `stages`, or a method `channel_weights`"
+        )
 
 
-def _apply(regs: list[Regularizer], x: Tensor, guide: Guide | None) -> Tensor:
-    """x (N, C, H, W) after one regularizer and then the next."""
-    for reg in regs:
-        x = reg(x, guide)
-    return x
-
-
-def halvings(image_size: int, channels: list[int]) -> list[tuple[int, int]]:
-    """(channels, side) of each map where every block halves the side (floor)."""
-    return [(count, image_size // 2**depth) for depth, count in enumerate(channels, start=1)]
+def _key(label: str) -> str:
+    """A label as the name of a child module, which may have no dots, nor be that of a method of ModuleDict."""
+    return label if label.isdecimal() else "@" + label.replace(".", "/")

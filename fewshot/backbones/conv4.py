@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones._base import Backbone, halvings
+from fewshot.backbones._blocks import Blocks
 
 
 class _Block(nn.Module):
@@ -24,10 +24,10 @@ class _Block(nn.Module):
         return F.relu(F.max_pool2d(self.norm(self.conv(x)), 2), inplace=True)
 
 
-class Conv4(Backbone):
+class Conv4(Blocks):
     """4 blocks of 64 channels: 84 px images to 64 x 5 x 5 = 1,600 numbers; 112,832 parameters."""
 
-    def __init__(self, image_size: int = 84, reg: str = "none") -> None:
+    def __init__(self, image_size: int = 84) -> None:
         channels = [64] * 4
-        blocks = [_Block(inputs, outputs) for inputs, outputs in zip([3, *channels], channels, strict=False)]
-        super().__init__(image_size, reg, blocks, halvings(image_size, channels))
+        pairs = zip([3, *channels], channels, strict=False)
+        super().__init__(image_size, [_Block(inputs, outputs) for inputs, outputs in pairs])

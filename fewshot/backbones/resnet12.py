@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.backbones._base import Backbone, halvings
+from fewshot.backbones._blocks import Blocks
 
 
 class _Block(nn.Module):
@@ -18,15 +16,14 @@ class _Block(nn.Module):
         self.conv1, self.norm1 = _conv(inputs, outputs, 3), nn.BatchNorm2d(outputs)
         self.conv2, self.norm2 = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
         self.conv3, self.norm3 = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
+        self.branch = nn.Identity()  # the site of what acts on the branch, before the shortcut is added
         self.shortcut, self.shortcut_norm = _conv(inputs, outputs, 1), nn.BatchNorm2d(outputs)
 
-    def forward(self, x: Tensor, on_branch: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """(N, inputs, S, S) to (N, outputs, S // 2, S // 2); `on_branch` acts on the branch before the sum."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, S, S) to (N, outputs, S // 2, S // 2)."""
         out = F.leaky_relu(self.norm1(self.conv1(x)), 0.1, inplace=True)
         out = F.leaky_relu(self.norm2(self.conv2(out)), 0.1, inplace=True)
-        out = self.norm3(self.conv3(out))
-        if on_branch is not None:
-            out = on_branch(out)
+        out = self.branch(self.norm3(self.conv3(out)))
         out = out + self.shortcut_norm(self.shortcut(x))
         # The maximum and LeakyReLU commute exactly; pooling first leaves it a quarter of the memory to cross.
         return F.leaky_relu(F.max_pool2d(out, 2), 0.1, inplace=True)
@@ -38,7 +35,7 @@ def _conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
     return conv
 
 
-class ResNet12(Backbone):
+class ResNet12(Blocks):
     """84 px images to 640 x 5 x 5 = 16,000 numbers, or with `pool` to their 640 averages; 12,424,320 parameters.
 
     Its own regularization (`reg="original"`): Dropout 0.1 after blocks 1 and 2, DropBlock with
@@ -47,22 +44,12 @@ class ResNet12(Backbone):
 
     original = "dropout@1,2:drop_prob=0.1+dropblock@3,4:drop_prob=0.1"
 
-    def __init__(self, image_size: int = 84, reg: str = "none", *, pool: bool = False) -> None:
+    def __init__(self, image_size: int = 84, *, pool: bool = False) -> None:
         channels = [64, 160, 320, 640]
-        blocks = [_Block(inputs, outputs) for inputs, outputs in zip([3, *channels], channels, strict=False)]
+        pairs = zip([3, *channels], channels, strict=False)
+        super().__init__(image_size, [_Block(inputs, outputs) for inputs, outputs in pairs])
         self.pool = pool
-        branches = [(count, image_size // 2**depth) for depth, count in enumerate(channels)]  # not yet pooled
-        super().__init__(image_size, reg, blocks, halvings(image_size, channels), branches)
-
-    @property
-    def features(self) -> int:
-        """Length of an embedding."""
-        return 640 if self.pool else super().features
 
     def embedding(self, maps: list[Tensor]) -> Tensor:
         """(N, features): block 4's map, flat or averaged over its positions."""
         return maps[3].mean((2, 3)) if self.pool else maps[3].flatten(1)
-
-    def channel_weights(self, weights: Tensor) -> Tensor:
-        """(..., features) -> (..., 640): see Backbone.channel_weights; pooled features are channels already."""
-        return weights if self.pool else super().channel_weights(weights)

@@ -1,7 +1,8 @@
-"""The component grammar: `name[@sites][:key=value,...]`, joined by `+`.
+"""The component grammar: `name[@sites][:key=value,...]`, joined by `+`. Sites are block numbers or module names.
 
     targetdrop
     targetdrop@3,4:drop_prob=0.15,block_size=5
+    targetdrop@layer3,blocks.2.conv
     dropout@1,2:drop_prob=0.1+dropblock@3,4
     my_pkg.my_module.MyDrop:rate=0.2
 
@@ -25,15 +26,19 @@ from typing import Any
 
 from fewshot.core.errors import UserError, unknown
 
+_SITE = re.compile(r"\w+(\.\w+)*")
 _SPEC = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(@(?P<sites>[^:]*))?(:(?P<options>.*))?")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One component as the user wrote it: options are still text."""
+    """One component as the user wrote it: options are still text.
+
+    `sites`: block numbers, rising, then module names in alphabetical order; None where the user gave none.
+    """
 
     name: str
-    sites: tuple[int, ...] | None
+    sites: tuple[int | str, ...] | None
     options: dict[str, str]
 
     def __str__(self) -> str:
@@ -53,10 +58,13 @@ def _parse_one(text: str) -> Spec:
         raise UserError(f"cannot read component {text!r}: write name[@sites][:key=value,...]")
     sites = None
     if match["sites"] is not None:
-        numbers = match["sites"].split(",")
-        if not all(number.isdecimal() for number in numbers):
-            raise UserError(f"cannot read the sites of {text!r}: write block numbers, such as {match['name']}@3,4")
-        sites = tuple(sorted({int(number) for number in numbers}))
+        labels = [label.strip() for label in match["sites"].split(",")]
+        if not all(_SITE.fullmatch(label) for label in labels):
+            name = match["name"]
+            how = f"write block numbers or names of modules, such as {name}@3,4 or {name}@layer3"
+            raise UserError(f"cannot read the sites of {text!r}: {how}")
+        numbers = sorted({int(label) for label in labels if label.isdecimal()})
+        sites = (*numbers, *sorted({label for label in labels if not label.isdecimal()}))
     options: dict[str, str] = {}
     for pair in match["options"].split(",") if match["options"] else []:
         key, equals, value = (piece.strip() for piece in pair.partition("="))
@@ -107,10 +115,18 @@ class Family:
     def _users_own(self, path: str) -> type:
         module_name, _, class_name = path.rpartition(".")
         try:
-            component = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # Only where the module itself, or a package on the way to it, is missing: what goes wrong within the
+            # user's module, an import included, is for the user to see with its traceback.
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            raise UserError(f"cannot import {self.kind} {path!r} ({error}): is its folder on PYTHONPATH?") from None
+        try:
+            component = getattr(module, class_name)
+        except AttributeError:
             raise UserError(
-                f"cannot import {self.kind} {path!r} ({error}): is its folder on PYTHONPATH and the name right?"
+                f"cannot import {self.kind} {path!r}: module {module_name} has no {class_name}; is the name right?"
             ) from None
         if not (isinstance(component, type) and issubclass(component, self.base)):
             ours = f"{self.package}.{self._base}"
@@ -139,20 +155,47 @@ class Family:
 
 
 def _convert(text: str, hint: Any, where: str) -> Any:
-    """Text to the hinted type: bool, int, float, str, a Literal, or an optional of these."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        if text.lower() == "none":
-            return None
-        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        if text not in typing.get_args(hint):
-            raise unknown(f"value of {where}:", text, typing.get_args(hint))
-        return text
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise UserError(f"{where}={text} is not true or false")
-        return text.lower() == "true"
-    try:
-        return hint(text)
-    except ValueError:
-        raise UserError(f"{where}={text} is not {'an integer' if hint is int else 'a number'}") from None
+    """Text to the hinted type: bool, int, float, str, a Literal, or any of several of these and None."""
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    kinds = sorted(typing.get_args(hint) if union else (hint,), key=_generality)
+    literals, others = [], []
+    for kind in kinds:
+        if typing.get_origin(kind) is typing.Literal:
+            literals += map(str, typing.get_args(kind))
+        elif isinstance(kind, type) and typing.get_origin(kind) is None:
+            others.append(_NAMES.get(kind, f"a {kind.__name__}"))
+        else:
+            raise UserError(f"{where} cannot be given as text: it is declared as {hint}")
+        try:
+            return _as(kind, text)
+        except ValueError:
+            continue
+    if literals:
+        raise unknown(f"value of {where}:", text, literals + others)
+    raise UserError(f"{where}={text} is not {' or '.join(others)}")
+
+
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", type(None): "none"}
+
+
+def _generality(kind: Any) -> int:
+    """A kind's place in the order of trying: 3 is an integer rather than 3.0, and that rather than a text."""
+    order = [*_NAMES, str]
+    return order.index(kind) if kind in order else -1
+
+
+def _as(kind: Any, text: str) -> Any:
+    """Text as a value of one kind. ValueError where it is none."""
+    if typing.get_origin(kind) is typing.Literal:
+        values = {str(value): value for value in typing.get_args(kind)}
+    elif kind is bool:
+        values = {"true": True, "false": False}
+    elif kind is type(None):
+        values = {"none": None}
+    else:
+        return kind(text)
+    if text in values:
+        return values[text]
+    if text.lower() in values and kind in _NAMES:
+        return values[text.lower()]
+    raise ValueError(text)

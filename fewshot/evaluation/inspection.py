@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot import backbones
-from fewshot.core.components import Spec, parse
+from fewshot.core.components import Spec
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset
 from fewshot.episodes import EpisodeSampler, Protocol
 from fewshot.model import Model
 from fewshot.regularizers import FAMILY, Guide, Regularizer, Site
+from fewshot.regularizers import expand as single
 
 SHOTS = 5  # support images a class, to which the classifier of a scene is fitted
 LEAST_WAYS = 5
@@ -91,7 +92,7 @@ def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> l
 
 def expand(reg: str, original: str, site: int | None = None) -> list[Spec]:
     """The single regularizers of a `+`-joined text, `original` spelled out; those without `@` are sent to `site`."""
-    specs = [part for spec in parse(reg) for part in (parse(original) if spec.name == "original" else [spec])]
+    specs = single(reg, original)
     if site is None:
         return specs
     return [spec if spec.sites or _place(spec) in _BEFORE else replace(spec, sites=(site,)) for spec in specs]
@@ -111,17 +112,19 @@ def choose(model: Model, specs: Sequence[Spec], site: int | None) -> list[Regula
     That is `site`, by default the deepest that all share on maps, or its own deepest; for the image 0. UserError
     where there is none, or where a method has no mask.
     """
-    depths = [_depths(spec, model) for spec in specs]
-    on_maps = [set(its) for spec, its in zip(specs, depths, strict=True) if _place(spec) == "map"]
+    labels = [_labels(spec, model) for spec in specs]
+    on_maps = [set(its) for spec, its in zip(specs, labels, strict=True) if _place(spec) == "map"]
     shared = set.intersection(*on_maps) if on_maps else set()
     chosen = []
-    for spec, its in zip(specs, depths, strict=True):
-        depth = max(shared.intersection(its) or its) if site is None or _place(spec) in _BEFORE else site
-        if depth not in its:
-            there = ", ".join(map(str, its))
-            raise UserError(f"{spec} is not at site {depth} but at {there}: give that --site, or --reg without @")
-        before = sum(depth in earlier for earlier in depths[: len(chosen)])  # a site keeps the order written
-        reg = model.backbone.regs[str(depth)][before]
+    for spec, its in zip(specs, labels, strict=True):
+        its_shared = [label for label in its if label in shared] or its
+        deepest = max(its_shared, key=lambda label: model.backbone.at(label)[0].site.depth)
+        label = deepest if site is None or _place(spec) in _BEFORE else str(site)
+        if label not in its:
+            there = ", ".join(its)
+            raise UserError(f"{spec} is not at site {label} but at {there}: give that --site, or --reg without @")
+        before = sum(label in earlier for earlier in labels[: len(chosen)])  # a site keeps the order written
+        reg = model.backbone.at(label)[before]
         if not reg.active:
             raise UserError(f"{spec} drops nothing, so there is no mask to draw: show another with --reg")
         chosen.append(reg)
@@ -130,15 +133,15 @@ def choose(model: Model, specs: Sequence[Spec], site: int | None) -> list[Regula
 
 def _place(spec: Spec) -> str:
     component, _ = FAMILY.check(spec)
-    if component.mask is Regularizer.mask and component.multiplier is Regularizer.multiplier:
+    if not component.has_mask():
         raise UserError(f"{spec} works without a mask, so there is none to draw: leave it out with --reg")
     return component.place
 
 
-def _depths(spec: Spec, model: Model) -> tuple[int, ...]:
+def _labels(spec: Spec, model: Model) -> tuple[str, ...]:
     if _place(spec) in _BEFORE:
-        return (0,)
-    return spec.sites or FAMILY.find(spec.name).default_sites(model.backbone.sites)
+        return ("0",)
+    return tuple(map(str, spec.sites or FAMILY.find(spec.name).default_sites(model.backbone.sites)))
 
 
 @dataclass(frozen=True)
@@ -206,8 +209,8 @@ def class_activation_maps(model: Model, scene: Scene) -> np.ndarray:
 
     alpha are the weights of the image's own class in the scene's episode.
     """
-    (deepest,) = outputs(model, [model.backbone.blocks[-1]], scene.shown)
     weights, own = guide(model, scene)
+    (deepest,) = outputs(model, [model.backbone.stage_modules[-1]], scene.shown)
     return torch.einsum("nc,nchw->nhw", weights[own], deepest).numpy()
 
 
@@ -219,12 +222,12 @@ def heat(maps: np.ndarray, side: int) -> np.ndarray:
 
 
 def magnitudes(model: Model, images: np.ndarray, site: int) -> tuple[np.ndarray, float]:
-    """How often |a| of block `site`'s batch-norm outputs falls between each two EDGES, and the share below the first.
+    """How often |a| of stage `site`'s batch-norm outputs falls between each two EDGES, and the share below the first.
 
-    (BINS,) int64; the last bin takes what is beyond it. Of uint8 images (N, S, S, 3); all of the block's batch
-    norms together. UserError where the block has none, or where an activation is not finite.
+    (BINS,) int64; the last bin takes what is beyond it. Of uint8 images (N, S, S, 3); all of the stage's batch
+    norms together. UserError where the stage has none, or where an activation is not finite.
     """
-    blocks = model.backbone.blocks
+    blocks = model.backbone.stage_modules
     if not 1 <= site <= len(blocks):
         raise UserError(f"--site {site}: this backbone has blocks 1 to {len(blocks)}")
     norms = [module for module in blocks[site - 1].modules() if isinstance(module, nn.BatchNorm2d)]

@@ -5,11 +5,14 @@ Here is how they are found and built; what they have in common is in `_base.py`.
 
 from __future__ import annotations
 
+import torch
+
 from fewshot.core.components import Family, Spec, parse
 from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Guide, Place, Regularizer, Site
+from fewshot.regularizers._probe import check_mask
 
-__all__ = ["FAMILY", "Guide", "Place", "Regularizer", "Site", "build", "build_all"]
+__all__ = ["FAMILY", "Guide", "Place", "Regularizer", "Site", "build", "build_all", "expand"]
 
 ACTS = {
     "map": "after blocks", "branch": "within residual blocks", "input": "on the input",
@@ -25,34 +28,49 @@ def build(spec: str | Spec, site: Site) -> Regularizer:
     """One regularizer at one site: `build("targetdrop:drop_prob=0.5,block_size=3", site)`.
 
     Raises UserError for an unknown name or option, a value out of range, or a combination that the
-    method declines.
+    method declines; and for a method of the user's whose multiplier is no mask.
     """
     if isinstance(spec, str):
         (spec, *more) = parse(spec)
         if more:
             raise UserError("build takes one regularizer; build each part of a `+` by itself")
     component, options = FAMILY.check(spec)
-    return component(site, **options)
+    method = component(site, **options)
+    if "." in spec.name:  # ours are held to all laws by tests
+        with torch.random.fork_rng(devices=[]):
+            check_mask(component(site, **options), spec.name)
+    return method
 
 
-def build_all(text: str, sites: list[Site], original: str = "none") -> dict[int, list[Regularizer]]:
-    """Every regularizer of a `+`-joined text at its sites: depth -> modules, in the order written.
+def expand(text: str, original: str = "none") -> list[Spec]:
+    """The single regularizers of a `+`-joined text; the part `original` is what the backbone was published with."""
+    return [part for spec in parse(text) for part in (parse(original) if spec.name == "original" else [spec])]
 
-    A part without `@` goes where its class's `default_sites` says; the part `original` stands for
-    what the backbone was published with. UserError where a method is to act where it cannot.
+
+def build_all(specs: list[Spec], sites: list[Site]) -> list[Regularizer]:
+    """Every regularizer at each of its sites, in the order written.
+
+    `sites` are all that a backbone has, and the named modules that `specs` ask for. A spec without `@` goes where its
+    class's `default_sites` says. UserError where a method is to act where it cannot.
     """
-    placed: dict[int, list[Regularizer]] = {}
-    specs = [part for spec in parse(text) for part in (parse(original) if spec.name == "original" else [spec])]
-    for spec in specs:
-        component, _ = FAMILY.check(spec)
-        acts = ACTS[component.place]
-        its = {site.depth: site for site in sites if site.place == component.place}
-        if not its:
-            remedy = "take resnet12, or another regularizer"
-            raise UserError(f"{spec}: it acts {acts}, and this backbone has none; {remedy}")
-        for depth in spec.sites or component.default_sites(list(its.values())):
-            if depth not in its:
-                numbers = ", ".join(map(str, its))
-                raise UserError(f"{spec}: it acts {acts}, where there is no site {depth}; this backbone has {numbers}")
-            placed.setdefault(depth, []).append(build(spec, its[depth]))
-    return placed
+    return [build(spec, site) for spec in specs for site in _sites(spec, sites)]
+
+
+def _sites(spec: Spec, sites: list[Site]) -> list[Site]:
+    component, _ = FAMILY.check(spec)
+    acts = ACTS[component.place]
+    its = {site.label: site for site in sites if site.place == component.place}
+    numbered = [site for site in its.values() if site.numbered]
+    wanted = spec.sites or component.default_sites(numbered)
+    if not numbered and all(isinstance(label, int) for label in wanted):
+        if not component.active:
+            return []  # it does nothing anywhere
+        remedy = "take resnet12, or another regularizer"
+        if component.place == "map":
+            remedy = f"name modules of the network, such as {spec.name}@layer3"
+        raise UserError(f"{spec}: it acts {acts}, and this backbone has none; {remedy}")
+    for label in map(str, wanted):
+        if label not in its:
+            numbers = ", ".join(site.label for site in numbered)
+            raise UserError(f"{spec}: it acts {acts}, where there is no site {label}; this backbone has {numbers}")
+    return [its[str(label)] for label in wanted]

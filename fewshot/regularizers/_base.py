@@ -1,7 +1,7 @@
-"""What every feature-map regularizer is: a float32 multiplier over a map, in training only.
+"""What every regularizer is: most often a float32 multiplier over a map, in training only.
 
-Shapes: N images, C channels, H x W positions. A method implements `multiplier`; the laws that this
-class keeps for it (methods' common contract) are
+Shapes: N images, C channels, H x W positions. A method implements `multiplier`, or, where it is none, `forward`.
+For a multiplier this class keeps these laws
 
 - evaluation mode, or `active` false (a configured rate of 0): `forward` returns x itself;
 - mask arithmetic and the product with it are float32 whatever the autocast, the mask without gradient;
@@ -25,11 +25,17 @@ Place = Literal["map", "branch", "input", "image"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where a regularizer sits: at block `depth` (from 1) of `depths`, on C x H x W maps.
+    """Where a regularizer sits: after stage `depth` (from 1) of `depths`, on C x H x W maps.
 
-    `place`: "map", after the block; "branch", within a residual block, on its branch before the shortcut is
-    added; "input", on the normalised images before all blocks, and "image", before they are normalised, in
-    [0, 1]: there `depth` is 0.
+    - `channels`, `height`, `width`: of the map.
+    - `depth`, `depths`: the stage, counted from 1, and how many the network has. A named module belongs to the stage
+      in which its call ends.
+    - `place`: "map", on a module's output; "branch", at the end of a residual branch, before the shortcut is added;
+      "input", on the normalised images before the network, and "image", before they are normalised, in [0, 1]: there
+      `depth` is 0.
+    - `label`: what the user writes after `@`: a stage's number ("3"), or a module's name ("layer3"). By default the
+      depth.
+    - `image_size`: the side of the network's images in pixels; 0 if it is not known.
     """
 
     channels: int
@@ -38,47 +44,72 @@ class Site:
     depth: int = 1
     depths: int = 1
     place: Place = "map"
+    label: str = ""
+    image_size: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", str(self.depth))  # frozen for everybody else
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the label is a stage's number, and not a module's name."""
+        return self.label.isdecimal()
 
     @property
     def small_images(self) -> bool:
-        """Whether the network's images are small (32 px rather than 84): each block halves the map, at its end."""
+        """Whether the network's images are small (32 px rather than 84).
+
+        Where their size is not known, each stage is taken to halve the map, at its end.
+        """
         halvings = self.depth - 1 if self.place == "branch" else self.depth
-        return self.height * 2**halvings < 64
+        return (self.image_size or self.height * 2**halvings) < 64
 
 
 class Guide(NamedTuple):
     """What classifies the images of a batch: for methods that ask what the network looks at.
 
-    From an episode (`learning.loop.episode_guide`), or from any linear classifier on embeddings:
-    `Guide(backbone.channel_weights(fc.weight), y)`.
+    - `weights` (K, C): each class's weight for each channel of the deepest map.
+    - `labels` (N,) int64: the row of `weights` that is each image's own class.
+
+    From an episode's head, or from any linear classifier on embeddings:
+
+        with backbone.guided_by(Guide(backbone.channel_weights(fc.weight), y)):
+            embedding = backbone(images)
     """
 
     weights: Tensor
-    """(K, C): each class's weight for each channel of the deepest map."""
     labels: Tensor
-    """(N,) int64: the row of `weights` that is each image's own class."""
 
 
 class Regularizer(nn.Module):
-    """Base of all methods. Subclasses set `active` and implement `multiplier`."""
+    """Base of all methods. A subclass implements `multiplier`, and sets `active` to False where it does nothing.
+
+    A method that is no multiplier overrides `forward` instead: it has no mask, it drops nothing that we count, and it
+    must itself return x in evaluation mode.
+
+    Class attributes that a method may set, for all or in `__init__`:
+
+    - `place` ("map", "branch", "input" or "image"; default "map"): the kind of site that it acts on. A backbone has it
+      nowhere else, and declines it where there is none.
+    - `active` (bool, True): False where the configured rate is 0: then forward is the identity.
+    - `differentiable_mask` (bool, False): True only for straight-through modes, whose mask carries a gradient to the
+      method's own weights.
+    - `guided` (bool, False): True for a method that needs a `Guide` in training: `Backbone.guided_by` sets it for a
+      pass, and the loop fits one to each episode.
+    - `weight_decay_scale` (float, 1.0): what the optimizer's weight decay is multiplied with in this step. Set by
+      `begin_step`, read by the loop.
+    - `remark` (str, ""): what a run's record says of it besides its options, such as a default that had to be clipped.
+
+    Buffers: `progress` (), 0..1, how far training is; `dropped` (), the fraction of zeros in the last mask.
+    """
 
     place: Place = "map"
-    """The kind of site that it acts on: a backbone has it nowhere else, and declines it where there is none."""
-
     active: bool = True
-    """False where the configured rate is 0: then forward is the identity."""
-
     differentiable_mask: bool = False
-    """True only for straight-through modes, whose mask carries a gradient to the method's own weights."""
-
     guided: bool = False
-    """True for a method that cannot do without a `Guide` in training."""
-
     weight_decay_scale: float = 1.0
-    """What the optimizer's weight decay is multiplied with in this step: set by `begin_step`, read by the loop."""
-
     remark: str = ""
-    """What a run's record says of it besides its options, such as a default that had to be clipped."""
 
     progress: Tensor
     dropped: Tensor
@@ -92,14 +123,21 @@ class Regularizer(nn.Module):
 
     @classmethod
     def default_sites(cls, sites: list[Site]) -> tuple[int, ...]:
-        """Depths used where the user names none, of all `sites` of its place.
+        """Numbers of the sites used where the user gives none, among all numbered `sites` of its place.
 
-        For maps the papers' two last blocks, one earlier on small maps; else every one.
+        For maps the two last, and on small images the two before the last: of one or two there are, what is left, but
+        at least one. For other places every one. The two last are what the papers use on large images; one earlier on
+        small ones is our reading (TargetDrop takes the first two groups there).
         """
-        if cls.place != "map":
-            return tuple(site.depth for site in sites)
-        last = max(site.depth for site in sites)
-        return (last - 2, last - 1) if sites[0].small_images else (last - 1, last)
+        depths = tuple(sorted(site.depth for site in sites))
+        if cls.place != "map" or not sites:
+            return depths
+        return (depths[-3:-1] if sites[0].small_images else depths[-2:]) or depths
+
+    @classmethod
+    def has_mask(cls) -> bool:
+        """Whether it acts by a multiplier: it implements one."""
+        return cls.multiplier is not Regularizer.multiplier
 
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
         """Once per optimizer step: `progress` runs from 0 to 1 over training; `generator` is a CPU one.
@@ -110,8 +148,12 @@ class Regularizer(nn.Module):
         self.progress.fill_(progress)
 
     def multiplier(self, x: Tensor, guide: Guide | None = None) -> Tensor:
-        """What x (N, C, H, W), float32 and without gradient here, is multiplied with: broadcastable to it, float32."""
-        raise NotImplementedError
+        """What x (N, C, H, W), float32 and without gradient here, is multiplied with: broadcastable to it, float32.
+
+        The mask alone: `forward` multiplies. UserError from a method that has none.
+        """
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        raise UserError(f"{name} has no mask: it does not implement `multiplier`")
 
     def mask(self, x: Tensor, guide: Guide | None = None) -> Tensor:
         """The float32 multiplier that `forward` would apply to x (N, C, H, W) now, broadcastable to it."""
@@ -146,7 +188,7 @@ class Regularizer(nn.Module):
         if block_size > smallest:
             raise UserError(
                 f"{name}:block_size={block_size} is larger than the {self.site.height}x{self.site.width} map"
-                f" at site {self.site.depth}; give at most {smallest}, or another site with @"
+                f" at site {self.site.label}; give at most {smallest}, or another site with @"
             )
         return block_size
 

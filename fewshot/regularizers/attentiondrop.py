@@ -46,8 +46,9 @@ class AttentionDrop(Regularizer):
     """`mode`: am (the top percent goes), sm (everything is weakened) or ad (the top percent is weakened).
 
     The draw's probability grows linearly from 0 to `drop_prob` over training. `top_percent`: the paper's
-    "for example" 20; exactly ceil(top_percent * HW / 100) elements, first index on ties. The paper places it
-    after the first two groups in classification; the default sites here are the suite's.
+    "for example" 20; exactly ceil(top_percent * HW / 100) elements, first index on ties. The default sites are our
+    reading, the same for all methods here: the paper, whose experiments are in classification, places it after the
+    first two groups (`attentiondrop@1,2`).
 
     Expected drop fraction at the full rate, of maps that are not constant: drop_prob * ceil(...) / HW in
     mode am; drop_prob / HW in sm and ad, where the maximum alone becomes exactly 0. They weaken more: sm

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 
-from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Guide, Regularizer, Site
 
 
@@ -37,10 +36,6 @@ class AutoAugment(Regularizer):
             return x
         changed = [self.transform(image) for image in (x * 255).round().to(torch.uint8)]
         return torch.empty_like(x).copy_(torch.stack(changed)).div_(255)
-
-    def multiplier(self, x: Tensor, guide: Guide | None = None) -> Tensor:
-        """UserError: there is none."""
-        raise UserError("autoaugment changes images and has no mask")
 
     def extra_repr(self) -> str:
         return f"policy={self.policy}"

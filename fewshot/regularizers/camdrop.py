@@ -59,11 +59,13 @@ class CamDrop(Regularizer):
     and the released code remove as many, and leave HW/r^2: "removed" (their strict ">" then loses one more, so
     that one pixel in 8x8 becomes none and the method does nothing). n is rounded, ties are included.
     `seed_rate`: dropblock, eq. 1 of that paper at `drop_prob` (as released), or direct, `drop_prob` (1 - gamma in
-    the paper) at each position (as written). No schedule.
+    the paper) at each position (as written).
 
-    Other readings: the square, not the L1 ring of the formula; rescaled over each image. `Guide.weights` of
-    shallow sites are compressed (`compress`). In training a guide is required, unless neither J nor the
-    channels ask for it (`guide=avg,channels=1`). The training loop fits one to each episode.
+    Other readings of ours: the sites, the same as for all methods here, and with them DropBlock's blocks of 5 and 2
+    (the paper, in classification, has r = 8 on CIFAR's 8x8 maps and 7 on ImageNet's); a constant rate from the
+    first step, without a schedule; the square, not the L1 ring of the formula; rescaled over each image.
+    `Guide.weights` of shallow sites are compressed (`compress`). In training a guide is required, unless neither J
+    nor the channels ask for it (`guide=avg,channels=1`). The training loop fits one to each episode.
 
     Expected drop fraction: small by design, about drop_prob * n'/C * n/HW, exactly `expected_drop` where every
     position is as likely to be important: .0112 for the defaults on 64 channels of 10x10.

@@ -36,7 +36,7 @@ class FocusedDropout(Regularizer):
     The text and the experiments say U(0.3, 0.6), the default; algorithm 1 says random(0.6, 0.9), within its
     loop over positions: `low=0.6,high=0.9,per_unit=true`. `invert`: the paper's "opposite approach" as we
     understand it, for its sentence repeats the normal mask. The paper places it after the penultimate
-    group (`focuseddropout@3` here); the default sites are the suite's.
+    group (`focuseddropout@3` here); the default sites are our reading, the same for all methods.
 
     `participation`: one draw an optimizer step, shared by all sites, by support and query. `begin_step`
     takes it from its generator, which the backbone hands to all sites in the same state. The outcome is kept

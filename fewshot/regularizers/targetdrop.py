@@ -44,21 +44,33 @@ def targetdrop_mask(x: Tensor, chosen: Tensor, block_size: int) -> Tensor:
 class TargetDrop(Regularizer):
     """M = sigmoid(W2 relu(W1 GAP(x))) (eq. 1-2) names the floor(drop_prob * C) target channels.
 
-    A note in honesty: M enters the output through a sort and an indicator only, so as written
-    neither W1 nor W2 ever receives a gradient, and the attention is a fixed random projection.
-    `attention` chooses what to make of it:
+    M enters the output through a sort and an indicator only, so as written neither W1 nor W2 ever receives a
+    gradient, and the attention is a fixed random projection. `attention` chooses what to make of it:
 
-    - "frozen" (default): the paper as written; W1, W2 are buffers, so that weight decay cannot
-      shrink M to ties. - "ste": straight-through, the gradient reaches W1 and W2 as if the
-      indicator were M; "ste_reversed": the same with its sign turned (learns to drop what hurts);
-      "gap": M = GAP(x), no weights; "random": M is noise.
+    - "frozen" (default): the paper as written; W1, W2 are buffers, so that weight decay cannot shrink M to ties.
+    - "ste": straight-through, the gradient reaches W1 and W2 as if the indicator were M.
+    - "ste_reversed": the same with its sign turned (learns to drop what hurts).
+    - "gap": M = GAP(x), no weights.
+    - "random": M is noise.
 
-    `reduction`: C / reduction hidden units, at least 1, no biases (as the paper's 0.02% of
-    parameters implies). `block_size`: 5, or 3 for small images (32 px); an even one acts as
-    block_size + 1 (eq. 4 takes floor(k/2) to each side). `ties`: see `targets`.
+    A frozen attention hardly tells images apart. On 300 validation images of mini-ImageNet, two images share a median
+    of 85 % (site 3) and 88 % (site 4) of their 9 of 64 target channels in untrained Conv-4, and of 69 % and 56 % after
+    100 steps of training; by chance it would be 14 %. Untrained, 6 to 7 of the 9 are chosen in more than 90 % of the
+    images; after training, 3 and 1. With 64 channels and reduction 16 there are 4 hidden units: they are all 0 for
+    4.8 % of the images on average over initialisations, and for every image in 0.2 % (site 4) to 0.5 % (site 3) of
+    the initialisations. Then all channels tie, and the lowest are taken. Measured by scripts/targetdrop_attention.py;
+    results/targetdrop-attention.md has the table.
+
+    `reduction`: C / reduction hidden units, at least 1, no biases (as the paper's 0.02% of parameters implies).
+    `block_size`: 5, or 3 for small images (32 px); an even one acts as block_size + 1 (eq. 4 takes floor(k/2) to each
+    side). `ties`: see `targets`.
+
+    Our readings: the sites, for the paper says of few-shot learning only that it replaces the network's own
+    regularization; on 32 px images blocks of 3 at the two sites before the last, where the paper has blocks of 5
+    after the first two groups (`targetdrop@1,2:block_size=5`).
 
     Expected drop fraction: about floor(drop_prob * C) / C * block_size^2 / HW, less what borders
-    clip. No schedule, identity at test time (sec. 3.3).
+    clip. No schedule, identity at test time.
     """
 
     def __init__(

@@ -10,6 +10,6 @@
 """
 
 from fewshot.testing.heads import check_head
-from fewshot.testing.regularizers import check_regularizer
+from fewshot.testing.regularizers import Case, check_regularizer
 
-__all__ = ["check_head", "check_regularizer"]
+__all__ = ["Case", "check_head", "check_regularizer"]

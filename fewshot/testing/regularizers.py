@@ -1,9 +1,12 @@
-"""The table of laws: what every feature-map regularizer obeys, whatever it drops. For ours, and for yours.
+"""The table of laws: what every regularizer obeys, whatever it drops. For ours, and for yours.
 
     from fewshot.testing import check_regularizer
 
     def test_my_drop():
         check_regularizer("my_pkg.my_module.MyDrop:rate=0.2", drops=0.2, mean_one="expectation")
+
+    def test_my_method_that_has_no_mask():
+        check_regularizer("my_pkg.my_module.MyNoise")
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import torch
 from torch import Tensor
 
 from fewshot import regularizers
+from fewshot.core.components import parse
 from fewshot.core.errors import UserError
 from fewshot.regularizers import Guide, Regularizer, Site
+from fewshot.regularizers._probe import grows
 
 SIZES = (42, 21, 10, 5, 2, 1)  # every backbone's maps of 84 px images, then the smallest there are
-CHANNELS = 16
+CHANNELS = 16  # of maps; images have 3
 DTYPES = (torch.float32, torch.bfloat16)
 FORMATS = (torch.contiguous_format, torch.channels_last)
 INPUTS: dict[str, Callable[[tuple[int, ...]], Tensor]] = {
@@ -37,30 +42,61 @@ Scope = Literal["map", "image", "batch", "expectation", "passes", "none"]
 
 @dataclass(frozen=True)
 class Case:
-    """A regularizer as written on the command line, and what is to be expected of it."""
+    """A regularizer as written on the command line, and what is to be expected of it.
+
+    - `spec`: such as "dropout:drop_prob=0.3" or "my_pkg.my_module.MyDrop:rate=0.2".
+    - `drops`: the expected fraction of zeros in the multiplier on normal noise: a number (met within a tenth of it),
+      bounds (low, high), or a function of the built method, which knows its `site`, that gives either. None for a
+      method without a mask.
+    - `mean_one`: over what the multiplier's mean is 1: each "map" (n, c), each "image", the "batch", in "expectation"
+      (over "passes", where a pass is drawn as one), or "none", if the method does not rescale.
+    """
 
     spec: str
-    drops: Drops | Callable[[Regularizer], Drops]
-    """Expected fraction of zeros in the multiplier on normal noise: a number (met within a tenth of it), bounds,
-    or a function of the built method, which knows its `site`, that gives either."""
-    mean_one: Scope
-    """Over what the multiplier's mean is 1: each "map" (n, c), each "image", the "batch", in "expectation" (over
-    "passes", where a pass is drawn as one), or "none", if the method does not rescale."""
+    drops: Drops | Callable[[Regularizer], Drops] | None = None
+    mean_one: Scope = "none"
+
+    @property
+    def component(self) -> type[Regularizer]:
+        """The method's class."""
+        (spec,) = parse(self.spec)
+        return regularizers.FAMILY.find(spec.name)
 
     def build(self, size: int) -> Regularizer:
-        """The method, always the same, for maps of 16 x size x size. UserError where it declines them."""
+        """The method, always the same, at the third of four stages or, if it acts there, on the images.
+
+        UserError where it declines maps of that size.
+        """
+        place = self.component.place
         torch.manual_seed(0)
-        return regularizers.build(self.spec, Site(CHANNELS, size, size, depth=3, depths=4))
+        depth = 0 if place in ("input", "image") else 3
+        return regularizers.build(self.spec, Site(*self.shape(size), depth, 4, place))
+
+    def shape(self, size: int) -> tuple[int, int, int]:
+        """(C, H, W) of the maps, or images, that it is tried on."""
+        return 3 if self.component.place in ("input", "image") else CHANNELS, size, size
 
 
-def check_regularizer(spec: str, drops: Drops | Callable[[Regularizer], Drops], mean_one: Scope) -> None:
+def check_regularizer(
+    spec: str, drops: Drops | Callable[[Regularizer], Drops] | None = None, mean_one: Scope = "none"
+) -> None:
     """Hold a regularizer to every law, at each map size that it does not decline: `Case` explains the arguments.
 
+    A method without a mask (it overrides `forward` and implements no `multiplier`) is held to the laws that speak of
+    none: shape, dtype, memory format, finite values, determinism, identity in evaluation, nothing counted.
+
     Takes some seconds. AssertionError names the law that is broken, and where; UserError where the method cannot
-    be built at all.
+    be built at all, and where `drops` is missing or cannot be measured.
     """
     case = Case(spec, drops, mean_one)
+    masked = case.component.has_mask()
+    if masked and drops is None:
+        raise UserError(f"{spec}: what is it to drop? Give drops=, the expected fraction of zeros in its mask")
+    if not masked and (drops is not None or mean_one != "none"):
+        raise UserError(f"{spec} has no mask, so that drops and mean_one cannot be measured: leave them out")
     for law, size in TABLE:
+        if not masked and law not in WITHOUT_A_MASK:
+            continue
         try:
             case.build(size)
         except UserError:
@@ -91,17 +127,20 @@ def _guide(method: Regularizer, x: Tensor) -> Guide | None:
     return Guide(weights.to(x.device), torch.arange(len(x), device=x.device) % 5)
 
 
-def _inputs(size: int) -> Iterator[tuple[str, Tensor]]:
+def _inputs(case: Case, size: int) -> Iterator[tuple[str, Tensor]]:
     """Batches of one and of three images in every dtype, memory format and kind, with their descriptions."""
     for kind, dtype, layout, batch in itertools.product(INPUTS, DTYPES, FORMATS, (1, 3)):
-        x = INPUTS[kind]((batch, CHANNELS, size, size)).to(dtype).contiguous(memory_format=layout)
-        yield f"{kind} {dtype} {layout} input of {batch} x {CHANNELS} x {size} x {size}", x
+        x = INPUTS[kind]((batch, *case.shape(size)))
+        if case.component.place == "image":
+            x = x.clamp(0, 1)  # before images are normalised
+        x = x.to(dtype).contiguous(memory_format=layout)
+        yield f"{kind} {dtype} {layout} input of {' x '.join(map(str, x.shape))}", x
 
 
 def keeps_shape_dtype_and_format_and_is_finite(case: Case, size: int) -> None:
     """Whatever the input, which stays as it is; and the generator's state alone decides the outcome."""
     method = case.build(size)
-    for where, x in _inputs(size):
+    for where, x in _inputs(case, size):
         kept, y = x.clone(), apply(method, x)
         assert y.shape == x.shape, f"{case.spec}: shape {tuple(y.shape)} from {where}"
         assert y.dtype == x.dtype, f"{case.spec}: {y.dtype} from {where}"
@@ -115,14 +154,21 @@ def keeps_shape_dtype_and_format_and_is_finite(case: Case, size: int) -> None:
 def is_the_identity_in_evaluation(case: Case, size: int) -> None:
     """x itself, not a copy, and without a guide."""
     method = case.build(size).eval()
-    for where, x in _inputs(size):
+    for where, x in _inputs(case, size):
         assert method(x) is x, f"{case.spec}: in evaluation not x itself, {where}"
+
+
+def is_a_mask_and_not_a_map(case: Case, size: int) -> None:
+    """The multiplier does not grow as its input does: the regularized map would, and be multiplied once more."""
+    method = case.build(size)
+    x = torch.randn(8, *case.shape(size))
+    assert not grows(lambda given: mask(method, given), x), f"{case.spec}: its multiplier is a map, not a mask"
 
 
 def rescales_to_mean_one(case: Case, size: int) -> None:
     """The multiplier is float32 under bf16 autocast, and its mean is 1 over its scope, unless nothing is left there."""
     method = case.build(size)
-    x = torch.randn(64, CHANNELS, size, size)
+    x = torch.randn(64, *case.shape(size))
     with torch.autocast("cpu", torch.bfloat16):
         multiplier = mask(method, x)
     assert multiplier.dtype == torch.float32, f"{case.spec}: the mask is {multiplier.dtype} under autocast"
@@ -145,7 +191,7 @@ def drops_what_it_says(case: Case, size: int) -> None:
     images, passes = (1, 500) if case.mean_one == "passes" else (64, 40 if size <= 5 else 4)
     fractions = []
     for seed in range(passes):
-        apply(method, torch.randn(images, CHANNELS, size, size), seed)
+        apply(method, torch.randn(images, *case.shape(size)), seed)
         fractions.append(method.dropped.item())
     measured = sum(fractions) / len(fractions)
     drops = case.drops(method) if callable(case.drops) else case.drops
@@ -159,7 +205,7 @@ def drops_what_it_says(case: Case, size: int) -> None:
 def chooses_in_float32_under_autocast(case: Case, size: int) -> None:
     """bf16 autocast changes nothing: in its 8 bits of mantissa ties would decide the choice."""
     method = case.build(size)
-    x = torch.randn(8, CHANNELS, size, size).to(torch.bfloat16)
+    x = torch.randn(8, *case.shape(size)).to(torch.bfloat16)
     plain = apply(method, x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(apply(method, x), plain), f"{case.spec}: autocast changes what is dropped"
@@ -168,7 +214,7 @@ def chooses_in_float32_under_autocast(case: Case, size: int) -> None:
 def its_gradient_is_the_multiplier(case: Case, size: int) -> None:
     """The gradient reaches x through the product only, and weights of the method in straight-through modes only."""
     method = case.build(size)
-    x = torch.randn(8, CHANNELS, size, size, requires_grad=True)
+    x = torch.randn(8, *case.shape(size), requires_grad=True)
     apply(method, x).sum().backward()
     expected = mask(method, x.detach()).detach().expand_as(x)
     assert torch.allclose(x.grad, expected), f"{case.spec}: the gradient at x is not the multiplier"
@@ -181,7 +227,7 @@ def compiles_without_graph_breaks(case: Case, size: int) -> None:
     """To the same outcome as without."""
     torch.compiler.reset()  # else every case before this one counts towards the limit of recompilations
     method = case.build(size)
-    x = torch.randn(4, CHANNELS, size, size)
+    x = torch.randn(4, *case.shape(size))
     expected = apply(method, x)
     compiled = torch.compile(method, fullgraph=True, backend="aot_eager")
     guide = _guide(method, x)
@@ -194,7 +240,7 @@ def counts_nothing_in_forward(case: Case, size: int) -> None:
     method, other = case.build(size), case.build(size)
     method.begin_step(0.25)
     before = _state(method)
-    apply(method, torch.randn(2, CHANNELS, size, size))
+    apply(method, torch.randn(2, *case.shape(size)))
     after = _state(method)
     changed = [name for name in before | after if repr(before.get(name)) != repr(after.get(name))]
     assert not changed, f"{case.spec}: forward changes {', '.join(changed)}"
@@ -216,6 +262,7 @@ def _state(method: Regularizer) -> dict[str, object]:
 LAWS: dict[Callable[[Case, int], None], tuple[int, ...]] = {
     keeps_shape_dtype_and_format_and_is_finite: SIZES,
     is_the_identity_in_evaluation: SIZES,
+    is_a_mask_and_not_a_map: (10,),
     rescales_to_mean_one: SIZES,
     drops_what_it_says: SIZES,
     chooses_in_float32_under_autocast: (10,),
@@ -223,4 +270,7 @@ LAWS: dict[Callable[[Case, int], None], tuple[int, ...]] = {
     compiles_without_graph_breaks: (10,),
     counts_nothing_in_forward: (10,),
 }
+WITHOUT_A_MASK = (
+    keeps_shape_dtype_and_format_and_is_finite, is_the_identity_in_evaluation, counts_nothing_in_forward,
+)  # fmt: skip
 TABLE = [(law, size) for law, sizes in LAWS.items() for size in sizes]

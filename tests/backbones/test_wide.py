@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fewshot import backbones
+from fewshot.core.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,16 @@ def test_parameters_features_and_maps(spec, parameters, features, maps):
     with torch.no_grad():
         assert network(torch.randn(1, 3, 84, 84)).shape == (1, features)
     assert shapes == [(site.channels, site.height, site.width) for site in network.sites]
+
+
+def test_the_images_size_decides_the_blocks_at_every_site():
+    """Block 4 of the r2d2 variant does not halve its map: 5x5 of 48 px, as of 84 px."""
+    for reg, blocks in (("dropblock@1,2,3,4", [2] * 4), ("targetdrop@1,2,3,4", [3] * 4)):
+        network = backbones.build("conv512f:variant=r2d2", reg, image_size=48)
+        assert [site.height for site in network.sites] == [24, 12, 6, 5]
+        assert [method.block_size for method in network.regularizers] == blocks
+    with pytest.raises(UserError, match="images of 7 px are too small for this network; give 16 or more"):
+        backbones.build("conv512f:variant=r2d2", image_size=7)
 
 
 def batch_norm(x, norm):

@@ -12,6 +12,7 @@ from fewshot.core.components import parse
 from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
 
+NAMES = sorted([*regularizers.FAMILY.names(), "original"])
 SITE = Site(channels=64, height=10, width=10, depth=3, depths=4)
 
 
@@ -26,7 +27,13 @@ def test_a_plus_inside_a_number_does_not_split():
     assert [spec.name for spec in parse("dropout:drop_prob=1e+0")] == ["dropout"]
 
 
-@pytest.mark.parametrize("text", ["", "+", "1drop", "dropout@", "dropout@a", "dropout:rate", "dropout:a=1,a=2", "x y"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "+", "1drop", "dropout@", "dropout@3,", "dropout@a..b", "dropout@a-b", "dropout:rate", "dropout:a=1,a=2",
+        "x y",
+    ],
+)  # fmt: skip
 def test_what_is_not_in_the_grammar_is_refused(text):
     with pytest.raises(UserError):
         parse(text)
@@ -35,7 +42,7 @@ def test_what_is_not_in_the_grammar_is_refused(text):
 @pytest.mark.parametrize(
     "spec, expected",
     [
-        ("targetdop", f"Did you mean 'targetdrop'? Valid: {', '.join(sorted([*regularizers.FAMILY.names(), 'original']))}"),
+        ("targetdop", f"Did you mean 'targetdrop'? Valid: {', '.join(NAMES)}."),
         ("original", "'original' stands for what a backbone was published with: it cannot be built by itself"),
         ("targetdrop:dropprob=0.2", "Did you mean 'drop_prob'? Valid: attention, block_size"),
         ("targetdrop:attention=frosen", "Did you mean 'frozen'? Valid: frozen, gap"),
@@ -107,3 +114,77 @@ def test_an_option_without_a_default_must_be_given(tmp_path, monkeypatch):
 def test_families_are_there_after_importing_the_package_alone():
     code = "import fewshot; fewshot.heads.build('r2d2:lam=50'); fewshot.backbones.build('conv4', reg='targetdrop')"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_sites_are_numbers_and_names_sorted_and_once():
+    (spec,) = parse("targetdrop@layer3,4,blocks.2.conv,layer3,3:block_size=3")
+    assert spec.sites == (3, 4, "blocks.2.conv", "layer3")
+    assert str(spec) == "targetdrop@3,4,blocks.2.conv,layer3:block_size=3"
+    assert parse(str(spec)) == [spec]
+
+
+@pytest.fixture
+def users_module(tmp_path, monkeypatch):
+    """A function that writes a module of the user's, to be found under its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        ("import math\nmath.no_such_thing\n", AttributeError), ("import no_such_package\n", ModuleNotFoundError),
+        ("from math import no_such_thing\n", ImportError), ("1 / 0\n", ZeroDivisionError), ("def\n", SyntaxError),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_within_a_users_module_is_seen_as_it_is(users_module, text, error):
+    module = f"faulty_{error.__name__.lower()}"
+    users_module(module, text)
+    with pytest.raises(error) as raised:
+        regularizers.build(f"{module}.Drop", SITE)
+    assert not isinstance(raised.value, UserError)
+
+
+def test_a_module_or_a_name_that_is_not_there_is_one_line(users_module):
+    users_module("there.inside", "class Here:\n    pass\n")
+    for path, expected in {
+        "nowhere.Drop": "No module named 'nowhere'", "there.other.Drop": "No module named 'there.other'",
+        "there.inside.Drop": "module there.inside has no Drop; is the name right?",
+    }.items():  # fmt: skip
+        with pytest.raises(UserError) as error:
+            regularizers.build(path, SITE)
+        assert f"cannot import regularizer {path!r}" in str(error.value) and expected in str(error.value)
+
+
+def test_options_of_every_type_are_read_or_refused_in_one_line(users_module):
+    users_module(
+        "typed",
+        "from typing import Literal\n"
+        "from fewshot.regularizers import Regularizer\n"
+        "class Drop(Regularizer):\n"
+        "    def __init__(self, site, *, level: Literal[1, 2] = 1, size: int | float | None = None,\n"
+        "                 how: Literal['all'] | int = 'all', on: bool = False, pair: tuple[int, int] = (1, 2),\n"
+        "                 text: str | None = None, either: float | bool = 1.0):\n"
+        "        super().__init__(site)\n"
+        "        self.given = dict(level=level, size=size, how=how, on=on, text=text, either=either)\n",
+    )
+    for text, expected in {
+        "level=2": 2, "size=3": 3, "size=2.5": 2.5, "size=None": None, "how=all": "all", "how=7": 7, "on=True": True,
+        "text=none": None, "text=3": "3", "either=true": True, "either=2": 2.0,
+    }.items():  # fmt: skip
+        value = regularizers.build(f"typed.Drop:{text}", SITE).given[text.split("=")[0]]
+        assert value == expected and type(value) is type(expected), text
+    for text, expected in {
+        "level=3": "unknown value of typed.Drop:level: '3'.", "size=wide": "is not an integer or a number or none",
+        "how=some": "Valid: all, an integer", "on=1": "typed.Drop:on=1 is not true or false",
+        "pair=1": "typed.Drop:pair cannot be given as text: it is declared as tuple[int, int]",
+    }.items():  # fmt: skip
+        with pytest.raises(UserError) as error:
+            regularizers.build(f"typed.Drop:{text}", SITE)
+        assert expected in str(error.value) and "\n" not in str(error.value)

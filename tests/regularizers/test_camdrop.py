@@ -135,7 +135,8 @@ def test_a_supervised_classifier_guides_it():
         fc = torch.nn.Linear(backbone.features, 10)
         guide = Guide(backbone.channel_weights(fc.weight), torch.arange(4))
         assert guide.weights.shape == (10, backbone.sites[-1].channels)
-        embedding = backbone(torch.randn(4, 3, 84, 84), guide)
+        with backbone.guided_by(guide):
+            embedding = backbone(torch.randn(4, 3, 84, 84))
         assert embedding.isfinite().all()
         assert all(0 < reg.dropped < 0.1 for reg in backbone.regularizers)
 

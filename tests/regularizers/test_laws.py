@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot import regularizers
+from fewshot import backbones, regularizers
 from fewshot.core.errors import UserError
-from fewshot.regularizers import Regularizer, Site, cutout
+from fewshot.regularizers import Guide, Regularizer, Site, cutout
 from fewshot.regularizers.dropblock import expected_drop, seed_rate
-from fewshot.testing.regularizers import TABLE, Case, check_regularizer
+from fewshot.testing import Case, check_regularizer
+from fewshot.testing.regularizers import TABLE, WITHOUT_A_MASK, is_a_mask_and_not_a_map
 
 
 def around(exact: float, tolerance: float) -> tuple[float, float]:
@@ -196,6 +197,57 @@ class OwnNoise(Honest):
         return (torch.rand(len(x), 1, 1, 1, generator=fresh) >= self.rate).float() / (1 - self.rate)
 
 
+class AMap(Honest):
+    """The regularized map where the mask is asked for."""
+
+    def multiplier(self, x, guide=None):
+        return x * super().multiplier(x)
+
+
+class AMapAndNoise(Honest):
+    def multiplier(self, x, guide=None):
+        return x + torch.randn_like(x)
+
+
+class SoftlyWeighted(Honest):
+    """Depends on how large its input is, and is a mask all the same."""
+
+    def multiplier(self, x, guide=None):
+        return super().multiplier(x) * x.sigmoid()
+
+
+class Misshapen(Honest):
+    def multiplier(self, x, guide=None):
+        return super().multiplier(x).flatten()
+
+
+class Noise(Regularizer):
+    """No multiplier: noise is added."""
+
+    def forward(self, x, guide=None):
+        return x + 0.1 * torch.randn_like(x) if self.training else x
+
+
+class NoiseInEvaluation(Noise):
+    def forward(self, x, guide=None):
+        return x + 0.1 * torch.randn_like(x)
+
+
+class NoiseInFloat32(Noise):
+    def forward(self, x, guide=None):
+        return x.float() + 1 if self.training else x
+
+
+class NoiseThatCounts(Noise):
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.calls = 0
+
+    def forward(self, x, guide=None):
+        self.calls += 1
+        return super().forward(x)
+
+
 @pytest.mark.parametrize("name", ["Honest:rate=0.4", "Small"])
 def test_a_users_method_that_obeys_passes(name):
     check_regularizer(f"{__name__}.{name}", drops=lambda method: around(method.rate, 0.15), mean_one="expectation")
@@ -215,6 +267,63 @@ def test_a_users_method_that_obeys_passes(name):
 def test_a_users_method_that_breaks_a_law_is_told_which(name, drops, complaint):
     with pytest.raises(Exception, match=f"(?is){complaint}"):
         check_regularizer(f"{__name__}.{name}", drops=lambda method: around(drops, 0.15), mean_one="expectation")
+
+
+@pytest.mark.parametrize("name", ["AMap", "AMapAndNoise"])
+def test_a_multiplier_that_is_a_map_is_refused_before_it_trains(name):
+    """Else it would train silently, on the square of its maps."""
+    for build in (
+        lambda: regularizers.build(f"{__name__}.{name}", Site(16, 10, 10)),
+        lambda: backbones.build("conv4", f"{__name__}.{name}@4", 84),
+        lambda: check_regularizer(f"{__name__}.{name}", drops=0.5, mean_one="none"),
+    ):
+        with pytest.raises(UserError, match=f"{name}: its `multiplier` grows as its input does"):
+            build()
+
+    class BuiltByHand(Case):
+        def build(self, size):
+            return self.component(Site(*self.shape(size)))
+
+    with pytest.raises(AssertionError, match="a map, not a mask"):
+        is_a_mask_and_not_a_map(BuiltByHand(f"{__name__}.{name}"), 10)
+    with pytest.raises(UserError, match="does not fit its maps: \\(2,\\) for maps \\(2, 16, 10, 10\\)"):
+        regularizers.build(f"{__name__}.Misshapen", Site(16, 10, 10))
+    regularizers.build(f"{__name__}.SoftlyWeighted", Site(16, 10, 10))
+
+
+def test_that_a_users_method_was_tried_shows_nowhere():
+    torch.manual_seed(0)
+    method = regularizers.build(f"{__name__}.CountingInPython", Site(16, 10, 10))
+    assert method.calls == 0
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_a_method_without_a_mask_is_held_to_the_laws_that_speak_of_none():
+    check_regularizer(f"{__name__}.Noise")
+    for law in WITHOUT_A_MASK:
+        law(Case("autoaugment"), 10)
+    for name, complaint in {
+        "NoiseInEvaluation": "in evaluation not x itself", "NoiseInFloat32": "torch.float32 from",
+        "NoiseThatCounts": "forward changes calls",
+    }.items():  # fmt: skip
+        with pytest.raises(AssertionError, match=complaint):
+            check_regularizer(f"{__name__}.{name}")
+    with pytest.raises(UserError, match="Noise has no mask, so that drops and mean_one cannot be measured"):
+        check_regularizer(f"{__name__}.Noise", drops=0.1)
+    with pytest.raises(UserError, match="what is it to drop"):
+        check_regularizer(f"{__name__}.Honest")
+    with pytest.raises(UserError, match="Noise has no mask: it does not implement `multiplier`"):
+        regularizers.build(f"{__name__}.Noise", Site(16, 10, 10)).mask(torch.zeros(1, 16, 10, 10))
+
+
+def test_help_explains_what_users_set():
+    for thing, names in {
+        Case: ("spec", "drops", "mean_one"), Site: ("label", "image_size", "place"), Guide: ("weights", "labels"),
+        Regularizer: ("place", "guided", "remark", "active"), backbones.Backbone: ("original", "stages"),
+    }.items():  # fmt: skip
+        assert all(f"`{name}`" in thing.__doc__ for name in names)
 
 
 def test_a_method_that_cannot_be_built_is_no_pass():

@@ -1,0 +1,132 @@
+"""One image through a network that nobody has described: what its modules give, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from fewshot.core.errors import UserError
+from fewshot.core.modes import evaluating
+
+DOUBLINGS = 4  # of the image's side, within which we look for the size that a network wants
+
+
+class DryRun:
+    """What one image of noise makes of a network in evaluation mode.
+
+    It leaves no trace: batch-norm statistics, each module's mode and torch's random state stay as they are.
+    """
+
+    outputs: dict[str, list[object]]
+    """Of each module by name: what it returned, call by call."""
+    ended: list[str]
+    """The modules' names in the order in which their calls ended."""
+    embedding: object
+    """What the network returned."""
+
+    def __init__(self, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int) -> None:
+        self.outputs = {name: [] for name in modules}
+        self.ended = []
+        image = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+        hooks = [module.register_forward_hook(self._catch(name)) for name, module in modules.items()]
+        try:
+            self.embedding = run(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _catch(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def catch(_module: nn.Module, _inputs: object, output: object) -> None:
+            # A copy: the next layer may work in place.
+            self.outputs[name].append(output.clone() if isinstance(output, Tensor) else output)
+            self.ended.append(name)
+
+        return catch
+
+    def map_of(self, name: str, where: str) -> Tensor:
+        """The one map (1, C, H, W) that the module returned. UserError, begun with `where`, if it was none or more."""
+        found = self.outputs[name]
+        if len(found) != 1:
+            times = f"{len(found)} times" if found else "not at all"
+            raise UserError(f"{where}: {name!r} is called {times} in a pass; take a module that is called once")
+        (output,) = found
+        if not (isinstance(output, Tensor) and output.ndim == 4):
+            what = f"a tensor {_shape(output)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise UserError(f"{where}: {name!r} gives no map (N, C, H, W) but {what}")
+        return output
+
+
+def _shape(output: Tensor) -> str:
+    return "(" + ", ".join(["N", *map(str, output.shape[1:])]) + ")"
+
+
+@torch.no_grad()
+def dry_run(
+    network: nn.Module, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int
+) -> DryRun:
+    """`run` one image (1, 3, S, S) through `network`, and watch some of its modules.
+
+    UserError where larger images pass, but not these; any other error of the network is left as it is.
+    """
+    with evaluating(network), torch.random.fork_rng(devices=[]), _ThinConvolutions(), _one_thread():
+        try:
+            return DryRun(run, modules, image_size)
+        except RuntimeError:
+            least = _least(run, image_size)
+            if least is None:
+                raise
+    raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
+
+
+class _ThinConvolutions(TorchFunctionMode):
+    """Convolutions that compute one channel and scale it for the others: shapes are right, and cost next to nothing.
+
+    The whole network would take as long as drawing its weights. (The meta device would cost a second of imports.)
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """See torch.overrides: called instead of each of torch's functions."""
+        return (_thin_convolution if function is F.conv2d else function)(*args, **(kwargs or {}))
+
+
+def _thin_convolution(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups: int = 1
+) -> Tensor:
+    if input.shape[-3] != weight.shape[1] * groups:  # the network is wrong: let torch say so
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    one = F.conv2d(input[..., :1, :, :], weight[:1, :1], None, stride, padding, dilation)
+    # Channels differ, so that those of two maps are not taken for one another.
+    return one * torch.linspace(1, 2, len(weight), dtype=one.dtype)[:, None, None]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What is as small as this waits longer for a second thread than it computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _least(run: Callable[[Tensor], object], too_small: int) -> int | None:
+    """The smallest images, in pixels, that pass where those of `too_small` do not; None where larger do not, either."""
+    passes = next((large for n in range(DOUBLINGS) if _passes(run, large := too_small * 2 ** (n + 1))), None)
+    while passes is not None and passes - too_small > 1:
+        middle = (too_small + passes) // 2
+        too_small, passes = (too_small, middle) if _passes(run, middle) else (middle, passes)
+    return passes
+
+
+def _passes(run: Callable[[Tensor], object], image_size: int) -> bool:
+    try:
+        DryRun(run, {}, image_size)
+    except RuntimeError:
+        return False
+    return True
