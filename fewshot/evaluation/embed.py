@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.core.compute import Compute
+from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
 from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource
@@ -42,7 +42,7 @@ def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Comp
     embeddings = torch.empty(0)
     for start in range(0, images, batch):
         held, positions = source.fetch(np.arange(start, min(start + batch, images)))
-        with compute.autocast():
+        with compute.autocast(), full_fp32():
             z = network(to_unit(held[positions])).flatten(1)
         if start == 0:
             embeddings = torch.empty(images, z.shape[1], device=compute.device)
