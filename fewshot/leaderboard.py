@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
+
+if TYPE_CHECKING:
+    from fewshot.reports.leaderboard import Score
 
 
 def parser() -> Parser:
@@ -19,7 +23,9 @@ def parser() -> Parser:
         action="store_true",
         help="keep the rows that the CSV has, and rank all by ci95; several processes may do so at once",
     )
-    parser.add_argument("--no-aggregate", action="store_true", help="a row a run, instead of one for all its seeds")
+    parser.add_argument(
+        "--no-aggregate", action="store_true", help="one row for each run, instead of one for all seeds"
+    )
     return parser
 
 
@@ -28,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
 
     from fewshot.core.files import locked, writable_parent, write_atomic
     from fewshot.reports import board_csv, board_html, board_text
-    from fewshot.reports.leaderboard import aggregate, gather, merge, newest, unfinished
+    from fewshot.reports.gathering import gather, unfinished
+    from fewshot.reports.leaderboard import aggregate, different_code, merge, newest
     from fewshot.reports.ranking import rank
 
     kinds = {"csv": board_csv, "markdown": board_text, "html": board_html}
@@ -38,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     for kind, path in files.items():
         writable_parent(path)
         _refuse_foreign(kind, path, kinds[kind].MARK)
-    scores = gather(Path(args.runs))
+    scores, damaged = gather(Path(args.runs))
     csv = files["csv"]
     csv.parent.mkdir(parents=True, exist_ok=True)  # for its lock
     with locked(csv.with_name(f".{csv.name}.lock"), wait=True):
@@ -52,16 +59,33 @@ def main(argv: list[str] | None = None) -> None:
 
     console = terminal()
     board_text.print_board(console, rows)
+    for name, why in damaged.items():
+        console.print(f"warning: {name} is left out: {why}")
+    if apart := different_code(kept):
+        console.print(f"warning: not pooled, because trained by different code: {'; '.join(map(_by_code, apart))}")
+    if older := [row for row in rows if row["csv_version"] == "1"]:
+        console.print(
+            f"warning: {len(older)} rows of {csv} are of an older version of the file. They are kept, but never pooled"
+            " with new runs; write the file again from all run folders, without --append, to renew them."
+        )
     if old:
         names = ", ".join(dict.fromkeys(score.own["run"] for score in old))
-        console.print(f"Left out, for a newer run has the same configuration and seed: {names}.")
+        console.print(f"Left out, because a newer run has the same configuration and seed: {names}.")
     if begun := unfinished(Path(args.runs)):
-        console.print(f"Left out, for they are not finished: {', '.join(begun)}.")
+        console.print(f"Left out, because they are not finished: {', '.join(begun)}.")
     console.print(f"{len(rows)} rows in {', '.join(map(str, files.values()))}")
 
 
+def _by_code(scores: list[Score]) -> str:
+    """`a, b (code 1f2e3d4c5b6a), c (code unknown)`."""
+    runs: dict[str, dict[str, None]] = {}
+    for score in scores:
+        runs.setdefault(score.shared["code"] or "unknown", {})[score.own["run"]] = None
+    return ", ".join(f"{', '.join(names)} (code {code})" for code, names in runs.items())
+
+
 def _refuse_foreign(kind: str, path: Path, mark: str) -> None:
-    """UserError where `path` is a folder, or a file that we have not written: it is not ours to replace."""
+    """UserError where `path` is a folder, or a file that this command has not written."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file for --{kind}")
     if path.is_file() and path.stat().st_size:

@@ -121,9 +121,9 @@ def new_classes(values: np.ndarray, classes: np.ndarray) -> Interval:
     values = _checked(values)
     count, ways = len(np.unique(classes)), classes.shape[1]
     if count <= ways:
-        raise UserError(f"every episode has all {count} classes: they cannot be told apart")
-    if len(values) < _EPISODES_PER_CLASS * count:
-        raise UserError(f"{len(values):,} episodes are too few to tell {count} classes apart: evaluate 10,000")
+        raise UserError(f"every episode has all {count} classes, so that no class can be compared with the others")
+    if len(values) < (enough := _EPISODES_PER_CLASS * count):
+        raise UserError(f"{len(values):,} episodes are too few for {count:,} classes: evaluate {enough:,} or more")
     fit = _ClassEffects(values, classes)
     finite = fit.noise * (np.trace(fit.inverse) - fit.inverse.sum() / count) / (count - 1)
     between = max(0.0, fit.effects.var(ddof=1) - finite)

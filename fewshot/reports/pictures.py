@@ -7,7 +7,6 @@ print: lines differ in dashes and markers too (Okabe & Ito, 2008), maps run even
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from matplotlib.lines import Line2D
 from fewshot.config import FIELDS, TrainConfig, to_json
 from fewshot.core.errors import UserError
 from fewshot.core.files import writable_parent, write_atomic
+from fewshot.reports.tables import wrap
 from fewshot.runs import Run
 
 _SHADES = matplotlib.colormaps["magma_r"](np.linspace(0.0, 0.85, 256))
@@ -221,12 +221,5 @@ def _grid(panel: Axes) -> None:
 
 
 def _wrap(text: str, letters: int) -> str:
-    """Lines of at most `letters`, broken after a space or a sign of the component grammar where there is one."""
-    lines = [""]
-    for piece in re.split(r"(?<=[\s:,=/])|(?<=\+)(?=[A-Za-z_])", text):
-        if len(lines[-1]) + len(piece.rstrip()) > letters and lines[-1]:
-            lines.append("")
-        lines[-1] += piece
-        while len(lines[-1].rstrip()) > letters:  # one piece, longer than a line
-            lines[-1:] = [lines[-1][:letters], lines[-1][letters:]]
-    return "\n".join(line.rstrip() for line in lines).replace("$", r"\$")  # which would begin a formula
+    """`wrap`, without the sign that would begin a formula."""
+    return wrap(text, letters).replace("$", r"\$")

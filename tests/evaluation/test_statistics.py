@@ -115,7 +115,8 @@ def test_new_classes_of_a_difference_that_no_class_makes_is_the_episodes_own():
     "classes, expected",
     [
         (np.tile(np.arange(5), (100, 1)), "every episode has all 5 classes"),
-        (np.random.default_rng(5).permutation(20)[:10].reshape(2, 5).repeat(20, 0), "40 episodes are too few to tell"),
+        (np.random.default_rng(5).permutation(20)[:10].reshape(2, 5).repeat(20, 0), "40 episodes are too few for 10 classes: evaluate 100 or more"),
+        (np.random.default_rng(5).permutation(1692).reshape(-1, 4), "423 episodes are too few for 1,692 classes: evaluate 16,920"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_are_said(classes, expected):
