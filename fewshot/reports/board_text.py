@@ -29,7 +29,7 @@ _RANKED = {
 }
 _NUMBERS = ("rank", "accuracy (%)", "seeds", "steps", "time", "parameters")
 _TERMINAL = ("rank", "regularizer", "backbone", "head", "steps", "seeds", "accuracy (%)")  # fits 80 columns
-_WIDEST = {"regularizer": 18, "backbone": 10, "head": 10}  # characters on the terminal; longer names take more lines
+_WIDEST = {"regularizer": 18, "backbone": 10, "head": 11}  # characters on the terminal; longer names take more lines
 
 
 def render(rows: Sequence[Row]) -> str:
