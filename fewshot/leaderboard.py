@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ def parser() -> Parser:
     parser.add_argument("--csv", default="leaderboard.csv", metavar="FILE", help="the file to write")
     parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")
     parser.add_argument("--html", metavar="FILE", help="the same as one page for the browser, which needs no network")
+    parser.add_argument("--title", default=None, help="of that page (default: Few-shot leaderboard)")
+    parser.add_argument("--link", metavar="URL", help="address to show on that page, of a paper or a repository")
     parser.add_argument(
         "--append",
         action="store_true",
@@ -42,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     files = {kind: Path(file) for kind in kinds if (file := getattr(args, kind))}
     if len(set(files.values())) < len(files):
         raise UserError("--csv, --markdown and --html name one file twice; give each its own")
+    page = _page(args, files)
     for kind, path in files.items():
         writable_parent(path)
         _refuse_foreign(kind, path, kinds[kind].MARK)
@@ -52,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
         scores = merge([*(board_csv.read(csv) if args.append else []), *scores])
         kept, old = (scores, []) if args.no_aggregate else newest(scores)
         rows = rank(aggregate(kept, over_seeds=not args.no_aggregate), paired=not args.append)
-        written = {path: kinds[kind].render(rows).encode() for kind, path in files.items()}
+        options = {"html": page}
+        written = {path: kinds[kind].render(rows, **options.get(kind, {})).encode() for kind, path in files.items()}
         for path, data in written.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, data)
@@ -74,6 +81,19 @@ def main(argv: list[str] | None = None) -> None:
     if begun := unfinished(Path(args.runs)):
         console.print(f"Left out, because they are not finished: {', '.join(begun)}.")
     console.print(f"{len(rows)} rows in {', '.join(map(str, files.values()))}")
+
+
+def _page(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, str]:
+    """What the page shows besides the rows. UserError where there is no page, or the link is no address."""
+    given = {name: value for name in ("title", "link") if (value := getattr(args, name)) is not None}
+    if given and "html" not in files:
+        raise UserError(f"--{next(iter(given))} is for the page: give --html FILE, too")
+    if not given.get("link", "https://").startswith(("https://", "http://")):
+        raise UserError(f"--link {args.link}: give an address that begins with https://")
+    if "html" in files:
+        relative = os.path.relpath(files["csv"].absolute(), files["html"].absolute().parent)
+        given["csv"] = urllib.parse.quote(Path(relative).as_posix())
+    return given
 
 
 def _by_code(scores: list[Score]) -> str:

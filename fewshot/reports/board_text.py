@@ -59,10 +59,10 @@ def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str
     equals = tied(rows)
     for key, group in groupby(rows, board):
         same = list(group)
-        yield _title(same[0]), same, [_cells(row, (key, row["rank"]) in equals) for row in same]
+        yield board_title(same[0]), same, [_cells(row, (key, row["rank"]) in equals) for row in same]
 
 
-def _title(row: Row) -> str:
+def board_title(row: Row) -> str:
     """`mini-imagenet 5-way 1-shot`, whether it is transductive, and how its tasks differ from those of most rows."""
     name = f"{row['dataset']} {row['ways']}-way {row['shots']}-shot"
     name += "" if row["setting"] == "inductive" else f", {row['setting']}"
