@@ -230,7 +230,7 @@ def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
     for label, group in zip(labels, groups, strict=True):
         curves = [pictures.read_curves(run) for run in group]
         if len(group) > 1:
-            label += f", {len(group)} seeds"
+            label += f", mean of {len(group)} seeds"
         late = [(run, its) for run, its in zip(group, curves, strict=True) if not run.trained]
         if late:
             label += (

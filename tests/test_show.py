@@ -361,7 +361,7 @@ def test_curves_of_several_seeds_are_their_mean_and_range(small_run, tmp_path):
     _, figure = show._curves(args)
     losses, five = figure.axes[0], figure.axes[2]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["targetdrop, lr=0.1, 3 seeds", "targetdrop, lr=0.5"]
+    assert labels == ["targetdrop, lr=0.1, mean of 3 seeds", "targetdrop, lr=0.5"]
     one = pictures.read_curves(fewshot.runs.Run.open(small_run))
     logged = np.array([loss for _, loss in one.losses])
     mean, band = np.mean(list(factors.values())), (0.5, 1.2)

@@ -1,4 +1,4 @@
-"""What thousands of episode accuracies say, each figure with its formula."""
+"""Summaries and tests of thousands of episode accuracies, each with its formula."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Summary:
     std: float
     """Sample standard deviation, divisor n - 1."""
     ci95: float
-    """Half-width of the field's 95% interval, 1.96 * std / sqrt(n): of this test set's own value, as if
-    every possible episode of it had been drawn; it says nothing of new images or new classes."""
+    """Half-width of the field's 95% interval, 1.96 * std / sqrt(n), for the mean over all possible episodes of this
+    test set; it says nothing of new images or new classes."""
 
 
 def summarise(accuracies: np.ndarray) -> Summary:
@@ -36,10 +36,10 @@ def summarise(accuracies: np.ndarray) -> Summary:
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Summary:
-    """Summary of a - b over the same (n,) episodes: what all of them share, easy or hard, cancels.
+    """Summary of a - b over the same (n,) episodes: what both find easy or hard cancels.
 
-    Its interval is of the difference on this test set between these two trained networks; training
-    anew may give another one.
+    Its interval is about the difference between these two trained networks on this test set; training again may give
+    another one. UserError where the two have not the same number of episodes.
     """
     if a.shape != b.shape:
         raise UserError(f"these are not the same episodes: {len(a):,} and {len(b):,}")
@@ -62,7 +62,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def distinguishable(accuracies: np.ndarray, level: float = 0.05) -> np.ndarray:
     """(k, k) bool: which of k runs differ, from their accuracies (k, n) in the same n episodes.
 
-    By the paired t-test (two-sided, Holm over all pairs) at `level`: of these networks, on this test set.
+    By the paired t-test (two-sided, Holm over all pairs) at `level`. It is about these networks on this test set.
     """
     values = np.asarray(accuracies, np.float64)
     pairs = np.triu_indices(len(values), 1)
@@ -73,11 +73,11 @@ def distinguishable(accuracies: np.ndarray, level: float = 0.05) -> np.ndarray:
 
 
 def ranks(means: Sequence[float], apart: np.ndarray) -> list[int]:
-    """Ranks of k runs from their mean accuracies and from which of them are told apart, (k, k) bool.
+    """Ranks of k runs from their mean accuracies and from which of them differ, (k, k) bool.
 
-    From the most accurate down, a run shares the rank of its group's leader, unless the two are told apart: then it
-    leads the next group, with its own place for a rank: 1, 1, 3. So a less accurate run never has the better rank;
-    the members of a group may still differ from each other.
+    From the most accurate down, a run shares the rank of its group's leader, unless the two differ: then it leads the
+    next group, and its place is its rank: 1, 1, 3. So a less accurate run never has the better rank. The members of a
+    group may still differ from each other.
     """
     result, leader = [0] * len(means), None
     for place, run in enumerate(np.argsort(-np.asarray(means), kind="stable"), start=1):

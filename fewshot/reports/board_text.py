@@ -13,7 +13,7 @@ from rich.table import Table
 from fewshot.learning.display import duration
 from fewshot.reports.leaderboard import Row
 from fewshot.reports.ranking import BY_INTERVALS, PAIRED, board, tied
-from fewshot.reports.tables import wrap
+from fewshot.reports.tables import head_name, task_name, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"
 WHAT = (
@@ -64,16 +64,14 @@ def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str
 
 def board_title(row: Row) -> str:
     """`mini-imagenet 5-way 1-shot`, whether it is transductive, and how its tasks differ from those of most rows."""
-    name = f"{row['dataset']} {row['ways']}-way {row['shots']}-shot"
-    name += "" if row["setting"] == "inductive" else f", {row['setting']}"
+    name = f"{row['dataset']} {task_name(row.columns)}"
     return name if row["tasks"] == "common" else f"{name} ({row['tasks']})"
 
 
 def _cells(row: Row, equal: bool) -> dict[str, str]:
-    head = row["head"] if row["transform"] == "none" else f"{row['head']} after {row['transform']}"
     return {
         "rank": row["rank"] + "=" * equal, "regularizer": row["regularizer"], "backbone": row["backbone"],
-        "head": head, "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}", "seeds": row["seeds"],
+        "head": head_name(row.columns), "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}", "seeds": row["seeds"],
         "trained on": f"{row['trained_on']} {row['train_ways']}-way {row['train_shots']}-shot",
         "steps": f"{int(row['steps']):,}", "time": duration(float(row["train_seconds"])),
         "parameters": f"{int(row['parameters']):,}", "run": row["run"],

@@ -21,7 +21,7 @@ from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.reports.leaderboard import DEFAULTS, braced, code_of, experiment_of
-from fewshot.reports.tables import percent
+from fewshot.reports.tables import percent, task_name
 from fewshot.runs import Run
 
 SIGNIFICANT = 0.05
@@ -163,8 +163,7 @@ def _check_same(a: str, row_a: dict[str, Any], b: str, row_b: dict[str, Any]) ->
 
 
 def _title(row: dict[str, Any]) -> str:
-    name = f"{row['dataset']} {row['split']} {row['ways']}-way {row['shots']}-shot"
-    return name if row["setting"] == "inductive" else f"{name}, {row['setting']}"
+    return f"{row['dataset']} {row['split']} {task_name(row)}"
 
 
 def _named(results: Iterable[Result]) -> str:

@@ -234,7 +234,9 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
                 steps, accuracies = _common([run.accuracies.get(name, []) for run in group.runs])
                 _mean_and_band(panel, steps, 100 * accuracies, marked)
         several = any(len(group.runs) > 1 for group in groups)
-        notes = ["light: every step"] * any(len(group.runs) == 1 for group in groups) + ["band: all seeds"] * several
+        notes = ["light: every step"] * any(len(group.runs) == 1 for group in groups) + [
+            "band: range of seeds"
+        ] * several
         first.set(xlabel="step", ylabel="loss", title=f"training loss ({'; '.join(notes)})")
         for name, panel in zip(shots, others, strict=True):
             panel.set(xlabel="step", ylabel="accuracy (%)", title=f"validation, {name.replace('shot', '-shot')}")

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from fewshot.reports.leaderboard import DEFAULTS
 
 _SORTED_BY = ("dataset", "split", "ways", "shots", "queries", "head")
+_WIDEST = 150  # characters
 _SPLITS = {"test": "Test accuracy", "val": "Validation accuracy", "train": "Training accuracy"}
 
 
 def percent(accuracy: float, ci95: float) -> str:
     """`51.23 ± 0.20`: per cent, two decimals."""
     return f"{100 * accuracy:.2f} ± {100 * ci95:.2f}"
+
+
+def task_name(row: Mapping[str, Any]) -> str:
+    """`5-way 1-shot`, and whether the head sees all queries of a task at once: `5-way 1-shot, transductive`."""
+    name = f"{row['ways']}-way {row['shots']}-shot"
+    return name if row["setting"] == "inductive" else f"{name}, {row['setting']}"
+
+
+def head_name(row: Mapping[str, Any]) -> str:
+    """`proto`, and the transform of the embeddings before it: `proto after center+l2`."""
+    head = row.get("head", "")
+    return head if row["transform"] == "none" else f"{head} after {row['transform']}"
 
 
 def accuracy_title(rows: Iterable[dict[str, Any]]) -> str:
@@ -30,23 +44,24 @@ def accuracy_title(rows: Iterable[dict[str, Any]]) -> str:
 def print_results(console: Console, title: str | None, rows: Iterable[dict[str, Any]]) -> None:
     """Result rows of one run, one line for each protocol; below them the formula of the interval.
 
-    Without a title it is `accuracy_title`. The head is a column where rows differ in it, and so is the transform where
-    there is one, and the setting where a row is transductive.
+    Without a title it is `accuracy_title`. Head and transform are a column where rows differ in them; a transductive
+    row says so behind its task. No name is cut, even where the table is then wider than the terminal.
     """
     rows = sorted((DEFAULTS | row for row in rows), key=lambda row: [row.get(key, "") for key in _SORTED_BY])
-    extra = ["head"] if len({row.get("head") for row in rows}) > 1 else []
-    extra += [name for name in ("transform", "setting") if any(row[name] != DEFAULTS[name] for row in rows)]
+    heads = [head_name(row) for row in rows]
+    extra = ["head"] if len(set(heads)) > 1 else []
     table = Table(title=title or accuracy_title(rows), box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("data set", "task", "queries", *extra, "accuracy (%) ± 95% CI", "episodes"):
         table.add_column(column, no_wrap=True, justify="right" if column in ("queries", "episodes") else "left")
-    for row in rows:
+    for row, head in zip(rows, heads, strict=True):
         table.add_row(
-            f"{row['dataset']} {row['split']}", f"{row['ways']}-way {row['shots']}-shot", str(row["queries"]),
-            *(str(row[name]) for name in extra), percent(row["accuracy"], row["ci95"]), f"{row['episodes']:,}",
+            f"{row['dataset']} {row['split']}", task_name(row), str(row["queries"]), *([head] if extra else []),
+            percent(row["accuracy"], row["ci95"]), f"{row['episodes']:,}",
         )  # fmt: skip
+    table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.print(table)
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
-    console.print(f"95% CI: {methods} over n episodes, of this network on this test set. Queries are per class.")
+    console.print(f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class.")
 
 
 def wrap(text: str, letters: int) -> str:
