@@ -244,11 +244,12 @@ def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
 
 def _by_configuration(runs: list[Run]) -> list[list[Run]]:
     """Runs that differ in nothing but the seed together; a seed that comes twice, as in a copy, stays by itself."""
-    from fewshot.reports.leaderboard import code_of, digest, experiment_of
+    from fewshot.identity import digest
+    from fewshot.reports.leaderboard import experiment_of
 
     groups: dict[str, list[Run]] = {}
     for each in runs:
-        groups.setdefault(digest([experiment_of(each), code_of(each)]), []).append(each)
+        groups.setdefault(digest([experiment_of(each), each.code_digest]), []).append(each)
     together = []
     for group in groups.values():
         distinct = len({each.config.seed for each in group}) == len(group)
@@ -273,7 +274,9 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     if not runs:  # the network that training with this seed begins with
         config = resolve(dataset.name, {"backbone": args.backbone or "conv4"})
         size, mean, std = dataset.image_size, dataset.mean, dataset.std
-        return dataset, [(config, models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval())]
+        return dataset, [
+            (config, models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval())
+        ]
     networks = [models.load_run(each, where) for each in runs]
     for folder, model in zip(folders, networks, strict=True):
         if dataset.image_size != model.backbone.image_size:

@@ -13,16 +13,16 @@ ROW = {
 }  # fmt: skip
 
 
-def printed(capsys, *changes, title=None) -> tuple[str, list[list[str]], str]:
+def printed(capsys, *changes) -> tuple[str, list[list[str]], str]:
     """Title, table rows (headings first) and note of what is printed of rows with these changes."""
-    print_results(terminal(), title, [ROW | change for change in changes])
+    print_results(terminal(), "Accuracy", [ROW | change for change in changes])
     title, *lines, note = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     return title, [re.split(r" {2,}", line.strip()) for line in lines if "──" not in line], note
 
 
 def test_every_row_has_its_own_queries(capsys):
     title, (heads, *rows), note = printed(capsys, {"queries": 15}, {"queries": 5, "shots": 5, "episodes": 600})
-    assert title == "Test accuracy" and heads == ["data set", "task", "queries", "accuracy (%) ± 95% CI", "episodes"]
+    assert title == "Accuracy" and heads == ["data set", "task", "queries", "accuracy (%) ± 95% CI", "episodes"]
     assert rows == [
         ["birds test", "5-way 1-shot", "15", "51.23 ± 0.20", "10,000"],
         ["birds test", "5-way 5-shot", "5", "51.23 ± 0.20", "600"],
@@ -30,11 +30,9 @@ def test_every_row_has_its_own_queries(capsys):
     assert note.startswith("95% CI: 1.96 * std / sqrt(n) over n episodes, of this network on these images.")
 
 
-def test_validation_rows_are_not_called_test_accuracy(capsys):
-    assert printed(capsys, {"split": "val"})[0] == "Validation accuracy"
-    title, (_, *rows), _ = printed(capsys, {"split": "val"}, {})
-    assert title == "Accuracy" and [row[0] for row in rows] == ["birds test", "birds val"]
-    assert printed(capsys, {}, title="runs/mine")[0] == "runs/mine"
+def test_every_row_says_its_split(capsys):
+    _, (_, *rows), _ = printed(capsys, {"split": "val"}, {})
+    assert [row[0] for row in rows] == ["birds test", "birds val"]
 
 
 def test_heads_transforms_and_settings_are_said_where_they_differ(capsys):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.core.errors import UserError
+from fewshot.identity import digest
 from fewshot.reports.leaderboard import (
     COLUMNS,
     DEFAULTS,
@@ -27,7 +28,6 @@ from fewshot.reports.leaderboard import (
     Row,
     Score,
     columns_digest,
-    digest,
 )
 
 MARK = "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,"  # how every version's header begins

@@ -20,7 +20,7 @@ from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, d
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
-from fewshot.reports.leaderboard import DEFAULTS, braced, code_of, experiment_of
+from fewshot.reports.leaderboard import DEFAULTS, braced, experiment_of
 from fewshot.reports.tables import percent, task_name
 from fewshot.runs import Run
 
@@ -57,9 +57,9 @@ class Finished:
         if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _NEEDED for row in rows):
             raise UserError(f"{run.result_path} is not a result of ours: evaluate {run.folder} again")
         for row in (DEFAULTS | row for row in rows):
-            if (row["head"], row["transform"]) == (config.head, getattr(config, "transform", "none")):
+            if (row["head"], row["transform"]) == (config.head, config.transform):
                 results[tuple(row[key] for key in _PROTOCOL)] = Result(row, read(run, row))
-        return cls(str(folder), config, experiment_of(run), code_of(run), results)
+        return cls(str(folder), config, experiment_of(run), run.code_digest, results)
 
     @property
     def identity(self) -> str:
@@ -118,7 +118,7 @@ def entries(runs: Sequence[Finished]) -> list[Entry]:
 def _fact(run: Finished, name: str) -> Any:
     if name == "code":
         return run.code or "unknown"
-    return run.experiment.get(name, getattr(run.config, name, None))
+    return run.experiment.get(name, getattr(run.config, name, None)) or "none"
 
 
 def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:

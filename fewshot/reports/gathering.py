@@ -8,7 +8,7 @@ from typing import Any
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.records import read_accuracies
-from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, code_of, experiment_of
+from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, experiment_of
 from fewshot.runs import Run
 
 _NUMBERS = ("seed", "accuracy", "ci95", "train_seconds")
@@ -47,7 +47,7 @@ def _scores(run: Run, name: str) -> list[Score]:
     versions = environment.get("versions")
     if not isinstance(summary, dict) or not isinstance(versions, dict):
         raise UserError(f"{run.result_path} is not a result of ours; move it out of --runs")
-    trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots, "code": code_of(run)}
+    trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots, "code": run.code_digest}
     scores = []
     for scored in run.rows:
         if scored["split"] != "test":  # validation images chose the weights
@@ -65,7 +65,7 @@ def _scores(run: Run, name: str) -> list[Score]:
         scores.append(
             Score.of(
                 shared={column: str(facts[column]) for column in SHARED},
-                experiment=experiment,
+                facts=experiment,
                 own={column: facts[column] for column in OWN},
                 episodes=(run.folder, scored) if at_hand else None,
             )

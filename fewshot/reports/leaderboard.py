@@ -36,7 +36,6 @@ others: the same seed again is no new evidence.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -49,6 +48,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from fewshot.identity import digest, experiment
 from fewshot.runs import Run
 
 COLUMNS = (
@@ -73,26 +73,19 @@ LISTED = ("recipe", "device", "commit", "python", "torch", "numpy")  # each valu
 VERSION = "2"  # of the CSV
 SEEDS_METHOD = "t(0.975, n - 1) * std / sqrt(n) over n training seeds: training anew"
 
-# Fields of the configuration that say where and how a run was done, not what was trained.
-NOT_THE_EXPERIMENT = (
-    "seed", "recipe", "data_root", "device", "precision", "threads", "compile", "deterministic", "checkpoint_seconds",
-    "test_episodes", "test_shots",
-)  # fmt: skip
-
 
 def experiment_of(run: Run) -> dict[str, Any]:
-    """What identifies the experiment of a run, in JSON types: runs that agree in it differ in the seed at most.
+    """What identifies the experiment of a run, in JSON types: runs that agree in it differ in the seed and code at most.
 
-    The configuration without its provenance, the precision, and the fingerprint of the training images. UserError where
-    the run folder is damaged.
+    What `identity.experiment` says of the configuration, the precision that it came to, the fingerprint of the training
+    images, and the digest of the weights that training began with, if they were another run's. UserError where the run
+    folder is damaged.
     """
-    facts = {name: value for name, value in dataclasses.asdict(run.config).items() if name not in NOT_THE_EXPERIMENT}
-    return facts | {"precision": run.environment.get("precision"), "trained on": run.resolved.get("fingerprint")}
-
-
-def code_of(run: Run) -> str:
-    """Short digest of the source files that trained the run; empty where it recorded none."""
-    return getattr(run, "code_digest", "")[:12]
+    settled = run.resolved
+    facts = experiment(run.config) | {
+        "precision": run.environment.get("precision"), "trained on": settled.get("fingerprint"),
+    }  # fmt: skip
+    return facts | ({"init": settled["init"]["weights"]} if "init" in settled else {})
 
 
 @dataclass(frozen=True)
@@ -108,9 +101,9 @@ class Score:
     """Run folder and result row, where the accuracies of its episodes are at hand."""
 
     @classmethod
-    def of(cls, shared: dict[str, str], experiment: dict[str, Any], own: dict[str, Any], **more: Any) -> Score:
-        """A score whose key is made from what it shares with other seeds and from its experiment."""
-        return cls(f"{columns_digest(shared)}-{digest(experiment)}", shared, own, **more)
+    def of(cls, shared: dict[str, str], facts: dict[str, Any], own: dict[str, Any], **more: Any) -> Score:
+        """A score whose key is made from what it shares with other seeds, and from the facts of its experiment."""
+        return cls(f"{columns_digest(shared)}-{digest(facts)}", shared, own, **more)
 
 
 @dataclass(frozen=True)
@@ -170,11 +163,6 @@ def braced(names: Sequence[str]) -> str:
     rest = [name[len(start) :] for name in names]
     end = os.path.commonprefix([name[::-1] for name in rest])[::-1].lstrip("0123456789")
     return start + "{" + ",".join(name[: len(name) - len(end)] for name in rest) + "}" + end
-
-
-def digest(value: Any) -> str:
-    """Eight hex digits of a JSON value: different values have different ones."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def columns_digest(shared: dict[str, str]) -> str:

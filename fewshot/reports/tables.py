@@ -15,7 +15,6 @@ from fewshot.reports.leaderboard import DEFAULTS
 
 _SORTED_BY = ("dataset", "split", "ways", "shots", "queries", "head")
 _WIDEST = 150  # characters
-_SPLITS = {"test": "Test accuracy", "val": "Validation accuracy", "train": "Training accuracy"}
 
 
 def percent(accuracy: float, ci95: float) -> str:
@@ -35,22 +34,16 @@ def head_name(row: Mapping[str, Any]) -> str:
     return head if row["transform"] == "none" else f"{head} after {row['transform']}"
 
 
-def accuracy_title(rows: Iterable[dict[str, Any]]) -> str:
-    """`Test accuracy`, `Validation accuracy`; `Accuracy` where the rows are of several splits."""
-    splits = {row["split"] for row in rows}
-    return _SPLITS.get(splits.pop(), "Accuracy") if len(splits) == 1 else "Accuracy"
-
-
-def print_results(console: Console, title: str | None, rows: Iterable[dict[str, Any]]) -> None:
+def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:
     """Result rows of one run, one line for each protocol; below them the formula of the interval.
 
-    Without a title it is `accuracy_title`. Head and transform are a column where rows differ in them; a transductive
-    row says so behind its task. No name is cut, even where the table is then wider than the terminal.
+    Head and transform are a column where rows differ in them; a transductive row says so behind its task. No name is cut,
+    even where the table is then wider than the terminal.
     """
     rows = sorted((DEFAULTS | row for row in rows), key=lambda row: [row.get(key, "") for key in _SORTED_BY])
     heads = [head_name(row) for row in rows]
     extra = ["head"] if len(set(heads)) > 1 else []
-    table = Table(title=title or accuracy_title(rows), box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("data set", "task", "queries", *extra, "accuracy (%) ± 95% CI", "episodes"):
         table.add_column(column, no_wrap=True, justify="right" if column in ("queries", "episodes") else "left")
     for row, head in zip(rows, heads, strict=True):
