@@ -198,7 +198,7 @@ SPOILED = {
     "a figure edited": (lambda text: re.sub(r"proto,targetdrop,\d+", "proto,targetdrop,99", text), "accuracy of row 1"),
     "a task edited": (lambda text: text.replace("1,glyphs,5,", "1,glyphs,?,", 1), "row 1 does not agree with its key"),
     "a seed edited": (lambda text: text.replace('""seed"":0', '""sead"":0'), "row 1 has an each_run that is not ours"),
-    "a version edited": (lambda text: text.replace("none,,2\r", "none,,7\r"), "row 1 has csv_version 7"),
+    "a version edited": (lambda text: re.sub(r",2\r", ",7\r", text), "row 1 has csv_version 7"),
     "a setting edited": (lambda text: text.replace("inductive,", "deductive,"), "row 1 does not agree with its key"),
     "a field lost": (lambda text: text.replace(",common,", ",", 1), "row 1 has 38 fields"),
     "another version": (lambda text: text.replace(",queries,", ",questions,", 1), "has other columns than"),

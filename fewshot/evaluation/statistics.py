@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import this_test_set
@@ -66,10 +67,30 @@ def distinguishable(accuracies: np.ndarray, level: float = 0.05) -> np.ndarray:
     """
     values = np.asarray(accuracies, np.float64)
     pairs = np.triu_indices(len(values), 1)
-    p_values = holm([this_test_set(values[a] - values[b]).p_value for a, b in zip(*pairs, strict=True)])
     apart = np.zeros((len(values), len(values)), bool)
-    apart[pairs] = p_values < level
+    apart[pairs] = holm(_paired_p_values(values, *pairs)) < level
     return apart | apart.T
+
+
+def _paired_p_values(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(m,) two-sided p-values of the t-tests of values[a] - values[b], (k, n) and twice (m,).
+
+    From one matrix of products, so that thousands of pairs take no longer than a few: var(x - y) = var x + var y -
+    2 cov(x, y). Where the two hardly differ that loses its digits, and the difference itself is taken.
+    """
+    n = values.shape[1]
+    means = values.mean(1)
+    centred = values - means[:, None]
+    products = centred @ centred.T
+    squares = products.diagonal()
+    both = squares[a] + squares[b]
+    rest = both - 2 * products[a, b]
+    close = rest <= 1e-6 * both
+    error = np.sqrt(np.where(close, 1.0, rest) / (n - 1) / n)
+    p_values = 2 * special.stdtr(n - 1, -np.abs(means[a] - means[b]) / error)
+    for pair in np.flatnonzero(close):
+        p_values[pair] = this_test_set(values[a[pair]] - values[b[pair]]).p_value
+    return p_values
 
 
 def ranks(means: Sequence[float], apart: np.ndarray) -> list[int]:

@@ -16,9 +16,9 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from fewshot.reports.progress import duration
 from fewshot.reports.board_text import MARK, board_title  # the same in every document that HTML comments can mark
 from fewshot.reports.leaderboard import COLUMNS, Row
+from fewshot.reports.progress import duration
 from fewshot.reports.ranking import board, tied
 
 TITLE = "Few-shot leaderboard"

@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fewshot.reports.progress import duration
 from fewshot.reports.leaderboard import Row
+from fewshot.reports.progress import duration
 from fewshot.reports.ranking import BY_INTERVALS, PAIRED, board, tied
 from fewshot.reports.tables import head_name, task_name, wrap
 

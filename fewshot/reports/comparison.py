@@ -106,19 +106,26 @@ def entries(runs: Sequence[Finished]) -> list[Entry]:
     if len(groups) > len(ascii_uppercase):
         raise UserError(f"{len(groups)} configurations: give at most {len(ascii_uppercase)} at once")
     firsts = [next(iter(group.values())) for group in groups.values()]
-    names = dict.fromkeys(name for run in firsts for name in (*run.experiment, "code"))
-    facts = [{name: _fact(run, name) for name in names} for run in firsts]
-    telling = [name for name in names if any(fact[name] != facts[0][name] for fact in facts)]
+    fields = dict.fromkeys(name for run in firsts for name in run.experiment)
+    telling = [name for name in fields if len({str(_fact(run, name)) for run in firsts}) > 1]
     return [
-        Entry(name, dict(sorted(group.items())), ", ".join(f"{key}={fact[key]}" for key in telling))
-        for name, fact, group in zip(ascii_uppercase, facts, groups.values(), strict=False)
+        Entry(name, dict(sorted(group.items())), _differs_in(run, telling, firsts))
+        for name, run, group in zip(ascii_uppercase, firsts, groups.values(), strict=False)
     ]
 
 
+def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]) -> str:
+    """`reg=none, lr=0.1`; and the code, where another entry is the same experiment."""
+    facts = [f"{name}={_fact(run, name)}" for name in fields]
+    if sum(other.experiment == run.experiment for other in others) > 1:
+        facts.append(f"code={run.code or 'unknown'}")
+    return ", ".join(facts)
+
+
 def _fact(run: Finished, name: str) -> Any:
-    if name == "code":
-        return run.code or "unknown"
-    return run.experiment.get(name, getattr(run.config, name, None)) or "none"
+    """A field of the experiment; one that it does not name has the configuration's value."""
+    value = run.experiment.get(name, getattr(run.config, name, ""))
+    return "none" if value == "" else value
 
 
 def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:

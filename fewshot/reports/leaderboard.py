@@ -75,7 +75,7 @@ SEEDS_METHOD = "t(0.975, n - 1) * std / sqrt(n) over n training seeds: training 
 
 
 def experiment_of(run: Run) -> dict[str, Any]:
-    """What identifies the experiment of a run, in JSON types: runs that agree in it differ in the seed and code at most.
+    """What identifies the experiment of a run, in JSON types: runs that agree in it differ in seed and code at most.
 
     What `identity.experiment` says of the configuration, the precision that it came to, the fingerprint of the training
     images, and the digest of the weights that training began with, if they were another run's. UserError where the run

@@ -37,8 +37,8 @@ def head_name(row: Mapping[str, Any]) -> str:
 def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:
     """Result rows of one run, one line for each protocol; below them the formula of the interval.
 
-    Head and transform are a column where rows differ in them; a transductive row says so behind its task. No name is cut,
-    even where the table is then wider than the terminal.
+    Head and transform are a column where rows differ in them; a transductive row says so behind its task. No name is
+    cut, even where the table is then wider than the terminal.
     """
     rows = sorted((DEFAULTS | row for row in rows), key=lambda row: [row.get(key, "") for key in _SORTED_BY])
     heads = [head_name(row) for row in rows]

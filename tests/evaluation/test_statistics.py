@@ -177,6 +177,18 @@ def test_ranks_tie_with_their_leader():
     assert ranked(np.stack([tasks, tasks, tasks + 1e-6])) == [2, 2, 1]  # always a little better is better
 
 
+def test_which_differ_is_scipys_paired_test_for_every_pair():
+    random = np.random.default_rng(9)
+    tasks = random.normal(0.5, 0.1, 500)
+    near = tasks + random.normal(0, 1e-6, (3, 500)) + np.array([[0], [0], [1e-6]])  # whose products lose the digits
+    runs = np.concatenate([tasks + random.normal(0, 0.05, (5, 500)) + 0.004 * np.arange(5)[:, None], near, tasks[None]])
+    pairs = list(itertools.combinations(range(9), 2))
+    expected = holm([stats.ttest_rel(runs[a], runs[b]).pvalue for a, b in pairs]) < 0.05
+    found = distinguishable(runs)
+    assert [found[pair] for pair in pairs] == expected.tolist() and (found == found.T).all() and not found.diagonal().any()
+    assert 5 < expected.sum() < len(pairs) - 5 and found[6, 7], "some differ, some do not, by very little, too"
+
+
 def test_ranks_take_the_number_of_comparisons_into_account():
     """p = 0.03 for two runs alone, but not among four."""
     random = np.random.default_rng(8)
