@@ -1,4 +1,4 @@
-"""python -m fewshot.compare: say in words what runs on the same tasks prove of each other, and what they do not."""
+"""python -m fewshot.compare: say in words what runs on the same tasks prove about each other, and what they do not."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 
 _MORE = """
-Runs whose configurations differ in nothing but the seed are one entry. Entries are ranked, and each is set against the
-most accurate, episode by episode, for each protocol (data set, ways, shots, queries) that all were scored under. A
-difference is called established where p < 0.05 in a two-sided t-test; of more than two entries, p-values are
-Holm's over all pairs, and entries share a rank where the test cannot tell them from the first of that rank.
+Runs that differ in nothing but the seed are one entry; runs of different code never are. Entries are ranked. Each is
+compared with the most accurate one, episode by episode, for each protocol (data set, ways, shots, queries, and whether
+the head is transductive) that all were scored under. A difference is called established where p < 0.05 in a two-sided
+t-test. Of more than two entries, p-values are Holm's over all pairs, and entries share a rank where the test cannot
+separate them from the first of that rank. A run that is unfinished or damaged is left out, with a warning, as long as
+two configurations remain.
 """
 
 
@@ -24,19 +26,23 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from fewshot.reports.comparison import entries, explained, print_comparison, print_entries, shared_protocols
-    from fewshot.runs import Run
+    from fewshot.reports import comparison
 
-    runs = [Run.open(folder) for folder in {Path(folder).resolve(): folder for folder in args.runs}.values()]
-    if len(runs) < 2:
+    folders = list({Path(folder).resolve(): folder for folder in args.runs}.values())
+    if len(folders) < 2:
         raise UserError(f"{args.runs[0]} is one run: give another to compare it with")
-    compared = entries(runs)
-    protocols = shared_protocols(compared)
+    runs, problems = comparison.load(folders)
+    compared = comparison.entries(runs)
+    protocols = comparison.shared_protocols(compared)
     console = terminal()
-    print_entries(console, compared)
-    for rows in protocols:
-        print_comparison(console, compared, rows)
-    console.print(explained(len(compared)))
+    for problem in problems:
+        console.print(f"warning: one run is left out: {problem}")
+    for a, b in comparison.same_but_for_code(compared):
+        console.print(f"warning: {a} and {b} were trained by different code, so that they are not seeds of one entry")
+    comparison.print_entries(console, compared)
+    for results in protocols:
+        comparison.print_comparison(console, compared, results)
+    console.print(comparison.explained(len(compared)))
 
 
 if __name__ == "__main__":

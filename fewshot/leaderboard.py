@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import urllib.parse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
+
+if TYPE_CHECKING:
+    from fewshot.reports.leaderboard import Score
 
 
 def parser() -> Parser:
@@ -14,12 +21,16 @@ def parser() -> Parser:
     parser.add_argument("--csv", default="leaderboard.csv", metavar="FILE", help="the file to write")
     parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")
     parser.add_argument("--html", metavar="FILE", help="the same as one page for the browser, which needs no network")
+    parser.add_argument("--title", default=None, help="of that page (default: Few-shot leaderboard)")
+    parser.add_argument("--link", metavar="URL", help="address to show on that page, of a paper or a repository")
     parser.add_argument(
         "--append",
         action="store_true",
         help="keep the rows that the CSV has, and rank all by ci95; several processes may do so at once",
     )
-    parser.add_argument("--no-aggregate", action="store_true", help="a row a run, instead of one for all its seeds")
+    parser.add_argument(
+        "--no-aggregate", action="store_true", help="one row for each run, instead of one for all seeds"
+    )
     return parser
 
 
@@ -28,40 +39,73 @@ def main(argv: list[str] | None = None) -> None:
 
     from fewshot.core.files import locked, writable_parent, write_atomic
     from fewshot.reports import board_csv, board_html, board_text
-    from fewshot.reports.leaderboard import aggregate, gather, merge, newest, unfinished
+    from fewshot.reports.gathering import gather, unfinished
+    from fewshot.reports.leaderboard import aggregate, different_code, merge, newest
     from fewshot.reports.ranking import rank
 
     kinds = {"csv": board_csv, "markdown": board_text, "html": board_html}
     files = {kind: Path(file) for kind in kinds if (file := getattr(args, kind))}
     if len(set(files.values())) < len(files):
         raise UserError("--csv, --markdown and --html name one file twice; give each its own")
+    page = _page(args, files)
     for kind, path in files.items():
         writable_parent(path)
         _refuse_foreign(kind, path, kinds[kind].MARK)
-    scores = gather(Path(args.runs))
+    scores, damaged = gather(Path(args.runs))
     csv = files["csv"]
     csv.parent.mkdir(parents=True, exist_ok=True)  # for its lock
     with locked(csv.with_name(f".{csv.name}.lock"), wait=True):
         scores = merge([*(board_csv.read(csv) if args.append else []), *scores])
         kept, old = (scores, []) if args.no_aggregate else newest(scores)
         rows = rank(aggregate(kept, over_seeds=not args.no_aggregate), paired=not args.append)
-        written = {path: kinds[kind].render(rows).encode() for kind, path in files.items()}
+        options = {"html": page}
+        written = {path: kinds[kind].render(rows, **options.get(kind, {})).encode() for kind, path in files.items()}
         for path, data in written.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, data)
 
     console = terminal()
     board_text.print_board(console, rows)
+    for name, why in damaged.items():
+        console.print(f"warning: {name} is left out: {why}")
+    if apart := different_code(kept):
+        console.print(f"warning: not pooled, because trained by different code: {'; '.join(map(_by_code, apart))}")
+    if older := [row for row in rows if row["csv_version"] == "1"]:
+        console.print(
+            f"warning: {len(older)} rows of {csv} are of an older version of the file. They are kept, but never pooled"
+            " with new runs; write the file again from all run folders, without --append, to renew them."
+        )
     if old:
         names = ", ".join(dict.fromkeys(score.own["run"] for score in old))
-        console.print(f"Left out, for a newer run has the same configuration and seed: {names}.")
+        console.print(f"Left out, because a newer run has the same configuration and seed: {names}.")
     if begun := unfinished(Path(args.runs)):
-        console.print(f"Left out, for they are not finished: {', '.join(begun)}.")
+        console.print(f"Left out, because they are not finished: {', '.join(begun)}.")
     console.print(f"{len(rows)} rows in {', '.join(map(str, files.values()))}")
 
 
+def _page(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, str]:
+    """What the page shows besides the rows. UserError where there is no page, or the link is no address."""
+    given = {name: value for name in ("title", "link") if (value := getattr(args, name)) is not None}
+    if given and "html" not in files:
+        raise UserError(f"--{next(iter(given))} is for the page: give --html FILE, too")
+    if not given.get("link", "https://").startswith(("https://", "http://")):
+        raise UserError(f"--link {args.link}: give an address that begins with https://")
+    if "html" in files:
+        relative = os.path.relpath(files["csv"].absolute(), files["html"].absolute().parent)
+        given["csv"] = urllib.parse.quote(Path(relative).as_posix())
+    return given
+
+
+def _by_code(scores: list[Score]) -> str:
+    """`a, b (code 1f2e3d4c5b6a), c (code unknown)`."""
+    runs: dict[str, dict[str, None]] = {}
+    for score in scores:
+        runs.setdefault(score.shared["code"] or "unknown", {})[score.own["run"]] = None
+    return ", ".join(f"{', '.join(names)} (code {code})" for code, names in runs.items())
+
+
 def _refuse_foreign(kind: str, path: Path, mark: str) -> None:
-    """UserError where `path` is a folder, or a file that we have not written: it is not ours to replace."""
+    """UserError where `path` is a folder, or a file that this command has not written."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file for --{kind}")
     if path.is_file() and path.stat().st_size:

@@ -38,6 +38,7 @@ FORMAT = 2  # of config.json
 _SINCE_FORMAT_2 = {
     "regime": "episodic", "transform": "none", "init": "", "optimizer": "sgd", "clip_norm": 0.0, "ema": 0.0,
     "warmup_epochs": 0,
+    "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
 }  # fmt: skip
 _RESULT_KEY = {  # what a result is the result of, and what an older row without the field means
     "dataset": None, "split": None, "ways": None, "shots": None, "queries": None, "head": None, "episodes_seed": None,

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from fewshot.evaluation.inspection import Masked
     from fewshot.model import Model
     from fewshot.regularizers import Site
+    from fewshot.runs import Run
 
-ENDINGS = (".png", ".svg")
+ENDINGS = (".png", ".svg", ".pdf")
 
 
 def parser() -> Parser:
@@ -29,8 +30,12 @@ def parser() -> Parser:
 
     def kind(name: str, text: str) -> Parser:
         made = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:])
-        made.add_argument("--out", default=f"{name}.png", metavar="FILE", help="picture to write, .png or .svg")
+        made.add_argument("--out", default=f"{name}.png", metavar="FILE", help="picture to write: .png, .svg or .pdf")
         made.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch")
+        made.add_argument("--no-title", dest="title", action="store_false", help="no heading in the picture")
+        made.add_argument(
+            "--overwrite", action="store_true", help="replace --out even where this command has not made it"
+        )
         return made
 
     masks = kind("masks", "what each regularizer takes away from a few validation images, and where")
@@ -46,13 +51,14 @@ def parser() -> Parser:
     _images(masks, 4, "validation images, each of another class")
     cam = kind("cam", "class activation maps of one or several runs on the same validation images")
     cam.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    cam.add_argument("--site", type=int, metavar="N", help="block to look at, by Grad-CAM; None: the deepest")
     _images(cam, 4, "validation images, each of another class")
     activations = kind("activations", "how large a block's batch-norm outputs are, in one or several runs")
     activations.add_argument("runs", nargs="*", metavar="RUN", help="run folders")
     _untrained(activations)
     activations.add_argument("--site", type=int, metavar="N", help="block; None: the deepest")
     _images(activations, 512, "validation images, evenly spread")
-    curves = kind("curves", "training loss and validation accuracy by step")
+    curves = kind("curves", "training loss and validation accuracy by step; seeds of one configuration as their mean")
     curves.add_argument("runs", nargs="+", metavar="RUN", help="run folders, finished or not")
     return parser
 
@@ -79,15 +85,24 @@ def main(argv: list[str] | None = None) -> None:
         args.runs = list(dict.fromkeys(args.runs))  # the same run twice is one line
     out = Path(args.out)
     if out.suffix.lower() not in ENDINGS:
-        raise UserError(f"--out {args.out}: a picture ends in {' or '.join(ENDINGS)}")
+        raise UserError(f"--out {args.out}: a picture ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
     if not 10 <= args.dpi <= 1000:
         raise UserError(f"--dpi {args.dpi}: give 10 to 1000")
 
     from fewshot.reports import pictures
 
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a picture in it")
+    earlier = out.exists()
+    if earlier and not args.overwrite and not pictures.ours(out):
+        raise UserError(f"{out} was not drawn by this command: give another --out, or --overwrite to replace it")
     heading, figure = {"masks": _masks, "cam": _cam, "activations": _activations, "curves": _curves}[args.what](args)
     pictures.save(figure, out, args.dpi)
-    terminal().print(f"{out}: {heading}")
+    console = terminal()
+    for folder in [*getattr(args, "runs", []), *([args.run] if getattr(args, "run", None) else [])]:
+        if _unfinished(folder):
+            console.print(f"warning: {folder} is unfinished: the picture shows it as far as it has come")
+    console.print(f"{out}: {heading}{' (replaces the earlier file)' if earlier else ''}")
 
 
 def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
@@ -115,11 +130,26 @@ def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
     scale = f"share taken away, {over.get(args.channel, f'in channel {args.channel}')}"
     of = f" of {headed.depths}" if headed.numbered else ""
     maps = f"{of} ({headed.channels} maps of {headed.height}x{headed.width})" if headed.depth else ""
-    trained = f"trained with {config.reg}" if folders else "untrained"
+    trained = f"trained with {config.reg}{_unfinished(folders[0])}" if folders else "untrained"
     heading = f"{dataset.name}: what is taken away {_where(headed)}{maps} in {config.backbone}, {trained}"
     shared = args.channel is not None
-    figure = pictures.gallery(heading, scene.shown, scene.classes, columns, pictures.SHADE, scale, shared)
+    title = heading if args.title else ""
+    figure = pictures.gallery(title, scene.shown, scene.classes, columns, pictures.SHADE, scale, shared)
     return heading, figure
+
+
+def _unfinished(folder: str) -> str:
+    """What to add to the name of a run whose training has not ended."""
+    from fewshot.runs import Run
+
+    return "" if Run.open(folder).trained else " (unfinished)"
+
+
+def _labels(networks: list[tuple[TrainConfig, Model]], folders: list[str]) -> list[str]:
+    from fewshot.reports import pictures
+
+    labels = pictures.run_labels([config for config, _ in networks], folders)
+    return [label + _unfinished(folder) for label, folder in zip(labels, folders, strict=True)]
 
 
 def _where(site: Site) -> str:
@@ -145,14 +175,23 @@ def _cam(args: argparse.Namespace) -> tuple[str, Figure]:
 
     dataset, networks = _models(args, args.runs)
     scene = inspection.scene(dataset, args.images, args.seed)
-    maps = [inspection.class_activation_maps(model, scene) for _, model in networks]
+    maps = [inspection.class_activation_maps(model, scene, args.site) for _, model in networks]
+    where = "the deepest block" if args.site is None else f"block {args.site}"
+    for folder, each in zip(args.runs, maps, strict=True):
+        if (each.max((1, 2)) == each.min((1, 2))).all():
+            size = f"{each.shape[1]}x{each.shape[2]}"
+            raise UserError(
+                f"{folder}: the map of {where} is {size} and has one value throughout, so that there is nothing to see;"
+                " give an earlier block with --site"
+            )
     heats = [inspection.heat(each, dataset.image_size) for each in maps]
-    labels = pictures.run_labels([config for config, _ in networks], args.runs)
+    labels = _labels(networks, args.runs)
     columns = [pictures.Column(*each) for each in zip(labels, heats, strict=True)]
     sizes = " and ".join(sorted({f"{each.shape[1]}x{each.shape[2]}" for each in maps}))
-    heading = f"{dataset.name}: class activation maps of the deepest block ({sizes}) of {_backbones(networks)}"
+    heading = f"{dataset.name}: class activation maps of {where} ({sizes}) of {_backbones(networks)}"
     scale = "for the image's class: 0 least, 1 most of the picture"
-    figure = pictures.gallery(heading, scene.shown, scene.classes, columns, pictures.LIGHT, scale, shared=True)
+    title = heading if args.title else ""
+    figure = pictures.gallery(title, scene.shown, scene.classes, columns, pictures.LIGHT, scale, shared=True)
     return heading, figure
 
 
@@ -168,14 +207,14 @@ def _activations(args: argparse.Namespace) -> tuple[str, Figure]:
     if count < 1:
         raise UserError(f"--images {args.images}: give at least 1")
     images = split.images[np.linspace(0, len(split.images) - 1, count).astype(int)]
-    labels = pictures.run_labels([config for config, _ in networks], args.runs) if args.runs else ["untrained"]
+    labels = _labels(networks, args.runs) if args.runs else ["untrained"]
     counts = {}
     for label, (_, model) in zip(labels, networks, strict=True):
         site = len(model.backbone.stages) if args.site is None else args.site
         counted, below = inspection.magnitudes(model, images, site)
         counts[f"{label}: {below:.1%} below {inspection.SMALLEST}"] = counted
     heading = f"{dataset.name}: batch-norm outputs of block {site}, {count} validation images, {_backbones(networks)}"
-    return heading, pictures.histogram(heading, inspection.EDGES, counts)
+    return heading, pictures.histogram(heading if args.title else "", inspection.EDGES, counts)
 
 
 def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
@@ -184,11 +223,40 @@ def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
 
     runs = [Run.open(folder) for folder in args.runs]
     configs = [each.config for each in runs]
-    labels = pictures.run_labels(configs, args.runs)
-    curves = [pictures.read_curves(each, label) for each, label in zip(runs, labels, strict=True)]
+    groups = _by_configuration(runs)
+    shown = [group[0].config for group in groups]
+    if any(len(group) > 1 for group in groups):  # then no label names a seed
+        shown = [replace(config, seed=0) for config in shown]
+    labels = pictures.run_labels(shown, [str(group[0].folder) for group in groups])
+    drawn = []
+    for label, group in zip(labels, groups, strict=True):
+        curves = [pictures.read_curves(run) for run in group]
+        if len(group) > 1:
+            label += f", mean of {len(group)} seeds"
+        late = [(run, its) for run, its in zip(group, curves, strict=True) if not run.trained]
+        if late:
+            label += (
+                " (unfinished: step " + ", ".join(f"{its.last_step} of {run.config.steps}" for run, its in late) + ")"
+            )
+        drawn.append(pictures.Group(label, curves))
     names = ", ".join(dict.fromkeys(config.dataset for config in configs))
     heading = f"{names}: training of {', '.join(dict.fromkeys(config.backbone for config in configs))}"
-    return heading, pictures.training_curves(heading, curves)
+    return heading, pictures.training_curves(heading if args.title else "", drawn)
+
+
+def _by_configuration(runs: list[Run]) -> list[list[Run]]:
+    """Runs that differ in nothing but the seed together; a seed that comes twice, as in a copy, stays by itself."""
+    from fewshot.identity import digest
+    from fewshot.reports.leaderboard import experiment_of
+
+    groups: dict[str, list[Run]] = {}
+    for each in runs:
+        groups.setdefault(digest([experiment_of(each), each.code_digest]), []).append(each)
+    together = []
+    for group in groups.values():
+        distinct = len({each.config.seed for each in group}) == len(group)
+        together += [group] if distinct else [[each] for each in group]
+    return together
 
 
 def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list[tuple[TrainConfig, Model]]]:
@@ -209,7 +277,9 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     if not runs:  # the network that training with this seed begins with
         config = resolve(dataset.name, {"backbone": args.backbone or "conv4"})
         size, mean, std = dataset.image_size, dataset.mean, dataset.std
-        return dataset, [(config, models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval())]
+        return dataset, [
+            (config, models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval())
+        ]
     networks = [models.load_run(each, where) for each in runs]
     for folder, model in zip(folders, networks, strict=True):
         if dataset.image_size != model.backbone.image_size:

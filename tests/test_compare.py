@@ -83,7 +83,8 @@ def test_seeds_of_one_configuration_are_one_entry_and_are_paired(tmp_path, capsy
             folders.append(fabricate(tmp_path / f"{reg}{seed}", gain + easy[seed], seed=seed, config=config))
     assert run(*folders) == 0
     out = capsys.readouterr()
-    assert re.search(r"^  C .*reg=targetdrop +0 1 2 *$", out.out, re.M) and "device=" not in out.out
+    assert "  C  reg=targetdrop, seeds 0 1 2\n" in out.out and "device=" not in out.out
+    assert f"     {tmp_path}/targetdrop{{0,1,2}}\n" in out.out, "a line of its own, whole"
     print(out.out)
     answers = said(capsys)
     assert [text[:20] for text in answers["this test set"]] == ["C is better than B b", "C is better than A b"]
@@ -125,7 +126,7 @@ def test_trained_runs_from_the_command_line(small_run, tmp_path):
     assert "glyphs test 5-way 1-shot, 15 queries a class, 50 episodes" in done.stdout
     means = [np.load(folder / "episodes-glyphs-test-5w5s15q.npy").mean() for folder in (small_run, other)]
     assert all(f"{100 * mean:.2f} ± " in done.stdout for mean in means)
-    assert re.search(r"^  B .*reg=none +0 *$", done.stdout, re.M) and "seed=" not in done.stdout
+    assert f"  B  reg=none, seed 0\n     {other}\n" in done.stdout, "names stay whole, however long"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,50 @@ def test_a_foreign_or_damaged_result_is_one_line(tmp_path, capsys):
     assert "is missing" in one_line_error(capsys)
     assert run(one, tmp_path / "nowhere") == console.USER_ERROR
     assert "is not a run folder" in one_line_error(capsys)
+
+
+def test_a_run_that_cannot_be_read_is_left_out_as_long_as_two_configurations_remain(tmp_path, capsys):
+    folders = [fabricate(tmp_path / name) for name in ("none", "dropout", "cutout", "targetdrop")]
+    (folders[2] / "result.json").unlink()  # as after a training that diverged
+    np.save(folders[3] / "episodes-birds-test-5w1s15q.npy", np.full(EPISODES, np.nan))
+    assert run(*folders, tmp_path / "notes.txt") == 0
+    out = capsys.readouterr().out
+    warnings = [line for line in out.splitlines() if line.startswith("warning: one run is left out: ")]
+    assert len(warnings) == 3
+    for warning, text in zip(
+        warnings, ("cutout/result.json is missing", "is not what", "not a run folder"), strict=True
+    ):
+        assert text in warning
+    assert "B against A" in out or "A against B" in out
+    assert "  C  " not in out
+    assert run(*folders[1:]) == console.USER_ERROR
+    error = one_line_error(capsys)
+    assert "result.json is missing" in error and "is not what result.json says" in error
+
+
+def test_runs_of_different_code_are_separate_entries(tmp_path, capsys, monkeypatch):
+    codes = {"a": "a" * 8, "b": "b" * 8, "c": ""}
+    monkeypatch.setattr(Run, "code_digest", property(lambda run: codes[run.folder.name]))
+    assert run(*(fabricate(tmp_path / name, config={"reg": "none"}, seed=seed) for seed, name in enumerate("abc"))) == 0
+    out = capsys.readouterr().out
+    for line in (f"  A  code={'a' * 8}, seed 0\n", f"  B  code={'b' * 8}, seed 1\n", "  C  code=unknown, seed 2\n"):
+        assert line in out
+    assert out.count("were trained by different code, so that they are not seeds of one entry") == 3
+
+
+def test_another_recipe_name_is_the_same_configuration(tmp_path, capsys):
+    config = {"reg": "none", "recipe": "glyphs"}
+    one, other = fabricate(tmp_path / "a", config=config), fabricate(tmp_path / "b", config=config | {"recipe": "none"})
+    assert run(one, other) == console.USER_ERROR
+    assert "are one training, seed included" in one_line_error(capsys)
+
+
+def test_transductive_results_are_not_compared_with_inductive_ones(tmp_path, capsys):
+    folders = [fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout", setting="transductive")]
+    assert run(*folders) == console.USER_ERROR
+    assert "birds test 5-way 1-shot, transductive of 15 queries" in one_line_error(capsys)
+    assert run(folders[1], fabricate(tmp_path / "cutout", setting="transductive")) == 0
+    assert "birds test 5-way 1-shot, transductive, 15 queries a class" in capsys.readouterr().out
 
 
 def test_another_precision_is_another_configuration(tmp_path, capsys):

@@ -15,13 +15,14 @@ import time
 import numpy as np
 import pytest
 from boards import edit, variant
-from commands import one_line_error
+from commands import ROOT, one_line_error
 from scipy import stats
 
 from fewshot import leaderboard
 from fewshot.core import console
 from fewshot.core.files import locked
 from fewshot.reports.leaderboard import braced
+from fewshot.runs import Run
 
 CONTRACT = (
     "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,episodes,seeds,train_seconds,device,parameters,"
@@ -59,7 +60,7 @@ def test_rows_are_ranked_within_their_task_and_parse_as_rfc_4180(small_run, tmp_
     assert rows[0]["regularizer"] == name
     original = json.loads((small_run / "result.json").read_text())["results"][0]
     assert rows[1]["accuracy"] == f"{100 * original['accuracy']:.2f}"
-    assert all(row[key] for row in rows for key in row if key != "commit"), "every column is filled"
+    assert all(row[key] for row in rows for key in row if key not in ("commit", "code")), "every column is filled"
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_row_with_students_interval(small_run, tmp_path):
@@ -105,7 +106,7 @@ def test_of_runs_with_the_same_seed_the_newest_counts_and_that_is_said(small_run
     variant(small_run, runs / "seed1", seed=1)
     (row,) = board("--runs", runs, "--csv", file)
     assert (row["run"], row["seeds"]) == ("{new,seed1}", "2")
-    assert "Left out, for a newer run has the same configuration and seed: old." in capsys.readouterr().out
+    assert "Left out, because a newer run has the same configuration and seed: old." in capsys.readouterr().out
     assert len(board("--runs", runs, "--csv", file, "--no-aggregate")) == 3
 
 
@@ -197,8 +198,10 @@ SPOILED = {
     "a figure edited": (lambda text: re.sub(r"proto,targetdrop,\d+", "proto,targetdrop,99", text), "accuracy of row 1"),
     "a task edited": (lambda text: text.replace("1,glyphs,5,", "1,glyphs,?,", 1), "row 1 does not agree with its key"),
     "a seed edited": (lambda text: text.replace('""seed"":0', '""sead"":0'), "row 1 has an each_run that is not ours"),
-    "a field lost": (lambda text: text.replace(",common,", ",", 1), "row 1 has 34 fields"),
-    "another version": (lambda text: text.replace(",queries,", ",questions,", 1), "has not the columns"),
+    "a version edited": (lambda text: re.sub(r",2\r", ",7\r", text), "row 1 has csv_version 7"),
+    "a setting edited": (lambda text: text.replace("inductive,", "deductive,"), "row 1 does not agree with its key"),
+    "a field lost": (lambda text: text.replace(",common,", ",", 1), "row 1 has 38 fields"),
+    "another version": (lambda text: text.replace(",queries,", ",questions,", 1), "has other columns than"),
     "another's": (lambda text: "name,score\r\n", "is not a leaderboard of ours"),
 }
 
@@ -238,10 +241,10 @@ def test_markdown_has_a_table_a_board_whatever_is_in_a_name(small_run, tmp_path)
     lines = [line for line in file.read_text().splitlines() if line.startswith("|")]
     assert len(lines) == 8 and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert sum(r"mine:say=a\|b\<c\>\*d\*" in line for line in lines) == 2
-    assert "of this test set's value only" in file.read_text() and "1.96 * std / sqrt(n)" in file.read_text()
+    assert "of this network on this test set" in file.read_text() and "1.96 * std / sqrt(n)" in file.read_text()
 
 
-def test_no_runs_and_foreign_results_are_one_line_and_overwrite_nothing(small_run, tmp_path, capsys):
+def test_no_runs_are_one_line_and_overwrite_nothing(small_run, tmp_path, capsys):
     file = tmp_path / "board.csv"
     assert run("--runs", tmp_path / "nowhere", "--csv", file) == console.USER_ERROR
     assert "is not a folder" in one_line_error(capsys)
@@ -251,17 +254,157 @@ def test_no_runs_and_foreign_results_are_one_line_and_overwrite_nothing(small_ru
     variant(small_run, tmp_path / "validated" / "a", row={"split": "val"})
     assert run("--runs", tmp_path / "validated", "--csv", file) == console.USER_ERROR
     assert "no finished run below" in one_line_error(capsys)
-    variant(small_run, tmp_path / "foreign" / "a")
-    result = variant(small_run, tmp_path / "foreign" / "b") / "result.json"
-    edit(result, lambda value: value["results"][0].pop("episodes_digest"))
-    assert run("--runs", tmp_path / "foreign", "--csv", file) == console.USER_ERROR
-    assert "b/result.json is not a result of ours" in one_line_error(capsys)
-    array = next(variant(small_run, tmp_path / "damaged" / "a").glob("*1s*.npy"))
-    variant(small_run, tmp_path / "damaged" / "b", reg="none")
-    array.write_bytes(array.read_bytes()[:100])
-    assert run("--runs", tmp_path / "damaged", "--csv", file) == console.USER_ERROR
-    assert "5w1s15q.npy is damaged: evaluate" in one_line_error(capsys)
     assert not file.exists()
+
+
+def break_json(folder):
+    (folder / "config.json").write_text("{")
+
+
+def diverge(folder):
+    edit(folder / "result.json", lambda value: value["results"][1].update(accuracy=float("nan")))
+
+
+def cut_array(folder):
+    array = next(folder.glob("*1s*.npy"))
+    array.write_bytes(array.read_bytes()[:100])
+
+
+def remove_column(folder):
+    edit(folder / "result.json", lambda value: value["results"][0].pop("episodes_digest"))
+
+
+def replace_result(folder):
+    (folder / "result.json").write_text('{"results": {"accuracy": 1}}')
+
+
+DAMAGE = {
+    break_json: "config.json is damaged: it is not JSON",
+    diverge: "holds numbers that are not finite: the training diverged",
+    cut_array: "5w1s15q.npy is damaged: evaluate",
+    remove_column: "result.json is not a result of ours (it lacks episodes_digest)",
+    replace_result: "result.json is not a result of ours",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_damaged_run_is_left_out_and_named(small_run, tmp_path, capsys, damage):
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    damage(variant(small_run, runs / "bad", reg="none"))
+    assert run("--runs", runs, "--csv", file) == console.USER_ERROR
+    error = one_line_error(capsys)
+    assert "can be read: " in error and DAMAGE[damage] in error and not file.exists()
+    variant(small_run, runs / "good")
+    rows = board("--runs", runs, "--csv", file, shots=None)
+    assert [(row["run"], row["rank"]) for row in rows] == [("good", "1"), ("good", "1")]
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert warning.startswith("warning: bad is left out: ") and DAMAGE[damage] in warning
+
+
+def test_the_recipes_name_is_provenance(small_run, tmp_path):
+    runs = tmp_path / "runs"
+    for seed, recipe in enumerate(("glyphs", "mine")):
+        folder = variant(small_run, runs / recipe, seed=seed, config={"recipe": recipe})
+        edit(folder / "result.json", lambda value, recipe=recipe: value["run"].update(recipe=recipe))
+    (row,) = board("--runs", runs, "--csv", tmp_path / "board.csv")
+    assert (row["recipe"], row["seeds"], row["csv_version"]) == ("glyphs; mine", "2", "2")
+
+
+def test_runs_of_different_code_are_never_pooled_and_that_is_said(small_run, tmp_path, capsys, monkeypatch):
+    codes = {"s0": "a" * 8, "s1": "a" * 8, "s2": "b" * 8, "s3": ""}
+    monkeypatch.setattr(Run, "code_digest", property(lambda run: codes.get(run.folder.name, "")))
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    for seed in range(4):
+        variant(small_run, runs / f"s{seed}", seed=seed, gain=seed / 100)
+    variant(small_run, runs / "other", reg="none")
+    rows = {row["run"]: row["code"] for row in board("--runs", runs, "--csv", file)}
+    assert rows == {"s{0,1}": "a" * 8, "s2": "b" * 8, "s3": "", "other": ""}
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    named = f"s0, s1 (code {'a' * 8}), s2 (code {'b' * 8}), s3 (code unknown)"
+    assert warning == f"warning: not pooled, because trained by different code: {named}; {named}", "one for each task"
+    before = file.read_bytes()
+    for _ in range(2):
+        assert {row["run"]: row["code"] for row in board("--runs", runs, "--csv", file, "--append")} == rows
+    assert len(file.read_bytes()) == len(before.replace(b"paired differences", b"ci95"))
+
+
+def test_transductive_rows_are_ranked_by_themselves(small_run, tmp_path, capsys):
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    variant(small_run, runs / "a")
+    variant(small_run, runs / "b", reg="none", gain=-0.1, row={"transform": "center+l2"})
+    variant(small_run, runs / "c", gain=0.3, row={"setting": "transductive"})
+    rows = board("--runs", runs, "--csv", file, "--markdown", tmp_path / "board.md")
+    expected = [
+        ("a", "1", "inductive", "none"),
+        ("b", "2", "inductive", "center+l2"),
+        ("c", "1", "transductive", "none"),
+    ]
+    assert [(row["run"], row["rank"], row["setting"], row["transform"]) for row in rows] == expected
+    said, written = capsys.readouterr().out, (tmp_path / "board.md").read_text()
+    for text, head in ((said, "proto after "), (said, " center+l2 "), (written, "| proto after center+l2 |")):
+        assert "glyphs 5-way 1-shot, transductive" in text and head in text
+
+
+def test_the_terminals_table_breaks_names_at_their_signs_only(small_run, tmp_path, capsys):
+    variant(small_run, tmp_path / "runs" / "a", reg="dropout@1,2:drop_prob=0.1+dropblock@3,4:block_size=5")
+    assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
+    said = capsys.readouterr().out
+    for piece in ("dropout@1,2:", "drop_prob=0.1+", "dropblock@3,4:", "block_size=5"):
+        assert f" {piece} " in said
+    assert all(len(line) <= 80 for line in said.split("10,000 episodes")[0].splitlines()[:8])
+
+
+VERSION_1 = ROOT / "tests" / "fixtures" / "leaderboard-version-1.csv"
+
+
+def test_rows_of_version_1_are_kept_by_themselves(small_run, tmp_path, capsys):
+    file = tmp_path / "board.csv"
+    shutil.copy(VERSION_1, file)
+    old = {(row["run"], row["shots"]): row for row in read(file)}
+    variant(small_run, tmp_path / "runs" / "new")
+    for _ in range(2):  # the second time, from the version that this command writes
+        rows = {
+            (row["run"], row["shots"]): row
+            for row in board("--runs", tmp_path / "runs", "--csv", file, "--append", shots=None)
+        }
+        assert rows.keys() == old.keys() | {("new", "1"), ("new", "5")}
+        for name, before in old.items():
+            same = before.keys() - {"rank", "tasks", "rank_by", "each_run"}
+            assert {column: rows[name][column] for column in same} == {column: before[column] for column in same}
+            added = {column: rows[name][column] for column in ("setting", "transform", "code", "csv_version")}
+            assert added == {"setting": "inductive", "transform": "none", "code": "", "csv_version": "1"}
+        assert rows["new", "1"]["csv_version"] == "2"
+        said = capsys.readouterr().out
+        assert (
+            f"warning: 4 rows of {file} are of an older version" in said and "without --append, to renew them" in said
+        )
+
+
+def test_rows_of_version_1_give_way_to_their_own_runs(tmp_path, capsys):
+    kept = ROOT / "results" / "glyphs-methods" / "conv4-none"
+    file = tmp_path / "board.csv"
+    shutil.copy(VERSION_1, file)
+    shutil.copytree(kept, tmp_path / "runs" / "again")
+    rows = board("--runs", tmp_path / "runs", "--csv", file, "--append")
+    assert {row["run"]: row["csv_version"] for row in rows} == {"again": "2", "targetdrop-seed{0,1}": "1"}
+    assert "warning: 2 rows of" in capsys.readouterr().out
+
+
+def test_a_damaged_csv_of_version_1_is_an_error(small_run, tmp_path, capsys):
+    file = tmp_path / "board.csv"
+    file.write_bytes(VERSION_1.read_bytes().replace(b"proto,none,93.38", b"proto,none,94.38"))
+    assert run("--runs", small_run.parent, "--csv", file, "--append") == console.USER_ERROR
+    assert "accuracy of row 1 does not follow" in one_line_error(capsys)
+    file.write_bytes(VERSION_1.read_bytes().replace(b",glyphs,62a77e0d8e01", b",mine,62a77e0d8e01"))
+    assert run("--runs", small_run.parent, "--csv", file, "--append") == console.USER_ERROR
+    assert "row 1 does not agree with its key" in one_line_error(capsys)
+
+
+def test_the_kept_leaderboard_is_that_of_the_kept_runs(tmp_path):
+    """results/leaderboard.csv, made again from the run folders beside it."""
+    file = tmp_path / "board.csv"
+    assert run("--runs", ROOT / "results", "--csv", file) == 0
+    assert file.read_bytes() == (ROOT / "results" / "leaderboard.csv").read_bytes()
 
 
 def test_a_place_that_cannot_be_written_is_one_line(small_run, tmp_path, capsys):
@@ -271,7 +414,10 @@ def test_a_place_that_cannot_be_written_is_one_line(small_run, tmp_path, capsys)
     twice = tmp_path / "board"
     assert run("--runs", small_run.parent, "--csv", twice, "--html", twice) == console.USER_ERROR
     assert "name one file twice" in one_line_error(capsys)
-    assert run("--runs", small_run.parent, "--csv", tmp_path / "new" / "board.csv", "--html", tmp_path) == console.USER_ERROR
+    assert (
+        run("--runs", small_run.parent, "--csv", tmp_path / "new" / "board.csv", "--html", tmp_path)
+        == console.USER_ERROR
+    )
     assert "is a folder; give a file for --html" in one_line_error(capsys)
     assert not (tmp_path / "new").exists()
 
@@ -280,4 +426,4 @@ def test_runs_that_are_not_finished_are_named(small_run, tmp_path, capsys):
     variant(small_run, tmp_path / "runs" / "done")
     (variant(small_run, tmp_path / "runs" / "cut") / "result.json").unlink()
     assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
-    assert "Left out, for they are not finished: cut." in capsys.readouterr().out
+    assert "Left out, because they are not finished: cut." in capsys.readouterr().out

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from boards import variant
+from commands import one_line_error
 
 from fewshot import leaderboard
 from fewshot.core import console
@@ -47,7 +48,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def board(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
-    """The page, and the CSV of the same rows: five rows a task, two of them equals, one of two seeds."""
+    """The page, and the CSV of the same rows: five rows a task, two of them equals, one of two seeds, and one apart."""
     folder = tmp_path_factory.mktemp("board")
     runs = folder / "runs"
     variant(small_run, runs / "evil", reg=EVIL, gain=0.05)
@@ -86,14 +87,78 @@ def test_it_shows_the_rows_of_the_csv_and_runs_nothing_that_is_in_them(page, boa
     shown = [text for at in range(page.locator("section").count()) for text in column(page, "accuracy", at)]
     assert shown == [f"{row['accuracy']} ± {row['ci95']}" for row in rows]
     assert page.locator("h2").all_inner_texts() == [
-        "glyphs, 5-way 1-shot", "glyphs, 5-way 1-shot (other episodes)",
-        "glyphs, 5-way 5-shot", "glyphs, 5-way 5-shot (other episodes)",
+        "glyphs 5-way 1-shot", "glyphs 5-way 1-shot (other episodes)",
+        "glyphs 5-way 5-shot", "glyphs 5-way 5-shot (other episodes)",
     ]  # fmt: skip
     assert column(page, "rank") == ["1=", "1=", "3", "4"]
     assert column(page, "spec")[0] == EVIL and page.evaluate("window.evil") is None
-    assert page.locator("tbody .plot svg circle").count() == len(rows)
+    assert page.locator("tbody .plot > svg").count() == len(rows)
     text = page.inner_text("body")
-    assert "of this test set’s value only" in text and "1.96 * std / sqrt(n)" in text and "training anew" in text
+    assert "of this trained network on this test set" in text and "of what training again gives on average" in text
+    assert "1.96 * std / sqrt(n)" in text and "training anew" in text
+    assert "after seeing 1 labelled image of each" in text and "6 runs, the newest of" in text
+    assert page.get_by_role("link", name="all rows as CSV").get_attribute("href") == "b.csv"
+
+
+def test_without_javascript_the_page_is_the_same_tables(browser, board):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(board[0].as_uri())
+    rows = list(csv.DictReader(io.StringIO(board[1].decode(), newline="")))
+    shown = [line.split("\t") for line in page.locator("tbody tr").all_inner_texts()]
+    assert [(cells[1], cells[4]) for cells in shown] == [
+        (row["regularizer"], f"{row['accuracy']} ± {row['ci95']}") for row in rows
+    ]
+    assert page.locator("h2").count() == 4
+    assert page.locator("button:visible, select:visible, input:visible").count() == 0, "nothing that would do nothing"
+    page.set_viewport_size({"width": 320, "height": 700})
+    assert page.locator("tbody .spec").first.bounding_box()["x"] >= 0
+    context.close()
+
+
+# What a table, a row group and a row may own: of the elements below it, the nearest that have a role (WAI-ARIA 1.2).
+OWNED = """() => {
+  const allowed = { table: ["rowgroup"], rowgroup: ["row"], row: ["cell", "columnheader", "rowheader"] };
+  const tags = { H1: "heading", H2: "heading", CAPTION: "caption", BUTTON: "button", P: "paragraph" };
+  const role = (element) => element.getAttribute("role") ?? tags[element.tagName];
+  const owned = (element) => [...element.children].flatMap((child) => (role(child) ? [role(child)] : owned(child)));
+  return Object.entries(allowed).flatMap(([name, kinds]) =>
+    [...document.querySelectorAll(`[role=${name}]`)].map((element) => {
+      const found = owned(element);
+      return found.length && found.every((kind) => kinds.includes(kind)) ? "" : `${name} owns ${found}`;
+    })).filter(Boolean);
+}"""
+
+
+def test_tables_own_what_their_roles_allow(page):
+    """Of axe-core's rules, aria-required-children: cards are no tables for CSS, so that the roles are written out."""
+    page.locator(".more").first.click()
+    assert page.locator("[role=table]").count() == page.locator("table").count() == 4
+    assert page.evaluate(OWNED) == []
+    for element, kind in (("thead", "rowgroup"), ("tbody", "rowgroup"), ("tr", "row"), ("td", "cell")):
+        assert page.locator(f"{element}:not([role={kind}])").count() == 0
+    names = [page.locator(f"#{name}").inner_text() for name in page.evaluate(
+        "[...document.querySelectorAll('table')].map((table) => table.getAttribute('aria-labelledby'))")]  # fmt: skip
+    assert names == page.locator("h2").all_inner_texts()
+
+
+def test_an_outlier_does_not_shrink_the_other_whiskers(page):
+    """Row 4 is 50 points below the others, of two seeds; an arrow stands for it, and its whisker ends at the edge."""
+    plots = page.locator("section").first.locator("tbody .plot")
+    widths = [plots.nth(at).locator("line.whisker").first.bounding_box()["width"] for at in range(4)]
+    assert min(widths[:3]) > plots.first.bounding_box()["width"] / 8
+    assert [plots.nth(at).locator("circle").count() for at in range(4)] == [1, 1, 1, 0]
+    assert [plots.nth(at).locator(".arrow").count() for at in range(3)] == [0, 0, 0]
+    assert plots.nth(3).locator(".arrow").count() > 0
+
+
+def test_labels_of_the_axis_stay_clear_of_the_next_column(page):
+    for section in range(page.locator("section").count()):
+        head = page.locator("section").nth(section).locator("th.plot")
+        cell = head.bounding_box()
+        for label in head.locator("text").all():
+            box = label.bounding_box()
+            assert cell["x"] + 4 <= box["x"] and box["x"] + box["width"] <= cell["x"] + cell["width"] - 4
 
 
 def test_it_is_one_small_file_that_may_load_nothing(browser, board):
@@ -101,7 +166,7 @@ def test_it_is_one_small_file_that_may_load_nothing(browser, board):
     page.goto(board[0].as_uri())
     policy = page.locator("meta[http-equiv='Content-Security-Policy']").get_attribute("content")
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "http" not in policy
-    data = len(page.locator("#data").text_content().encode())
+    data = len(page.locator("#data").text_content().encode()) + len(page.locator("main").inner_html().encode())
     assert board[0].stat().st_size - data < 40_000
     assert page.evaluate("fetch('data:text/plain,x').then(() => 'loaded', () => 'refused')") == "refused"
     page.close()
@@ -136,8 +201,8 @@ def test_a_view_is_in_the_address_and_can_be_shared(page, browser):
     assert guest.get_by_label("Any text").input_value() == "S{0,1} cpu"
     guest.close()
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function("location.hash === '' || location.hash === '#'")
-    assert page.get_by_role("status").inner_text() == "10 of 10 rows shown"
+    page.get_by_text("10 of 10 rows shown").wait_for()
+    assert page.url.endswith("#")
     page.get_by_label("Any text").fill("nobody")
     assert "No row is like that" in page.get_by_role("status").inner_text()
 
@@ -157,6 +222,40 @@ def test_the_download_is_the_csv_of_the_rows_shown(page, board):
     chosen = io.StringIO(newline="")
     csv.writer(chosen).writerows(line for line in lines if line[6] in ("regularizer", EVIL))
     assert download(page) == ("leaderboard-shown.csv", chosen.getvalue().encode())
+
+
+def test_title_and_link_are_the_users_and_inert(small_run, tmp_path, browser, capsys):
+    flags = ["--runs", small_run.parent, "--csv", tmp_path / "a b.csv"]
+    shown = ["--html", tmp_path / "pages" / "p.html", "--title", "Mine <b>", "--link", "https://example.org/x?a=1&b=2"]
+    assert console.run(leaderboard.main, [str(flag) for flag in [*flags, *shown]]) == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "pages" / "p.html").as_uri())
+    assert (page.title(), page.locator("h1").inner_text()) == ("Mine <b>", "Mine <b>")
+    links = [link.get_attribute("href") for link in page.locator("header a").all()]
+    assert links == ["../a%20b.csv", "https://example.org/x?a=1&b=2"]
+    page.close()
+    capsys.readouterr()
+    for wrong, expected in (
+        (["--title", "Mine"], "--title is for the page: give --html FILE, too"),
+        (["--html", tmp_path / "p.html", "--link", "javascript:alert(1)"], "give an address that begins with https://"),
+    ):
+        assert console.run(leaderboard.main, [str(flag) for flag in [*flags, *wrong]]) == console.USER_ERROR
+        assert expected in one_line_error(capsys)
+
+
+def test_transductive_boards_say_so_and_can_be_chosen(small_run, tmp_path, browser):
+    variant(small_run, tmp_path / "runs" / "a")
+    variant(small_run, tmp_path / "runs" / "b", row={"setting": "transductive", "transform": "center+l2"})
+    flags = ["--runs", tmp_path / "runs", "--csv", tmp_path / "b.csv", "--html", tmp_path / "b.html"]
+    assert console.run(leaderboard.main, [str(flag) for flag in flags]) == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "b.html").as_uri())
+    assert page.locator("h2").all_inner_texts()[:2] == ["glyphs 5-way 1-shot", "glyphs 5-way 1-shot, transductive"]
+    assert column(page, "head", 1) == ["proto after center+l2"]
+    page.get_by_label("Setting").select_option("transductive")
+    assert page.locator("section:visible").count() == 2
+    assert not page.get_by_label("Backbone").is_visible(), "a filter with one choice is none"
+    page.close()
 
 
 def test_details_open_and_close_by_the_keyboard(page):

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 
+import boards
 import numpy as np
 import pytest
 import torch
@@ -207,6 +208,99 @@ def edit(folder, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def test_cam_of_an_earlier_block_weighs_channels_by_the_gradient_of_the_score(small_run, glyphs):
+    model = fewshot.load(small_run, device="cpu").double()
+    scene = inspection.scene(glyphs, 2, seed=0)
+    images, block = to_unit(torch.from_numpy(scene.shown)).double(), model.backbone.blocks[1]
+    weights, own = inspection._class_weights(model, scene)
+
+    def scores(shift) -> np.ndarray:  # (N,) of each image's own class, with something added to the block's map
+        hook = block.register_forward_hook(lambda module, _, output: output + shift)
+        with torch.no_grad():
+            embeddings = model.backbone(model.normalise(images))
+        hook.remove()
+        return (embeddings * weights[own].double()).sum(1).numpy()
+
+    with torch.no_grad():
+        first, second = model.backbone.blocks[:2]
+        x = second(first(model.normalise(images))).numpy()  # (N, 64, 8, 8)
+    slopes = np.empty(x.shape[:2])
+    for channel in range(64):  # by central differences: the map's whole channel, a little up and down
+        shift = torch.zeros(1, 64, 1, 1, dtype=torch.float64)
+        shift[:, channel] = 1e-6
+        slopes[:, channel] = (scores(shift) - scores(-shift)) / 2e-6 / 64
+    expected = np.einsum("nc,nchw->nhw", slopes, x)
+    found = inspection.class_activation_maps(fewshot.load(small_run, device="cpu"), scene, site=2)
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-3 * np.abs(expected).max())
+    assert model.training is False and found.shape == (2, 8, 8)
+
+
+def test_the_two_kinds_of_class_activation_maps_agree_on_the_deepest_block(small_run, glyphs):
+    model, scene = fewshot.load(small_run, device="cpu"), inspection.scene(glyphs, 3, seed=0)
+    x, gradient = inspection._gradients(model, model.backbone.blocks[-1], scene)
+    by_gradient = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), x)
+    np.testing.assert_allclose(by_gradient, inspection.class_activation_maps(model, scene), rtol=1e-3, atol=1e-6)
+
+
+def test_cam_says_where_there_is_nothing_to_see(small_run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "cam.svg"
+    flags = ["--images", 2, "--threads", 1, "--out", out]
+    assert run("cam", small_run, "--site", 2, *flags) == 0
+    assert "class activation maps of block 2 (8x8)" in " ".join(texts(out))
+    before = out.read_bytes()
+    maps = inspection.class_activation_maps
+    monkeypatch.setattr(inspection, "class_activation_maps", lambda *args: maps(*args)[:, :1, :1])
+    capsys.readouterr()
+    assert run("cam", small_run, *flags) == console.USER_ERROR
+    error = one_line_error(capsys)
+    assert f"{small_run}: the map of the deepest block is 1x1" in error and "give an earlier block with --site" in error
+    assert out.read_bytes() == before
+
+
+def test_an_unfinished_run_is_named_in_the_picture(run_copy, tmp_path, capsys):
+    boards.edit(run_copy / "environment.json", lambda facts: facts.pop("train_seconds"))
+    out = tmp_path / "x.svg"
+    for what, text in (
+        ("cam", "(unfinished)"),
+        ("masks", "trained with targetdrop (unfinished)"),
+        ("activations", "(unfinished):"),
+    ):
+        assert run(what, run_copy, "--images", 2, "--threads", 1, "--out", out) == 0
+        assert text in " ".join(texts(out))
+        assert f"warning: {run_copy} is unfinished" in capsys.readouterr().out
+
+
+def test_no_title_leaves_the_heading_out(small_run, tmp_path):
+    out = tmp_path / "x.svg"
+    for what, *flags in (("cam", "--images", 2), ("masks", "--images", 2), ("activations", "--images", 2), ("curves",)):
+        assert run(what, small_run, *flags, "--no-title", "--out", out) == 0
+        assert not any(text.startswith("glyphs: ") for text in texts(out))
+        assert texts(out)
+
+
+@pytest.mark.parametrize("ending", show.ENDINGS)
+def test_only_pictures_of_its_own_are_replaced(small_run, tmp_path, capsys, ending):
+    out = tmp_path / f"x{ending}"
+    out.write_bytes(b"my thesis")
+    assert run("curves", small_run, "--out", out) == console.USER_ERROR
+    assert f"x{ending} was not drawn by this command: give another --out, or --overwrite" in one_line_error(capsys)
+    assert out.read_bytes() == b"my thesis"
+    assert run("curves", small_run, "--out", out, "--overwrite") == 0
+    drawn = out.read_bytes()
+    assert drawn != b"my thesis" and "(replaces the earlier file)" in capsys.readouterr().out
+    assert run("curves", small_run, "--out", out) == 0, "its own, and to the same bytes"
+    assert out.read_bytes() == drawn and "(replaces the earlier file)" in capsys.readouterr().out
+    assert run("curves", small_run, "--out", tmp_path / f"new{ending}") == 0
+    assert "replaces" not in capsys.readouterr().out
+    assert (tmp_path / f"new{ending}").read_bytes() == drawn
+    if ending == ".pdf":
+        assert drawn.startswith(b"%PDF-") and b"CreationDate" not in drawn
+    folder = tmp_path / f"folder{ending}"
+    folder.mkdir()
+    assert run("curves", small_run, "--out", folder) == console.USER_ERROR
+    assert "is a folder" in one_line_error(capsys)
+
+
 def test_cam_draws_a_column_a_run_and_names_them_by_what_differs(small_run, tmp_path):
     other = shutil.copytree(small_run, tmp_path / "other")
     out = tmp_path / "cam.svg"
@@ -222,21 +316,62 @@ def test_cam_draws_a_column_a_run_and_names_them_by_what_differs(small_run, tmp_
     assert {"targetdrop,", "seed=0", "seed=7"} <= set(drawn)
 
 
-def test_curves_are_drawn_of_runs_that_are_still_going_on(small_run, run_copy, tmp_path):
+def test_curves_are_drawn_of_runs_that_are_still_going_on(small_run, run_copy, tmp_path, capsys):
     lines = (small_run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run_copy / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:10])
     (run_copy / "best.safetensors").unlink()
+    boards.edit(run_copy / "environment.json", lambda facts: facts.pop("train_seconds"))
     out = tmp_path / "curves.svg"
     assert run("curves", small_run, run_copy, "--out", out) == 0
     drawn = texts(out)
     assert {"training loss (light: every step)", "validation, 1-shot", "validation, 5-shot"} <= set(drawn)
-    assert {f"targetdrop ({folder})" for folder in (small_run, run_copy)} <= set(drawn)
+    assert f"targetdrop ({small_run})" in drawn, "a copy is no other seed: both are drawn"
+    assert f"targetdrop ({run_copy}) (unfinished: step 2 of 6)" in " ".join(drawn)
+    assert f"warning: {run_copy} is unfinished: " in capsys.readouterr().out
     assert run("curves", run_copy, "--out", out) == 0, "before the first validation"
-    assert "validation, 1-shot" not in texts(out) and "targetdrop" in texts(out)
-    curves = pictures.read_curves(fewshot.runs.Run.open(small_run), "x")
+    assert "validation, 1-shot" not in texts(out) and "targetdrop (unfinished: step 2 of 6)" in texts(out)
+    curves = pictures.read_curves(fewshot.runs.Run.open(small_run))
     logged = [json.loads(line) for line in lines]
     assert curves.losses == [(row["step"], row["loss"]) for row in logged if "loss" in row]
     assert curves.accuracies["5shot"] == [(r["step"], r["validation"]["5shot"]) for r in logged if "validation" in r]
+
+
+def seed_variant(run, folder, seed, factor):
+    """A copy of a run with another seed, every loss and accuracy `factor` times as large."""
+    shutil.copytree(run, folder)
+    edit(folder, seed=seed)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if "loss" in row:
+            row["loss"] *= factor
+        if "validation" in row:
+            row["validation"] = {name: value * factor for name, value in row["validation"].items()}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_curves_of_several_seeds_are_their_mean_and_range(small_run, tmp_path):
+    factors = {1: 0.5, 2: 1.2, 3: 0.7}
+    seeds = [seed_variant(small_run, tmp_path / f"s{seed}", seed, factor) for seed, factor in factors.items()]
+    other = shutil.copytree(small_run, tmp_path / "other")
+    edit(other, lr=0.5)
+    short = (seeds[2] / "metrics.jsonl").read_text().splitlines(keepends=True)[:-1]  # without the last validation
+    (seeds[2] / "metrics.jsonl").write_text("".join(short))
+    args = show.parser().parse_args(["curves", *map(str, [*seeds, other])])
+    _, figure = show._curves(args)
+    losses, five = figure.axes[0], figure.axes[2]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["targetdrop, lr=0.1, mean of 3 seeds", "targetdrop, lr=0.5"]
+    one = pictures.read_curves(fewshot.runs.Run.open(small_run))
+    logged = np.array([loss for _, loss in one.losses])
+    mean, band = np.mean(list(factors.values())), (0.5, 1.2)
+    np.testing.assert_allclose(losses.lines[0].get_ydata(), mean * logged)
+    (area,) = losses.collections
+    edges = area.get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == pytest.approx((band[0] * logged.min(), band[1] * logged.max()))
+    (step, accuracy), *_ = one.accuracies["5shot"]
+    assert five.lines[0].get_xydata().tolist() == [[step, pytest.approx(100 * mean * accuracy)]], "steps that all have"
+    assert len(five.lines[1].get_xdata()) == 2 and not five.collections[1:]
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -261,7 +396,7 @@ def test_the_same_command_gives_the_same_bytes_and_a_picture(small_run, tmp_path
     "args, expected",
     [
         ([], "masks|cam|activations|curves"),
-        (["masks", "--reg", "dropout", "--out", "masks.jpg"], "masks.jpg: a picture ends in .png or .svg"),
+        (["masks", "--reg", "dropout", "--out", "masks.jpg"], "masks.jpg: a picture ends in .png, .svg or .pdf"),
         (["masks", "--reg", "dropout", "--dpi", "1"], "--dpi 1: give 10 to 1000"),
         (["masks"], "name regularizers with --reg"),
         (["masks", "nowhere"], "nowhere is not a run folder"),
@@ -280,6 +415,7 @@ def test_the_same_command_gives_the_same_bytes_and_a_picture(small_run, tmp_path
         (["masks", *FRESH, "--reg", "dropout", "--images", "80"], "has 79; give 1 to 79"),
         (["cam", "RUN", "COPY"], "trained on glyphs and mini-imagenet: name one with --dataset"),
         (["cam", "RUN", "WEIGHTLESS"], "has no weights (best.safetensors)"),
+        (["cam", "RUN", "--site", "5"], "--site 5: this backbone has blocks 1 to 4"),
         (["activations", "RUN", "--site", "5"], "--site 5: this backbone has blocks 1 to 4"),
         (["activations", "RUN", "--images", "0"], "--images 0: give at least 1"),
         (["curves", "RUN", "SILENT"], "has no metrics yet"),

@@ -1,4 +1,4 @@
-"""Configurations on the same tasks: what each scored and how two differ, in the four ways of `intervals`."""
+"""Configurations on the same tasks: what each scored and how two differ, for the four questions of `intervals`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fewshot.evaluation.records import Outcomes, Record
 from fewshot.evaluation.statistics import holm
 
 QUESTIONS = ("this test set", "new images", "new classes", "training anew")
-Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text says why there is no interval
+Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text where there is no interval, and why
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Scores(Record):
 
     @classmethod
     def of(cls, records: Mapping[int, Record]) -> Scores:
-        """From a record a training seed, all of the same tasks."""
+        """From one record for each training seed, all of the same tasks."""
         every = list(records.values())
         episodes = Outcomes(_mean(each.episodes for each in every), every[0].episodes.classes)
         disjoint = None

@@ -18,8 +18,9 @@ from fewshot import backbones
 from fewshot.core.components import Spec
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset
+from fewshot.data.augment import to_unit
 from fewshot.episodes import EpisodeSampler, Protocol
-from fewshot.model import Model
+from fewshot.model import Model, evaluating
 from fewshot.regularizers import FAMILY, Guide, Regularizer, Site
 from fewshot.regularizers import expand as single
 
@@ -68,10 +69,16 @@ def scene(dataset: Dataset, images: int, seed: int) -> Scene:
 
 def guide(model: Model, scene: Scene) -> Guide:
     """The classifier of the scene's episode on the channels of the deepest map, and each shown image's class in it."""
+    weights, own = _class_weights(model, scene)
+    return Guide(model.backbone.channel_weights(weights), own)
+
+
+def _class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
+    """The classifier of the scene's episode on embeddings, (W, D), and each shown image's class in it, (N,)."""
     ways = len(scene.support) // SHOTS
     labels = torch.arange(ways).repeat_interleave(SHOTS)
     weights = model.head.class_weights(model.embed(scene.support)[None], labels[None], ways)  # (1, W, D)
-    return Guide(model.backbone.channel_weights(weights)[0], torch.arange(len(scene.shown)))
+    return weights[0], torch.arange(len(scene.shown))
 
 
 def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> list[Tensor]:
@@ -204,14 +211,44 @@ def one_view(taken: Tensor, channel: int | None | str) -> np.ndarray:
     return taken[:, channel].numpy()
 
 
-def class_activation_maps(model: Model, scene: Scene) -> np.ndarray:
-    """(N, H, W) float32: sum_c alpha_c X_c over the deepest map X of each shown image (Zhou et al., CVPR 2016).
+def class_activation_maps(model: Model, scene: Scene, site: int | None = None) -> np.ndarray:
+    """(N, H, W) float32: sum_c alpha_c X_c over the map X of each shown image, by default the deepest.
 
-    alpha are the weights of the image's own class in the scene's episode.
+    There alpha are the weights of the image's own class in the scene's episode (Zhou et al., CVPR 2016). After block
+    `site` they are Grad-CAM's: the gradient of that class's score, averaged over the positions of X (Selvaraju et al.,
+    ICCV 2017, equation 1), which for the deepest map are the same weights. Neither sum is cut at zero. UserError where
+    there is no such block.
     """
-    weights, own = guide(model, scene)
-    (deepest,) = outputs(model, [model.backbone.stage_modules[-1]], scene.shown)
-    return torch.einsum("nc,nchw->nhw", weights[own], deepest).numpy()
+    blocks = model.backbone.stage_modules
+    if site is not None and not 1 <= site <= len(blocks):
+        raise UserError(f"--site {site}: this backbone has blocks 1 to {len(blocks)}")
+    if site in (None, len(blocks)):
+        weights, own = guide(model, scene)
+        (deepest,) = outputs(model, [blocks[-1]], scene.shown)
+        return torch.einsum("nc,nchw->nhw", weights[own], deepest).numpy()
+    x, gradient = _gradients(model, blocks[site - 1], scene)
+    return torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), x).numpy()
+
+
+def _gradients(model: Model, block: nn.Module, scene: Scene) -> tuple[Tensor, Tensor]:
+    """A block's map (N, C, H, W) of the shown images, and the gradient of the score of each image's own class there."""
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, _, output: Tensor) -> Tensor:
+        caught.append(output)
+        return output.clone()  # the next layer may work in place
+
+    weights, own = _class_weights(model, scene)
+    device = model.normalise.scale.device
+    images = to_unit(torch.as_tensor(scene.shown).to(device)).requires_grad_()
+    hook = block.register_forward_hook(catch)
+    try:
+        with evaluating(model), torch.enable_grad():
+            score = (model(images) * weights[own]).sum()  # images do not meet in evaluation mode
+    finally:
+        hook.remove()
+    (gradient,) = torch.autograd.grad(score, caught)
+    return caught[0].detach().float(), gradient.float()
 
 
 def heat(maps: np.ndarray, side: int) -> np.ndarray:

@@ -1,14 +1,15 @@
-"""Confidence intervals, each for its own estimand: the value it speaks of, and so what it says nothing of.
+"""Confidence intervals, each for its own estimand: the value that it is about.
 
 An accuracy can be meant in four ways, from the narrowest to the widest:
 
     this test set     what every possible episode of these very images would average
     new images        what other images of the same classes would give
     new classes       what other classes of the same kind, with their images, would give
-    training anew     what the same recipe would give with another seed
+    training anew     what the same training would give with another seed
 
 All functions take accuracies, or differences of two runs on the same tasks: what both find easy or hard then
-cancels. `scripts/coverage.py` measures how often each interval holds its own value (results/coverage.md).
+cancels. `scripts/coverage.py` measures in a simulation how often each interval holds its own value
+(results/coverage.md). How often it holds another value belongs to that simulation, of 24 images a class and one query.
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ def new_images(values: np.ndarray, classes: np.ndarray) -> Interval:
 
     The open interval of Lafargue et al., "Oops, I Sampled it Again: Reinterpreting Confidence Intervals in
     Few-Shot Learning" (TMLR 2024): tasks without a common image (`episodes.DisjointSampler`) are independent given
-    their classes, so mean +- t(n - 1) * std / sqrt(n) holds. It is somewhat wide: the tasks use the classes
+    their classes, so that mean +- t(n - 1) * std / sqrt(n) holds. That is somewhat wide: the tasks use the classes
     evenly, so that hard and easy classes spread the tasks but not their mean. With at least twice as many tasks as
-    classes that part is taken out: with effects b by least squares, value = mean of its classes' b + residual,
+    classes we remove that part. With effects b by least squares, value = mean of its classes' b + residual,
 
         estimate = mean(b),  error^2 = s^2 * sum((X'X)^-1) / C^2,  s^2 = residuals^2 / (n - C),  t(n - C)
 
@@ -104,26 +105,26 @@ def new_images(values: np.ndarray, classes: np.ndarray) -> Interval:
 def new_classes(values: np.ndarray, classes: np.ndarray) -> Interval:
     """Interval for new classes of this kind, from (n,) episodes and the (n, ways) class numbers of each.
 
-    The classes of the test set are taken for a sample of those that there might have been. A class makes its own
-    queries easy or hard, and those of the classes that it meets, so its mark is what whole episodes score with it
+    The classes of the test set are taken as a sample of all classes of their kind. A class makes its own queries easy
+    or hard, and also those of the classes that it meets. So its effect is the difference between whole episodes with it
     and without it: the spread of its own queries' accuracy alone misses the second part. The mean over episodes is
-    a U-statistic of the classes (Hoeffding, 1948) and its variance comes from the delete-one-class jackknife
-    (Arvesen, Annals of Mathematical Statistics 1969), whose pseudo-values are, where episodes are balanced, the
+    a U-statistic of the classes (Hoeffding, 1948). Its variance comes from the delete-one-class jackknife
+    (Arvesen, Annals of Mathematical Statistics 1969); where episodes are balanced, its pseudo-values are the
     least squares effects b of value = mean of its classes' b + residual. For C classes:
 
         estimate = mean(values),  error^2 = max(0, var(b) - v) / C + var(values) / n,  t(C - 1)
 
-    where v = s^2 * (trace((X'X)^-1) - sum((X'X)^-1) / C) / (C - 1) is what var(b) owes to the n episodes being
-    finite, s^2 the variance of residuals and X as in `new_images`. Classes join in episodes by more than sums, and
-    then it is somewhat wide: the jackknife's variance is on average not too small (Efron and Stein, Annals of
-    Statistics 1981). UserError where the classes' effects cannot be told: too few classes, or episodes.
+    where v = s^2 * (trace((X'X)^-1) - sum((X'X)^-1) / C) / (C - 1) is the part of var(b) that comes from drawing only n
+    episodes, s^2 the variance of residuals and X as in `new_images`. Where an episode's value is no sum of effects of
+    its classes, the interval is somewhat wide: on average the jackknife's variance is not too small (Efron and Stein,
+    Annals of Statistics 1981). UserError where the effects cannot be estimated: too few classes, or too few episodes.
     """
     values = _checked(values)
     count, ways = len(np.unique(classes)), classes.shape[1]
     if count <= ways:
-        raise UserError(f"every episode has all {count} classes: they cannot be told apart")
-    if len(values) < _EPISODES_PER_CLASS * count:
-        raise UserError(f"{len(values):,} episodes are too few to tell {count} classes apart: evaluate 10,000")
+        raise UserError(f"every episode has all {count} classes, so that no class can be compared with the others")
+    if len(values) < (enough := _EPISODES_PER_CLASS * count):
+        raise UserError(f"{len(values):,} episodes are too few for {count:,} classes: evaluate {enough:,} or more")
     fit = _ClassEffects(values, classes)
     finite = fit.noise * (np.trace(fit.inverse) - fit.inverse.sum() / count) / (count - 1)
     between = max(0.0, fit.effects.var(ddof=1) - finite)

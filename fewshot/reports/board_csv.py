@@ -1,6 +1,10 @@
 """The leaderboard as CSV: RFC 4180 (CRLF, quotes where needed), UTF-8, a header line, reports/leaderboard.py's COLUMNS.
 
 It can be read back: each_run holds what every run adds, key vouches for what they share, and the rest follows.
+
+Versions. A file of version 1 ends with each_run; version 2 adds setting, transform, code and csv_version. Rows of
+version 1 are read and kept, inductive and without a transform, and their csv_version stays 1: their keys include the
+recipe's name and cannot be made again without the run folders, so that they are never pooled with rows of version 2.
 """
 
 from __future__ import annotations
@@ -13,12 +17,28 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.core.errors import UserError
-from fewshot.reports.leaderboard import COLUMNS, OWN, RANKED, SHARED, Row, Score, digest
+from fewshot.identity import digest
+from fewshot.reports.leaderboard import (
+    COLUMNS,
+    DEFAULTS,
+    OWN,
+    RANKED,
+    SHARED,
+    VERSION,
+    Row,
+    Score,
+    columns_digest,
+)
 
 MARK = "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,"  # how every version's header begins
+NEW_IN_2 = ("setting", "transform", "code", "csv_version")
+COLUMNS_1 = tuple(column for column in COLUMNS if column not in NEW_IN_2)
+SHARED_1 = (*(column for column in SHARED if column not in NEW_IN_2), "recipe")
+FILLED_1 = DEFAULTS | {"csv_version": "1"}  # what a row of version 1 has in the new columns
 
 
 def render(rows: Sequence[Row]) -> str:
+    """The whole file as text."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # whose default dialect ends lines in CRLF
     writer.writerow(COLUMNS)
@@ -27,9 +47,9 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def read(path: Path) -> list[Score]:
-    """The scores behind the rows of a CSV of ours; none where there is no such file.
+    """The scores behind the rows of a CSV of ours, of this version or an older one; none where there is no such file.
 
-    UserError where it is another's, another version's, or damaged: every row must follow from its key and each_run.
+    UserError where it is not ours, of a newer version, or damaged: every row must follow from its key and each_run.
     """
     try:
         lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True))
@@ -39,25 +59,38 @@ def read(path: Path) -> list[Score]:
         raise _damaged(path, "it is not CSV") from None
     if not lines:
         return []
-    if tuple(lines[0]) != COLUMNS:
-        raise UserError(f"{path} has not the columns of this version's leaderboard; give another --csv")
-    return [score for number, cells in enumerate(lines[1:], start=1) for score in _scores(path, number, cells)]
+    header = tuple(lines[0])
+    if header not in (COLUMNS, COLUMNS_1):
+        raise UserError(
+            f"{path} has other columns than a leaderboard of version 1 or {VERSION}; a newer fewshot may read it;"
+            " give another --csv"
+        )
+    return [score for number, cells in enumerate(lines[1:], start=1) for score in _scores(path, header, number, cells)]
 
 
-def _scores(path: Path, number: int, cells: list[str]) -> list[Score]:
-    if len(cells) != len(COLUMNS):
-        raise _damaged(path, f"row {number} has {len(cells)} fields, not {len(COLUMNS)}")
-    written = dict(zip(COLUMNS, cells, strict=True))
-    shared = {column: written[column] for column in SHARED}
+def _scores(path: Path, header: tuple[str, ...], number: int, cells: list[str]) -> list[Score]:
+    if len(cells) != len(header):
+        raise _damaged(path, f"row {number} has {len(cells)} fields, not {len(header)}")
+    written = FILLED_1 | dict(zip(header, cells, strict=True))
+    version, shared = written["csv_version"], {column: written[column] for column in SHARED}
+    if version not in ("1", VERSION):
+        raise _damaged(path, f"row {number} has csv_version {version}, not 1 or {VERSION}")
+    if version == "1":
+        agreed = digest({column: written[column] for column in SHARED_1})
+    else:
+        agreed = columns_digest(shared)
+    common = {"recipe": written["recipe"]} if header == COLUMNS_1 else {}  # then a column of the row alone
     try:
-        scores = [Score(written["key"], shared, _own(value)) for value in json.loads(written["each_run"])]
+        own = [_own(common | value) for value in json.loads(written["each_run"])]
+        scores = [Score(written["key"], shared, each, version) for each in own]
         columns = Row.of(scores).columns
     except (ValueError, TypeError, LookupError):
         raise _damaged(path, f"row {number} has an each_run that is not ours") from None
-    if not written["key"].startswith(digest(shared)):
+    if not written["key"].startswith(f"{agreed}-"):
         raise _damaged(path, f"row {number} does not agree with its key")
-    for column in COLUMNS:
-        if column not in RANKED and columns[column] != written[column]:
+    derived = set(header) - set(RANKED) - ({"each_run"} if header == COLUMNS_1 else set())
+    for column in header:
+        if column in derived and columns[column] != written[column]:
             raise _damaged(path, f"{column} of row {number} does not follow from its each_run")
     return scores
 

@@ -1,27 +1,151 @@
-"""The leaderboard as one HTML page that needs nothing else: no network, no framework (leaderboard.html beside this)."""
+"""The leaderboard as one HTML page that needs nothing else: no network, no framework (leaderboard.html beside this).
+
+The rows are tables in the HTML, so that the page is whole without JavaScript. Its script adds filters,
+sorting, whiskers on a common axis, the details of a row, and the CSV of the rows shown.
+"""
 
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import groupby
 from pathlib import Path
 
-from fewshot.reports.board_text import MARK  # the same in every document that HTML comments can mark
+from fewshot.reports.board_text import MARK, board_title  # the same in every document that HTML comments can mark
 from fewshot.reports.leaderboard import COLUMNS, Row
+from fewshot.reports.progress import duration
+from fewshot.reports.ranking import board, tied
 
+TITLE = "Few-shot leaderboard"
 _TEMPLATE = Path(__file__).with_name("leaderboard.html")
+_HEADINGS = {  # of a column by its class
+    "rank": "Rank", "spec": "Regularizer", "backbone": "Backbone", "head": "Head", "accuracy": "Accuracy, %",
+    "plot": "95% interval", "trained": "Trained", "seeds": "Seeds", "time": "Time", "open": "Details",
+}  # fmt: skip
+_NUMBERS = ("accuracy", "seeds", "time")
+_DRAWN = ("plot", "open")  # empty until the script fills them; hidden without it
 
 
-def render(rows: Sequence[Row]) -> str:
-    """The page with the rows in it. Its policy lets the browser run this script and style, and load nothing."""
+def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "") -> str:
+    """The page with the rows in it. `link` is an address to show below the title, `csv` one of the same rows as CSV.
+
+    The page's policy lets the browser run this script and style, and load nothing.
+    """
     text = _TEMPLATE.read_text("utf-8")
-    data = _inert({"columns": COLUMNS, "rows": [[row[column] for column in COLUMNS] for row in rows]})
     style, script = (_hash(re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1]) for tag in ("style", "script"))
-    policy = f"default-src 'none'; style-src {style}; script-src {script}; base-uri 'none'; form-action 'none'"
-    return text.replace("{{mark}}", MARK).replace("{{policy}}", policy).replace("{{data}}", data)
+    values = {
+        "mark": MARK,
+        "policy": f"default-src 'none'; style-src {style}; script-src {script}; base-uri 'none'; form-action 'none'",
+        "title": escape(title),
+        "subtitle": " · ".join(_subtitle(rows, link, csv)),
+        "boards": "\n".join(_boards(rows)),
+        "data": _inert({"columns": COLUMNS, "rows": [[row[column] for column in COLUMNS] for row in rows]}),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], text)
+
+
+def _subtitle(rows: Sequence[Row], link: str, csv: str) -> Iterator[str]:
+    """What the rows are of, and from when."""
+    yield escape(", ".join(dict.fromkeys(row["dataset"] for row in rows)))
+    runs = {(score.own["run"], score.own["started"]) for row in rows for score in row.scores}
+    newest = datetime.date.fromisoformat(max(started for _, started in runs)[:10])
+    yield f"{_count(len(runs), 'run')}, the newest of <time datetime={newest}>{newest.day} {newest:%B %Y}</time>"
+    if csv:
+        yield f'<a href="{escape(csv)}">all rows as CSV</a>'
+    if link:
+        yield f'<a href="{escape(link)}">{escape(re.sub("^https?://", "", link))}</a>'
+
+
+def _boards(rows: Sequence[Row]) -> Iterator[str]:
+    """A section for each board; a table row says by data-row which of the page's rows it is."""
+    equals, numbered = tied(rows), enumerate(rows)
+    for place, (key, group) in enumerate(groupby(numbered, lambda pair: board(pair[1])), start=1):
+        same = list(group)
+        first, name = same[0][1], f"board-{place}"
+        methods = escape("; or ".join(dict.fromkeys(row["ci_method"] for _, row in same)))
+        heads = "".join(
+            f'<th class="{_style(column)}" scope="col" role="columnheader" data-by="{column}">{heading}</th>'
+            for column, heading in _HEADINGS.items()
+        )
+        ranks = [None, *(row["rank"] for _, row in same), None]
+        lines = "\n".join(
+            _line(number, row, tie=(key, row["rank"]) in equals, first=before != row["rank"], last=after != row["rank"])
+            for (number, row), before, after in zip(same, ranks, ranks[2:], strict=False)
+        )
+        yield _SECTION.format(
+            name=name, title=escape(board_title(first)), episodes=int(first["episodes"]), queries=first["queries"],
+            heads=heads, lines=lines, methods=methods, rank_by=first["rank_by"],
+        )  # fmt: skip
+
+
+_SECTION = """<section>
+<h2 id="{name}">{title}</h2>
+<p class="soft">Test accuracy over {episodes:,} episodes of {queries} queries a class</p>
+<div class="box" tabindex="0" role="region" aria-labelledby="{name}">
+<table role="table" aria-labelledby="{name}">
+<thead role="rowgroup"><tr role="row">{heads}</tr></thead>
+<tbody role="rowgroup">
+{lines}
+</tbody></table></div>
+<p class="key"><span class="leads">rank 1: the best, and what the test cannot separate from it</span>
+<span>± and whiskers: 95% interval, {methods}</span> <span>Ties (=) by {rank_by}</span></p>
+</section>"""
+
+
+def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
+    """One table row. `first` and `last` are of its rank; its header is the regularizer."""
+    transform = "" if row["transform"] == "none" else f' <span class="soft">after</span> {_component(row["transform"])}'
+    cells = {
+        "rank": row["rank"] + "=" * tie,
+        "spec": _component(row["regularizer"]),
+        "backbone": _component(row["backbone"]),
+        "head": _component(row["head"]) + transform,
+        "accuracy": f'<b>{row["accuracy"]}</b><span class="soft"> ± {row["ci95"]}</span>',
+        "plot": "",
+        "trained": escape(_trained(row)),
+        "seeds": row["seeds"],
+        "time": duration(float(row["train_seconds"])),
+        "open": "",
+    }
+    drawn = "".join(
+        f'<th class="spec" scope="row" role="rowheader">{cell}</th>' if column == "spec"
+        else f'<td class="{_style(column)}" role="cell">{cell}</td>'
+        for column, cell in cells.items()
+    )  # fmt: skip
+    on = {"tie": tie, "first": first, "last": last, "leads": row["rank"] == "1"}
+    styles = " ".join(style for style in on if on[style])
+    return f'<tr role="row" data-row="{number}" class="{styles}">{drawn}</tr>'
+
+
+def _trained(row: Row) -> str:
+    """On what, unless that is the data set tested on, and how long."""
+    if row["steps"] == "0":
+        return "untrained"
+    on = "" if row["trained_on"] == row["dataset"] else f"{row['trained_on']} "
+    return f"{on}{row['train_shots']}-shot, {_count(int(row['steps']), 'step')}"
+
+
+def _style(column: str) -> str:
+    return f"{column} number" if column in _NUMBERS else f"{column} drawn" if column in _DRAWN else column
+
+
+def _component(spec: str) -> str:
+    """`targetdrop@3,4:drop_prob=0.15`, its names in bold; a line may break before a name and between options."""
+    parts = []
+    for part in re.split(r"(?=\+)", spec):
+        name, options = re.fullmatch(r"(\+?[^@:]*)(.*)", part, re.DOTALL).groups()
+        pieces = "".join(f"<wbr>{escape(piece)}" for piece in re.split(r"(?<=[:,])", options))
+        parts.append(f'<wbr><b>{escape(name)}</b><span class="soft">{pieces}</span>')
+    return "".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _inert(value: object) -> str:

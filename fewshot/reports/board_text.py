@@ -1,4 +1,4 @@
-"""The leaderboard for people: a table a board in Markdown, and on the terminal."""
+"""The leaderboard to read: one table for each board, in Markdown and on the terminal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fewshot.learning.display import duration
 from fewshot.reports.leaderboard import Row
+from fewshot.reports.progress import duration
 from fewshot.reports.ranking import BY_INTERVALS, PAIRED, board, tied
+from fewshot.reports.tables import head_name, task_name, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"
 WHAT = (
-    "Test accuracy in per cent, mean over the episodes, ± the half-width of its 95% interval, whose formula stands below"
-    " each table: of this test set's value only, it says nothing of new images or new classes. Rows that share a rank (=)"
-    " are not told apart from the first of them."
+    "An N-way K-shot task: sort new images into N classes, after K labelled images of each. The figures are test"
+    " accuracy in per cent, the mean over the episodes, ± the half-width of its 95% interval; its formula stands below"
+    " each table. The interval of a row of one training seed is of this network on this test set; that of several seeds"
+    " is of what training again gives on average, on this test set. Neither speaks of new images or new classes. Rows"
+    " that share a rank (=) cannot be separated from the first of them."
 )
 _RANKED = {
-    PAIRED: "by a paired t-test over the episodes (Holm over all pairs), and rows of several seeds by their intervals, too",
-    BY_INTERVALS: "by the two intervals, taken as independent",
+    PAIRED: "a paired t-test over the episodes (Holm over all pairs); rows of several seeds by their intervals, too",
+    BY_INTERVALS: "the two intervals, taken as independent",
 }
 _NUMBERS = ("rank", "accuracy (%)", "seeds", "steps", "time", "parameters")
-_TERMINAL = ("rank", "regularizer", "backbone", "head", "steps", "seeds", "accuracy (%)")  # narrow
+_TERMINAL = ("rank", "regularizer", "backbone", "head", "steps", "seeds", "accuracy (%)")  # fits 80 columns
+_WIDEST = {"regularizer": 18, "backbone": 10, "head": 11}  # characters on the terminal; longer names take more lines
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -45,7 +49,7 @@ def print_board(console: Console, rows: Sequence[Row]) -> None:
         for name in _TERMINAL:
             table.add_column(name, overflow="fold", no_wrap=name in _NUMBERS)
         for line in cells:
-            table.add_row(*(line[name] for name in _TERMINAL))
+            table.add_row(*(wrap(line[name], _WIDEST.get(name, 80)) for name in _TERMINAL))
         console.print(table)
         console.print(_how(same_board))
 
@@ -55,19 +59,19 @@ def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str
     equals = tied(rows)
     for key, group in groupby(rows, board):
         same = list(group)
-        yield _title(same[0]), same, [_cells(row, (key, row["rank"]) in equals) for row in same]
+        yield board_title(same[0]), same, [_cells(row, (key, row["rank"]) in equals) for row in same]
 
 
-def _title(row: Row) -> str:
-    """`mini-imagenet 5-way 1-shot`, and how its tasks differ from most others'."""
-    name = f"{row['dataset']} {row['ways']}-way {row['shots']}-shot"
+def board_title(row: Row) -> str:
+    """`mini-imagenet 5-way 1-shot`, whether it is transductive, and how its tasks differ from those of most rows."""
+    name = f"{row['dataset']} {task_name(row.columns)}"
     return name if row["tasks"] == "common" else f"{name} ({row['tasks']})"
 
 
 def _cells(row: Row, equal: bool) -> dict[str, str]:
     return {
         "rank": row["rank"] + "=" * equal, "regularizer": row["regularizer"], "backbone": row["backbone"],
-        "head": row["head"], "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}", "seeds": row["seeds"],
+        "head": head_name(row.columns), "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}", "seeds": row["seeds"],
         "trained on": f"{row['trained_on']} {row['train_ways']}-way {row['train_shots']}-shot",
         "steps": f"{int(row['steps']):,}", "time": duration(float(row["train_seconds"])),
         "parameters": f"{int(row['parameters']):,}", "run": row["run"],
@@ -80,7 +84,7 @@ def _how(rows: Sequence[Row]) -> str:
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
     return (
         f"{int(first['episodes']):,} episodes of {first['queries']} queries a class. Interval: {methods}."
-        f" Told apart {_RANKED[first['rank_by']]}."
+        f" Ranks by {_RANKED[first['rank_by']]}."
     )
 
 

@@ -1,10 +1,11 @@
-"""Which runs can be compared, and what can and cannot be concluded of them, in words."""
+"""Which runs can be compared, and what can and cannot be concluded from them, in words."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from string import ascii_uppercase
 from typing import Any
 
@@ -13,35 +14,89 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, differences
 from fewshot.evaluation.intervals import Interval
-from fewshot.evaluation.records import read
+from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
-from fewshot.reports.leaderboard import NOT_THE_EXPERIMENT
-from fewshot.reports.tables import percent
+from fewshot.reports.leaderboard import DEFAULTS, braced, experiment_of
+from fewshot.reports.tables import percent, task_name
 from fewshot.runs import Run
 
 SIGNIFICANT = 0.05
 _WIDEST = max(map(len, QUESTIONS))
-_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "episodes_seed")
-_NEEDED = ("head", "episodes", "episodes_file", "episodes_digest", "fingerprint")
+_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "episodes_seed", "setting")
+_NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - {"setting"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run under one protocol: its row of result.json, and its accuracy in every task."""
+
+    row: dict[str, Any]
+    record: Record
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All of a run that a comparison needs. `results` are those of the run's own head, by protocol."""
+
+    folder: str
+    config: TrainConfig
+    experiment: dict[str, Any]
+    code: str
+    results: Mapping[tuple, Result]
+
+    @classmethod
+    def load(cls, folder: str) -> Finished:
+        """UserError where the run is unfinished or damaged."""
+        run = Run.open(folder)
+        config, results = run.config, {}
+        rows = run.result.get("results")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _NEEDED for row in rows):
+            raise UserError(f"{run.result_path} is not a result of ours: evaluate {run.folder} again")
+        for row in (DEFAULTS | row for row in rows):
+            if (row["head"], row["transform"]) == (config.head, config.transform):
+                results[tuple(row[key] for key in _PROTOCOL)] = Result(row, read(run, row))
+        return cls(str(folder), config, experiment_of(run), run.code_digest, results)
+
+    @property
+    def identity(self) -> str:
+        """Equal for runs that differ in the seed alone."""
+        return json.dumps([self.experiment, self.code], sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One configuration: `name` is a letter, `runs` are by training seed, `told_by` says what sets it apart."""
+    """One configuration: a letter, its runs by training seed, and the facts in which it differs from other entries."""
 
     name: str
-    runs: dict[int, Run]
-    told_by: str
+    runs: dict[int, Finished]
+    differs_in: str
 
 
-def entries(runs: Sequence[Run]) -> list[Entry]:
-    """Runs whose configurations differ in nothing but the seed are one entry. UserError where fewer than two remain."""
-    groups: dict[str, dict[int, Run]] = {}
+def load(folders: Iterable[str]) -> tuple[list[Finished], list[str]]:
+    """The runs that can be read, and for each of the others a line that says why it cannot.
+
+    UserError where fewer than two configurations can be read.
+    """
+    runs, problems = [], []
+    for folder in folders:
+        try:
+            runs.append(Finished.load(folder))
+        except UserError as error:
+            problems.append(str(error))
+    if problems and len({run.identity for run in runs}) < 2:
+        raise UserError("; ".join(problems))
+    return runs, problems
+
+
+def entries(runs: Sequence[Finished]) -> list[Entry]:
+    """Runs that differ in nothing but the seed are one entry. UserError where there are fewer than two entries."""
+    groups: dict[str, dict[int, Finished]] = {}
     for each in runs:
-        same = groups.setdefault(_identity(each), {})
+        same = groups.setdefault(each.identity, {})
         seed = each.config.seed
         if seed in same:
             raise UserError(f"{same[seed].folder} and {each.folder} are one training, seed included: give only one")
@@ -50,94 +105,91 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
         raise UserError("nothing to compare: give runs of two configurations that differ in more than the seed")
     if len(groups) > len(ascii_uppercase):
         raise UserError(f"{len(groups)} configurations: give at most {len(ascii_uppercase)} at once")
-    facts = [json.loads(identity) for identity in groups]
-    telling = [key for key in facts[0] if any(each[key] != facts[0][key] for each in facts)]
+    firsts = [next(iter(group.values())) for group in groups.values()]
+    fields = dict.fromkeys(name for run in firsts for name in run.experiment)
+    telling = [name for name in fields if len({str(_fact(run, name)) for run in firsts}) > 1]
     return [
-        Entry(name, dict(sorted(group.items())), ", ".join(f"{key}={fact[key]}" for key in telling))
-        for name, fact, group in zip(ascii_uppercase, facts, groups.values())
+        Entry(name, dict(sorted(group.items())), _differs_in(run, telling, firsts))
+        for name, run, group in zip(ascii_uppercase, firsts, groups.values(), strict=False)
     ]
 
 
-def _identity(run: Run) -> str:
-    facts = {key: value for key, value in asdict(run.config).items() if key not in NOT_THE_EXPERIMENT}
-    found = {"precision": run.environment.get("precision"), "trained on": run.resolved.get("fingerprint")}
-    return json.dumps(facts | found)
+def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]) -> str:
+    """`reg=none, lr=0.1`; and the code, where another entry is the same experiment."""
+    facts = [f"{name}={_fact(run, name)}" for name in fields]
+    if sum(other.experiment == run.experiment for other in others) > 1:
+        facts.append(f"code={run.code or 'unknown'}")
+    return ", ".join(facts)
 
 
-def shared_protocols(compared: Sequence[Entry]) -> list[list[dict[int, dict[str, Any]]]]:
-    """For each protocol that all runs were scored under, each entry's result rows by seed.
+def _fact(run: Finished, name: str) -> Any:
+    """A field of the experiment; one that it does not name has the configuration's value."""
+    value = run.experiment.get(name, getattr(run.config, name, ""))
+    return "none" if value == "" else value
+
+
+def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Names of the entries, in pairs, that differ in nothing but the code that trained them."""
+    first = {each.name: next(iter(each.runs.values())) for each in compared}
+    return [(a, b) for a, b in combinations(first, 2) if first[a].experiment == first[b].experiment]
+
+
+def shared_protocols(compared: Sequence[Entry]) -> list[list[dict[int, Result]]]:
+    """For each protocol that all runs were scored under, each entry's results by seed.
 
     UserError where there is none, or where the episodes or the pixels were not the same.
     """
-    rows = [{seed: _rows(run) for seed, run in each.runs.items()} for each in compared]
-    every = [
-        (run, by_seed[seed])
-        for each, by_seed in zip(compared, rows, strict=True)
-        for seed, run in each.runs.items()
-    ]
-    (first, its), *others = every
-    for run, theirs in others:
-        if not its.keys() & theirs.keys():
+    first, *others = [run for each in compared for run in each.runs.values()]
+    for run in others:
+        if not first.results.keys() & run.results.keys():
             raise UserError(
                 f"{first.folder} and {run.folder} share no tasks: they were scored under"
-                f" {_named(its.values())} and {_named(theirs.values())}; evaluate both alike"
+                f" {_named(first.results.values())} and {_named(run.results.values())}; evaluate both alike"
             )
-    shared = [key for key in its if all(key in theirs for _, theirs in others)]
+    shared = [key for key in first.results if all(key in run.results for run in others)]
     if not shared:
         raise UserError("these runs share no tasks: no protocol that all were scored under; evaluate them alike")
-    for key, (run, theirs) in [(key, other) for key in shared for other in others]:
-        _check_same(first, its[key], run, theirs[key])
-    return [[{seed: found[key] for seed, found in theirs.items()} for theirs in rows] for key in shared]
+    for key in shared:
+        for run in others:
+            _check_same(first.folder, first.results[key].row, run.folder, run.results[key].row)
+    return [[{seed: run.results[key] for seed, run in each.runs.items()} for each in compared] for key in shared]
 
 
-def _rows(run: Run) -> dict[tuple, dict[str, Any]]:
-    """The run's results with its own head, by protocol."""
-    found = run.result.get("results", [{}])
-    if any(key not in row for row in found for key in (*_PROTOCOL, *_NEEDED)):
-        raise UserError(f"{run.result_path} is not a result of ours: evaluate {run.folder} again")
-    return {tuple(row[key] for key in _PROTOCOL): row for row in found if row["head"] == run.config.head}
-
-
-def _check_same(a: Run, row_a: dict[str, Any], b: Run, row_b: dict[str, Any]) -> None:
+def _check_same(a: str, row_a: dict[str, Any], b: str, row_b: dict[str, Any]) -> None:
     if row_a["episodes_digest"] != row_b["episodes_digest"]:
         raise UserError(
-            f"{a.folder} and {b.folder} share no tasks: their {_title(row_a)} episodes differ"
+            f"{a} and {b} share no tasks: their {_title(row_a)} episodes differ"
             f" ({row_a['episodes']:,} and {row_b['episodes']:,} of them); evaluate both on the same data set with the"
             " same --episodes"
         )
     if row_a["fingerprint"] != row_b["fingerprint"]:
         raise UserError(
-            f"pixels differ: {a.folder} and {b.folder} saw other copies of {row_a['dataset']} (fingerprints"
+            f"pixels differ: {a} and {b} saw other copies of {row_a['dataset']} (fingerprints"
             f" {row_a['fingerprint'][:12]} and {row_b['fingerprint'][:12]}); evaluate both on one copy"
         )
 
 
 def _title(row: dict[str, Any]) -> str:
-    return f"{row['dataset']} {row['split']} {row['ways']}-way {row['shots']}-shot"
+    return f"{row['dataset']} {row['split']} {task_name(row)}"
 
 
-def _named(rows: Iterable[dict[str, Any]]) -> str:
-    return ", ".join(f"{_title(row)} of {row['queries']} queries" for row in rows) or "nothing"
+def _named(results: Iterable[Result]) -> str:
+    return ", ".join(f"{_title(each.row)} of {each.row['queries']} queries" for each in results) or "nothing"
 
 
 def print_entries(console: Console, compared: Sequence[Entry]) -> None:
-    """The letters, and what they stand for."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "runs", "differ in", "seeds"):
-        table.add_column(column, overflow="fold")
+    """The letters and what they stand for. A folder has a line of its own, so that no width breaks its name."""
     for each in compared:
-        folders = "\n".join(str(run.folder) for run in each.runs.values())
-        table.add_row(each.name, folders, each.told_by, " ".join(map(str, each.runs)))
-    console.print(table)
+        seeds = " ".join(map(str, each.runs))
+        console.print(f"  {each.name}  {each.differs_in}, seed{'s' * (len(each.runs) > 1)} {seeds}")
+        console.print(f"     {braced([run.folder for run in each.runs.values()])}")
+    console.print()
 
 
-def print_comparison(console: Console, compared: Sequence[Entry], rows: Sequence[dict[int, dict[str, Any]]]) -> None:
+def print_comparison(console: Console, compared: Sequence[Entry], results: Sequence[dict[int, Result]]) -> None:
     """One protocol: the ranked table, then each entry against the most accurate."""
-    scores = [
-        Scores.of({seed: read(each.runs[seed], row) for seed, row in by_seed.items()})
-        for each, by_seed in zip(compared, rows, strict=True)
-    ]
-    row = next(iter(rows[0].values()))
+    scores = [Scores.of({seed: result.record for seed, result in by_seed.items()}) for by_seed in results]
+    row = next(iter(results[0].values())).row
     episodes = np.stack([each.episodes.accuracies for each in scores])
     placed = ranks(episodes.mean(1), distinguishable(episodes))
     order = sorted(range(len(scores)), key=lambda i: -scores[i].episodes.accuracies.mean())
@@ -157,7 +209,7 @@ def print_comparison(console: Console, compared: Sequence[Entry], rows: Sequence
 
 
 def conclusions(first: str, second: str, found: Answers) -> list[str]:
-    """What can and cannot be said of first - second, a line a question."""
+    """What can and cannot be said of first - second, one line for each question."""
     return [f"{first} against {second}"] + [
         f"  {question:<{_WIDEST}}  {answer if isinstance(answer, str) else _verdict(first, second, answer)}"
         for question, answer in found.items()
@@ -176,11 +228,16 @@ def _verdict(first: str, second: str, gain: Interval) -> str:
 
 
 def explained(count: int) -> str:
-    """What the columns and the words mean, below the tables."""
+    """What the columns and the words mean, to be printed below the tables."""
     text = (
-        "In per cent, with 95% intervals, of which each speaks of its own value. this test set: these networks on these"
-        " images; new images: on other images of these classes, from the tasks that share no image, which are few; new"
-        " classes: on other classes like these; training anew: the mean over training seeds, on this test set."
+        "Per cent, with 95% intervals; each column has its own question. this test set: these networks on these images;"
+        " new images: on other images of these classes, from the tasks that share no image, which are few; new classes:"
+        " on other classes like these; training anew: the mean over training seeds, on this test set."
     )
     pairs = count * (count - 1) // 2
-    return text + (f" Each is set against the most accurate; p-values are Holm's over all {pairs} pairs, intervals are by themselves." if pairs > 1 else "")
+    if pairs > 1:
+        text += (
+            f" Each entry is compared with the most accurate one; p-values are Holm's over all {pairs} pairs, intervals"
+            " are not corrected."
+        )
+    return text

@@ -1,38 +1,41 @@
-"""The leaderboard: one row a configuration and task, over its training seeds, ranked among those of the same tasks.
+"""The leaderboard: one row for each configuration and task, over its training seeds, ranked among rows of those tasks.
 
-Its columns, all of them strings, in the order of the CSV:
+The columns, all of them strings, in the order of the CSV:
 
     rank                within the rows of the same tasks; 1 is the most accurate, equals share it (reports/ranking.py)
     dataset, ways, shots                    what was tested (test split)
     backbone, head, regularizer             components as written on the command line
     accuracy, ci95      per cent, two decimals; half-width of the interval named in ci_method
-    episodes            test episodes             seeds           training seeds behind the row
-    train_seconds       wall time of a training   device          where it trained
+    episodes            test episodes             seeds           number of training seeds behind the row
+    train_seconds       wall time of a training   device          where it was trained
     parameters          of the embedding network  recipe, commit  how it was made
     fingerprint         of the test set's pixels  episodes_digest of the test episodes
-    run                 folder, relative to --runs; several as the shell writes them, runs/seed{0,1}
+    run                 folder, relative to --runs; several in the shell's notation, runs/seed{0,1}
     queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
     trained_on, train_ways, train_shots     data set and episodes of the training
-    tasks               `common`, or what sets the row's tasks apart from most others' of that data set, ways and
+    tasks               `common`, or how the row's tasks differ from those of most rows of that data set, ways and
                         shots: `other queries`, `other episodes`, `other pixels`. Their ranks begin at 1 again
     rank_by             what decided whether rows share a rank: `paired differences`, or `ci95`
-    key                 of all that the row's runs agree in: a digest of its columns, and one of what else was set
+    key                 two digests of what the row's runs agree in: one of its columns, one of the rest
     each_run            JSON: what every run of the row adds to it, so that rows can be merged later
+    setting             inductive, or transductive: the head saw all queries of a task at once. Ranked separately
+    transform           of the embeddings, before the head; none where there is none
+    code                short digest of the source files that trained; empty where the run recorded none
+    csv_version         the version of this file's format that made the row (reports/board_csv.py)
 
 **Seeds.** Runs that agree in everything but the seed are one row: the same test episodes and pixels, components,
-recipe and configuration, precision and training images. Its accuracy is the mean over the seeds, and so is
-train_seconds. One seed's interval is the field's: of this network on this test set. That of n seeds is Student's t,
-t(0.975, n - 1) * std / sqrt(n): of what training anew gives on average, on this test set. Neither speaks of new
-images or classes. Devices, commits and versions that differ are listed, joined by `; `.
+configuration, precision, training images and code. Its accuracy is the mean over the seeds, and so is train_seconds.
+The interval of one seed is the field's: of this network on this test set. That of n seeds is Student's t,
+t(0.975, n - 1) * std / sqrt(n): of what training again gives on average, on this test set. Neither speaks of new
+images or classes. Recipes, devices, commits and versions that differ are listed, joined by `; `.
 
-**Repeated runs.** Of several runs with one configuration and one seed the newest counts, the others are left out
-(the command names them): the same seed again is not new evidence.
+**Repeated runs.** Of several runs with one configuration and one seed the newest counts, and the command names the
+others: the same seed again is no new evidence.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -45,7 +48,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from fewshot.core.errors import UserError
+from fewshot.identity import digest, experiment
 from fewshot.runs import Run
 
 COLUMNS = (
@@ -53,24 +56,36 @@ COLUMNS = (
     "train_seconds", "device", "parameters", "recipe", "commit", "fingerprint", "episodes_digest", "run",
     "queries", "ci_method", "seed", "steps", "precision", "python", "torch", "numpy", "membership",
     "trained_on", "train_ways", "train_shots", "tasks", "rank_by", "key", "each_run",
+    "setting", "transform", "code", "csv_version",
 )  # fmt: skip
 RANKED = ("rank", "tasks", "rank_by")  # what a row has by standing among others
 SHARED = (
     "dataset", "ways", "shots", "queries", "episodes", "episodes_digest", "fingerprint", "membership", "backbone",
-    "head", "regularizer", "recipe", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
+    "head", "regularizer", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
+    "setting", "transform", "code",
 )  # fmt: skip
+DEFAULTS = {"setting": "inductive", "transform": "none", "code": ""}  # a shared column with this value is not hashed
 OWN = (
-    "seed", "run", "started", "accuracy", "ci95", "ci_method", "train_seconds", "device", "commit", "python", "torch",
-    "numpy",
+    "seed", "run", "started", "accuracy", "ci95", "ci_method", "train_seconds", "recipe", "device", "commit", "python",
+    "torch", "numpy",
 )  # fmt: skip
-_NUMBERS = ("seed", "accuracy", "ci95", "train_seconds")
+LISTED = ("recipe", "device", "commit", "python", "torch", "numpy")  # each value once, joined by "; "
+VERSION = "2"  # of the CSV
 SEEDS_METHOD = "t(0.975, n - 1) * std / sqrt(n) over n training seeds: training anew"
 
-# Fields of the configuration that say where and how a run was done, not what was trained.
-NOT_THE_EXPERIMENT = (
-    "seed", "data_root", "device", "precision", "threads", "compile", "deterministic", "checkpoint_seconds",
-    "test_episodes", "test_shots",
-)  # fmt: skip
+
+def experiment_of(run: Run) -> dict[str, Any]:
+    """What identifies the experiment of a run, in JSON types: runs that agree in it differ in seed and code at most.
+
+    What `identity.experiment` says of the configuration, the precision that it came to, the fingerprint of the training
+    images, and the digest of the weights that training began with, if they were another run's. UserError where the run
+    folder is damaged.
+    """
+    settled = run.resolved
+    facts = experiment(run.config) | {
+        "precision": run.environment.get("precision"), "trained on": settled.get("fingerprint"),
+    }  # fmt: skip
+    return facts | ({"init": settled["init"]["weights"]} if "init" in settled else {})
 
 
 @dataclass(frozen=True)
@@ -80,13 +95,23 @@ class Score:
     key: str
     shared: dict[str, str]
     own: dict[str, Any]
+    version: str = VERSION
+    """Of the CSV's format that made the key."""
     episodes: tuple[Path, dict[str, Any]] | None = None
     """Run folder and result row, where the accuracies of its episodes are at hand."""
+
+    @classmethod
+    def of(cls, shared: dict[str, str], facts: dict[str, Any], own: dict[str, Any], **more: Any) -> Score:
+        """A score whose key is made from what it shares with other seeds, and from the facts of its experiment."""
+        return cls(f"{columns_digest(shared)}-{digest(facts)}", shared, own, **more)
 
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one key, by seed, and the COLUMNS that they make; accuracy and ci95 are fractions of 1."""
+    """The scores of one key, in the order of their seeds, and the COLUMNS that they make.
+
+    `accuracy` and `ci95` are fractions of 1.
+    """
 
     scores: tuple[Score, ...]
     accuracy: float
@@ -100,14 +125,13 @@ class Row:
         first, own = scores[0], [score.own for score in scores]
         accuracy, ci95, method = _interval(own)
         columns = first.shared | {
-            name: "; ".join(dict.fromkeys(str(run[name]) for run in own if run[name] is not None))
-            for name in ("device", "commit", "python", "torch", "numpy")
+            name: "; ".join(dict.fromkeys(str(run[name]) for run in own if run[name] is not None)) for name in LISTED
         }
         columns |= {
             "accuracy": f"{100 * accuracy:.2f}", "ci95": f"{100 * ci95:.2f}", "ci_method": method,
             "seeds": str(len(own)), "seed": " ".join(str(run["seed"]) for run in own),
             "train_seconds": f"{statistics.fmean(run['train_seconds'] for run in own):.1f}",
-            "run": braced([run["run"] for run in own]), "key": first.key,
+            "run": braced([run["run"] for run in own]), "key": first.key, "csv_version": first.version,
             "each_run": json.dumps(own, ensure_ascii=False, separators=(",", ":")),
         }  # fmt: skip
         return cls(scores, accuracy, ci95, columns)
@@ -116,6 +140,7 @@ class Row:
         return self.columns[column]
 
     def ranked(self, rank: int, tasks: str, rank_by: str) -> Row:
+        """The same row with its RANKED columns."""
         place = {"rank": str(rank), "tasks": tasks, "rank_by": rank_by}
         return dataclasses.replace(self, columns=self.columns | place)
 
@@ -131,7 +156,7 @@ def _interval(own: Sequence[dict[str, Any]]) -> tuple[float, float, str]:
 
 
 def braced(names: Sequence[str]) -> str:
-    """`runs/a-seed{0,1,2}`: the names in their order, what they share written once. A number is never cut in two."""
+    """`runs/a-seed{0,1,2}`: the names in their order, their common start and end written once. Numbers stay whole."""
     if len(names) == 1:
         return names[0]
     start = os.path.commonprefix(names).rstrip("0123456789")
@@ -140,68 +165,43 @@ def braced(names: Sequence[str]) -> str:
     return start + "{" + ",".join(name[: len(name) - len(end)] for name in rest) + "}" + end
 
 
-def gather(folder: Path) -> list[Score]:
-    """Every run below `folder` with results on test images, a score a protocol.
-
-    UserError where there is none, or one is damaged.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
-    found = sorted(path.parent for path in folder.rglob("result.json"))
-    scores = [score for place in found for score in _scores(Run.open(place), place.relative_to(folder).as_posix())]
-    if not scores:
-        raise UserError(f"no finished run below {folder}: train one first, or give another --runs")
-    return scores
-
-
-def unfinished(folder: Path) -> list[str]:
-    """Run folders below `folder` that have no results yet: what `gather` leaves out."""
-    begun = sorted(path.parent for path in folder.rglob("config.json"))
-    return [place.relative_to(folder).as_posix() for place in begun if not (place / "result.json").is_file()]
-
-
-def _scores(run: Run, name: str) -> list[Score]:
-    """One score a protocol of the run. UserError where a column cannot be filled."""
-    environment, result, config = run.environment, run.result, run.config
-    experiment = dataclasses.asdict(config)
-    for field in NOT_THE_EXPERIMENT:
-        del experiment[field]
-    trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots}
-    scores = []
-    for scored in result.get("results", [{}]):
-        if scored.get("split", "test") != "test":  # validation images chose the weights
-            continue
-        facts = result.get("run", {}) | scored | environment.get("versions", {}) | environment | trained
-        missing = [column for column in (*SHARED, *OWN) if column not in facts]
-        missing += [column for column in _NUMBERS if not isinstance(facts.get(column), (int, float))]
-        if missing:
-            raise UserError(f"{run.result_path} is not a result of ours (it lacks {missing[0]}); move it out of --runs")
-        shared = {column: str(facts[column]) for column in SHARED}
-        images = result["run"].get("train_fingerprint")
-        at_hand = (run.folder / str(scored.get("episodes_file"))).is_file()
-        scores.append(
-            Score(
-                key=f"{digest(shared)}-{digest([experiment, images])}",
-                shared=shared,
-                own={column: facts[column] for column in OWN},
-                episodes=(run.folder, scored) if at_hand else None,
-            )
-        )
-    return scores
-
-
-def digest(value: Any) -> str:
-    """Eight hex digits that tell JSON values apart."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+def columns_digest(shared: dict[str, str]) -> str:
+    """The first half of a key. DEFAULTS are not hashed, so that a new column with a default changes no key."""
+    return digest({column: value for column, value in shared.items() if value != DEFAULTS.get(column)})
 
 
 def merge(scores: Iterable[Score]) -> list[Score]:
-    """One score a run and protocol, the later for the earlier: a copy of a run is the same run."""
-    return list({(score.key, score.own["seed"], score.own["started"]): score for score in scores}.values())
+    """One score for each run and protocol, the later for the earlier: a copy of a run is the same run.
+
+    A score of an older version is left out where the same run is there in this version, too.
+    """
+    unique = {(score.key, score.own["seed"], score.own["started"]): score for score in scores}.values()
+    renewed = {_evidence(score) for score in unique if score.version == VERSION}
+    return [score for score in unique if score.version == VERSION or _evidence(score) not in renewed]
+
+
+_EVIDENCE = (
+    "dataset", "ways", "shots", "queries", "episodes_digest", "fingerprint", "backbone", "head", "regularizer",
+)  # fmt: skip
+
+
+def _evidence(score: Score) -> tuple:
+    """What no two runs share, in any version's columns."""
+    shared = [score.shared[column] for column in _EVIDENCE]
+    return *shared, *(score.own[column] for column in ("seed", "started", "accuracy"))
+
+
+def different_code(scores: Iterable[Score]) -> list[list[Score]]:
+    """Lists of scores that differ in nothing but the seed and the code that trained them."""
+    groups: dict[tuple, list[Score]] = {}
+    for score in scores:
+        without = columns_digest(score.shared | {"code": ""})
+        groups.setdefault((score.version, without, score.key.split("-")[1]), []).append(score)
+    return [group for group in groups.values() if len({score.shared["code"] for score in group}) > 1]
 
 
 def newest(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
-    """Those that count, and those whose configuration and seed a newer run has, too."""
+    """The scores that count, and those that a newer run with the same configuration and seed replaces."""
     last, left_out = {}, []
     for score in sorted(scores, key=lambda score: score.own["started"]):
         one = score.key, score.own["seed"]
@@ -211,7 +211,7 @@ def newest(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
 
 
 def aggregate(scores: Iterable[Score], over_seeds: bool = True) -> list[Row]:
-    """A row a key; or a row a score."""
+    """One row for each key, or for each score where `over_seeds` is False."""
     if not over_seeds:
         return [Row.of([score]) for score in scores]
     ordered = sorted(scores, key=lambda score: score.key)

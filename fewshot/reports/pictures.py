@@ -1,13 +1,12 @@
 """Pictures: masks and class activation maps over images, histograms and curves.
 
-Each function returns a figure; `save` writes one. Colours are told apart without colour vision, and in grey
-print: lines differ in dashes and markers too (Okabe & Ito, 2008), maps run evenly from light to dark.
+Each function returns a figure; `save` writes one. Colours can be distinguished without colour vision and in grey
+print: lines differ in dashes and markers, too (Okabe & Ito, 2008), and maps run evenly from light to dark.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from matplotlib.lines import Line2D
 from fewshot.config import FIELDS, TrainConfig, to_json
 from fewshot.core.errors import UserError
 from fewshot.core.files import writable_parent, write_atomic
+from fewshot.reports.tables import wrap
 from fewshot.runs import Run
 
 _SHADES = matplotlib.colormaps["magma_r"](np.linspace(0.0, 0.85, 256))
@@ -34,7 +34,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":", (0, (8, 2)))  # fewer than colours: all pairs of the two come before one returns
 MARKERS = "os^DvPX"
 
-_UNTOLD = (  # of what may differ between runs: what is named anyway, and what says where, not how, they trained
+MARK = "fewshot.show"  # in the metadata of every picture: what `show` may replace
+_NOT_IN_LABELS = (  # fields in which runs may differ: named anyway, or about where and not how they trained
     "reg", "recipe", "data_root", "device", "threads", "compile", "deterministic", "checkpoint_seconds",
     "val_episodes", "test_ways", "test_episodes", "test_shots", "test_queries",
 )  # fmt: skip
@@ -44,7 +45,8 @@ _LUMA = (0.2989, 0.587, 0.114)
 _STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 8.5, "axes.labelsize": 9, "axes.grid": False,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4,
-    "svg.hashsalt": "fewshot",  # identifiers in the file are else random
+    "svg.hashsalt": "fewshot",  # identifiers in the file would otherwise be random
+    "pdf.fonttype": 42,  # letters that other programs can edit
 }  # fmt: skip
 
 
@@ -62,13 +64,25 @@ class Column:
 class Curves:
     """One run's training, as logged: pairs of a step and a value."""
 
-    label: str
     losses: Sequence[tuple[int, float]]
     accuracies: dict[str, list[tuple[int, float]]]
     """Of validation, as fractions of 1, by their name: "1shot"."""
 
+    @property
+    def last_step(self) -> int:
+        """Of the last line logged; 0 before the first."""
+        return max((log[-1][0] for log in (self.losses, *self.accuracies.values()) if log), default=0)
 
-def read_curves(run: Run, label: str) -> Curves:
+
+@dataclass(frozen=True)
+class Group:
+    """One configuration's trainings, each with another seed: drawn as one line."""
+
+    label: str
+    runs: Sequence[Curves]
+
+
+def read_curves(run: Run) -> Curves:
     """What the run has logged so far. UserError where that is nothing, or is damaged."""
     try:
         rows = list(run.metrics())
@@ -84,26 +98,37 @@ def read_curves(run: Run, label: str) -> Curves:
     for step, scored in validations:
         for name, accuracy in scored.items():
             accuracies.setdefault(name, []).append((step, accuracy))
-    return Curves(label, losses, accuracies)
+    return Curves(losses, accuracies)
 
 
 def run_labels(configs: Sequence[TrainConfig], folders: Sequence[str]) -> list[str]:
     """Each run's regularizer and what else of its configuration differs; where nothing does, its folder."""
     values = [to_json(config) for config in configs]
-    differing = [name for name in FIELDS if name not in _UNTOLD and len({str(each[name]) for each in values}) > 1]
+    differing = [
+        name for name in FIELDS if name not in _NOT_IN_LABELS and len({str(each[name]) for each in values}) > 1
+    ]
     texts = [", ".join([each["reg"], *(f"{name}={each[name]}" for name in differing)]) for each in values]
     return [
         f"{text} ({folder})" if texts.count(text) > 1 else text for text, folder in zip(texts, folders, strict=True)
     ]
 
 
+def ours(path: Path) -> bool:
+    """Whether the file is a picture that `save` wrote."""
+    return MARK.encode() in path.read_bytes()
+
+
 def save(figure: Figure, path: Path, dpi: int) -> None:
-    """Draw into memory and write PNG or SVG, as the ending says, whole or not at all; the same bytes each time."""
+    """Draw into memory and write PNG, SVG or PDF, as the ending says, whole or not at all; the same bytes each time."""
     ending = path.suffix.lower()[1:]
-    undated: dict[str, Any] = {"svg": {"Date": None}, "png": {"Software": None}}
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": MARK},
+        "svg": {"Creator": MARK, "Date": None},
+        "pdf": {"Creator": MARK, "Producer": None, "CreationDate": None},
+    }
     drawn = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        figure.savefig(drawn, format=ending, dpi=dpi, metadata=undated[ending], bbox_inches="tight", pad_inches=0.1)
+        figure.savefig(drawn, format=ending, dpi=dpi, metadata=metadata[ending], bbox_inches="tight", pad_inches=0.1)
     writable_parent(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, drawn.getvalue())
@@ -181,34 +206,58 @@ def histogram(heading: str, edges: np.ndarray, counts: dict[str, np.ndarray]) ->
         return figure
 
 
-def training_curves(heading: str, runs: Sequence[Curves]) -> Figure:
-    """Training loss, raw and smoothed, and a panel of validation accuracy for each number of shots."""
+def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
+    """Training loss, smoothed, and a panel of validation accuracy for each number of shots.
+
+    One run: its every step in light, too. Several seeds: their mean, and a band from the lowest to the highest of them,
+    over the steps that all have logged.
+    """
     with matplotlib.rc_context(_STYLE):
-        shots = sorted({name for run in runs for name in run.accuracies}, key=lambda name: (len(name), name))
-        figure = Figure(figsize=(3.3 * (1 + len(shots)), 3.3 + 0.2 * len(runs)), layout="constrained")
+        names = {name for group in groups for run in group.runs for name in run.accuracies}
+        shots = sorted(names, key=lambda name: (len(name), name))
+        figure = Figure(figsize=(3.3 * (1 + len(shots)), 3.3 + 0.2 * len(groups)), layout="constrained")
         first, *others = figure.subplots(1, 1 + len(shots), squeeze=False)[0]
         figure.suptitle(_wrap(heading, 46 * (1 + len(shots))), fontsize=10)
         legend = []
-        for number, run in enumerate(runs):
+        for number, group in enumerate(groups):
             style = _line(number)
             marked = style | {"marker": MARKERS[number % len(MARKERS)], "markersize": 4}
-            legend.append(Line2D([], [], label=_wrap(run.label, 100), **marked))
-            if run.losses:
-                steps, losses = np.array(run.losses).T
-                window = max(1, len(losses) // 25)
-                first.plot(steps, losses, color=style["color"], alpha=0.2, linewidth=0.6)
-                smooth = np.convolve(losses, np.full(window, 1 / window), "valid")
-                first.plot(steps[window - 1 :], smooth, **style)
+            legend.append(Line2D([], [], label=_wrap(group.label, 100), **marked))
+            steps, losses = _common([run.losses for run in group.runs])
+            if len(group.runs) == 1:
+                first.plot(steps, losses[0], color=style["color"], alpha=0.2, linewidth=0.6)
+            if len(steps):
+                window = max(1, len(steps) // 25)
+                smooth = [np.convolve(each, np.full(window, 1 / window), "valid") for each in losses]
+                _mean_and_band(first, steps[window - 1 :], np.array(smooth), style)
             for name, panel in zip(shots, others, strict=True):
-                steps, accuracies = np.array(run.accuracies.get(name, [])).reshape(-1, 2).T
-                panel.plot(steps, 100 * accuracies, **marked)
-        first.set(xlabel="step", ylabel="loss", title="training loss (light: every step)")
+                steps, accuracies = _common([run.accuracies.get(name, []) for run in group.runs])
+                _mean_and_band(panel, steps, 100 * accuracies, marked)
+        several = any(len(group.runs) > 1 for group in groups)
+        notes = ["light: every step"] * any(len(group.runs) == 1 for group in groups) + [
+            "band: range of seeds"
+        ] * several
+        first.set(xlabel="step", ylabel="loss", title=f"training loss ({'; '.join(notes)})")
         for name, panel in zip(shots, others, strict=True):
             panel.set(xlabel="step", ylabel="accuracy (%)", title=f"validation, {name.replace('shot', '-shot')}")
         for panel in (first, *others):
             _grid(panel)
         figure.legend(handles=legend, loc="outside lower center", handlelength=4)
         return figure
+
+
+def _common(logs: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """The steps (k,) that all of n logs have, and the values there (n, k)."""
+    every = [dict(log) for log in logs]
+    steps = sorted(set.intersection(*(set(log) for log in every)))
+    return np.array(steps), np.array([[log[step] for step in steps] for log in every])
+
+
+def _mean_and_band(panel: Axes, steps: np.ndarray, values: np.ndarray, style: dict[str, Any]) -> None:
+    """The mean of values (n, k) over n seeds as a line; behind it, of several, their range."""
+    panel.plot(steps, values.mean(0), **style)
+    if len(values) > 1:
+        panel.fill_between(steps, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _line(number: int) -> dict[str, Any]:
@@ -221,12 +270,5 @@ def _grid(panel: Axes) -> None:
 
 
 def _wrap(text: str, letters: int) -> str:
-    """Lines of at most `letters`, broken after a space or a sign of the component grammar where there is one."""
-    lines = [""]
-    for piece in re.split(r"(?<=[\s:,=/])|(?<=\+)(?=[A-Za-z_])", text):
-        if len(lines[-1]) + len(piece.rstrip()) > letters and lines[-1]:
-            lines.append("")
-        lines[-1] += piece
-        while len(lines[-1].rstrip()) > letters:  # one piece, longer than a line
-            lines[-1:] = [lines[-1][:letters], lines[-1][letters:]]
-    return "\n".join(line.rstrip() for line in lines).replace("$", r"\$")  # which would begin a formula
+    """`wrap`, without the sign that would begin a formula."""
+    return wrap(text, letters).replace("$", r"\$")

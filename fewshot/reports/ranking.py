@@ -1,16 +1,17 @@
-"""Ranks that equals share: what a test cannot tell apart has no order.
+"""Ranks that equals share: rows that a test cannot separate have no order.
 
-A board is the rows of the same tasks: data set, ways, shots, queries, episodes and pixels. Its rows stand in the
-order of their accuracy. The first leads a group, to which the following rows belong as long as they are not told apart
-from it; the first that is leads the next group. A row's rank is its leader's place. So a rank says "not told apart
-from the leader of this group", and nothing of the group's other members.
+A board is the rows of the same tasks: data set, ways, shots, setting, queries, episodes and pixels. Transductive rows
+are a board of their own: they use the other queries of a task, which inductive rows may not. The rows of a board
+stand in the order of their accuracy. The first leads a group; the following rows belong to it until one differs from
+the leader by the test. That row leads the next group. A row's rank is its leader's place. So a rank says "not
+separated from the leader of this group", and nothing about the group's other members.
 
-Rows are told apart by the paired test over episodes (`evaluation.statistics.distinguishable`), each episode's accuracy being
-the mean over the row's seeds: what is hard about a task is hard for both. It speaks of these networks on this test
-set. Where one of two rows has several seeds, its ci95 speaks of training anew, and they must be apart by their ci95,
-too, taken as independent: half-width sqrt(a^2 + b^2). A rank is to claim no more than the figures beside it. Where
-the episodes of a board's rows are not all at hand, as in a CSV that was merged, the whole board is ranked by `ci95`
-alone, which ties more.
+Rows are separated by the paired test over episodes (`evaluation.statistics.distinguishable`), where an episode's
+accuracy is the mean over the row's seeds: what is hard about a task is hard for both. The test is about these
+networks on this test set. Where one of two rows has several seeds, its ci95 is about training again, and the two must
+differ by their ci95, too, taken as independent: half-width sqrt(a^2 + b^2). A rank claims no more than the figures
+beside it. Where the episodes of a board's rows are not all at hand, as in a CSV that was merged, the whole board is
+ranked by `ci95` alone, which ties more.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ PAIRED, BY_INTERVALS = "paired differences", "ci95"
 
 
 def task(row: Row) -> tuple:
-    """What was asked: rows of another task are never compared."""
-    return row["dataset"], int(row["ways"]), int(row["shots"])
+    """What was asked: rows of different tasks are never compared."""
+    return row["dataset"], int(row["ways"]), int(row["shots"]), row["setting"]
 
 
 def board(row: Row) -> tuple:
-    """The very tasks: rows of another board are never ranked together."""
+    """The task and its episodes and pixels: rows of different boards are never ranked together."""
     return *task(row), int(row["queries"]), row["episodes_digest"], row["fingerprint"]
 
 
 def rank(rows: Iterable[Row], paired: bool = True) -> list[Row]:
-    """The rows in the order of the leaderboard, with RANKED filled.
+    """The rows in the order of the leaderboard, with the RANKED columns filled.
 
-    Of a task's boards the one with the most rows comes first, and the others say how their tasks differ.
+    Of a task's boards the one with the most rows comes first, and the others say how their tasks differ from it.
     `paired` False ranks by ci95 even where episodes are at hand.
     """
     ranked = []
@@ -58,7 +59,7 @@ def rank(rows: Iterable[Row], paired: bool = True) -> list[Row]:
 
 
 def tied(rows: Sequence[Row]) -> set[tuple]:
-    """The (board, rank) that several of the rows share."""
+    """Each (board, rank) that several of the rows share."""
     seen, shared = set(), set()
     for place in ((board(row), row["rank"]) for row in rows):
         (shared if place in seen else seen).add(place)

@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+from fewshot.reports.leaderboard import DEFAULTS
+
+_SORTED_BY = ("dataset", "split", "ways", "shots", "queries", "head")
+_WIDEST = 150  # characters
 
 
 def percent(accuracy: float, ci95: float) -> str:
-    """`51.23 +- 0.20`: per cent, two decimals."""
+    """`51.23 ± 0.20`: per cent, two decimals."""
     return f"{100 * accuracy:.2f} ± {100 * ci95:.2f}"
 
 
+def task_name(row: Mapping[str, Any]) -> str:
+    """`5-way 1-shot`, and whether the head sees all queries of a task at once: `5-way 1-shot, transductive`."""
+    name = f"{row['ways']}-way {row['shots']}-shot"
+    return name if row["setting"] == "inductive" else f"{name}, {row['setting']}"
+
+
+def head_name(row: Mapping[str, Any]) -> str:
+    """`proto`, and the transform of the embeddings before it: `proto after center+l2`."""
+    head = row.get("head", "")
+    return head if row["transform"] == "none" else f"{head} after {row['transform']}"
+
+
 def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:
-    """One line a protocol: accuracy +- 95% interval in per cent, episodes, and the formula below."""
-    rows = sorted(rows, key=lambda row: [row[key] for key in ("dataset", "split", "ways", "shots", "queries")])
+    """Result rows of one run, one line for each protocol; below them the formula of the interval.
+
+    Head and transform are a column where rows differ in them; a transductive row says so behind its task. No name is
+    cut, even where the table is then wider than the terminal.
+    """
+    rows = sorted((DEFAULTS | row for row in rows), key=lambda row: [row.get(key, "") for key in _SORTED_BY])
+    heads = [head_name(row) for row in rows]
+    extra = ["head"] if len(set(heads)) > 1 else []
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("data set", "task", "accuracy (%) ± 95% CI", "episodes"):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
+    for column in ("data set", "task", "queries", *extra, "accuracy (%) ± 95% CI", "episodes"):
+        table.add_column(column, no_wrap=True, justify="right" if column in ("queries", "episodes") else "left")
+    for row, head in zip(rows, heads, strict=True):
         table.add_row(
-            f"{row['dataset']} {row['split']}", f"{row['ways']}-way {row['shots']}-shot",
+            f"{row['dataset']} {row['split']}", task_name(row), str(row["queries"]), *([head] if extra else []),
             percent(row["accuracy"], row["ci95"]), f"{row['episodes']:,}",
         )  # fmt: skip
+    table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.print(table)
-    note = f"95% CI: {rows[0]['ci_method']} over episodes of {rows[0]['queries']} queries a class."
-    console.print(note)
+    methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
+    console.print(f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class.")
+
+
+def wrap(text: str, letters: int) -> str:
+    """Lines of at most `letters`, broken after a space or a sign of the component grammar where there is one."""
+    lines = [""]
+    for piece in re.split(r"(?<=[\s:,=/])|(?<=\+)(?=[A-Za-z_])", text):
+        if len(lines[-1]) + len(piece.rstrip()) > letters and lines[-1]:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > letters:  # one piece, longer than a line
+            lines[-1:] = [lines[-1][:letters], lines[-1][letters:]]
+    return "\n".join(line.rstrip() for line in lines)

@@ -111,11 +111,16 @@ def test_new_classes_of_a_difference_that_no_class_makes_is_the_episodes_own():
     assert new_classes(noise, classes).half_width == pytest.approx(stats.t.ppf(0.975, 11) * 0.1 / 220**0.5, rel=0.2)
 
 
+FEW = np.random.default_rng(5).permutation(20)[:10]
+MANY = np.random.default_rng(5).permutation(1692)
+
+
 @pytest.mark.parametrize(
     "classes, expected",
     [
         (np.tile(np.arange(5), (100, 1)), "every episode has all 5 classes"),
-        (np.random.default_rng(5).permutation(20)[:10].reshape(2, 5).repeat(20, 0), "40 episodes are too few to tell"),
+        (FEW.reshape(2, 5).repeat(20, 0), "40 episodes are too few for 10 classes: evaluate 100 or more"),
+        (MANY.reshape(-1, 4), "423 episodes are too few for 1,692 classes: evaluate 16,920 or more"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_are_said(classes, expected):
@@ -174,6 +179,19 @@ def test_ranks_tie_with_their_leader():
     gain = np.array([0.0, 0.0005, 0.003, 0.0033, -0.01])
     assert ranked(tasks + noise + gain[:, None]) == [3, 3, 1, 1, 5]
     assert ranked(np.stack([tasks, tasks, tasks + 1e-6])) == [2, 2, 1]  # always a little better is better
+
+
+def test_which_differ_is_scipys_paired_test_for_every_pair():
+    random = np.random.default_rng(9)
+    tasks = random.normal(0.5, 0.1, 500)
+    near = tasks + random.normal(0, 1e-6, (3, 500)) + np.array([[0], [0], [1e-6]])  # whose products lose the digits
+    runs = np.concatenate([tasks + random.normal(0, 0.05, (5, 500)) + 0.004 * np.arange(5)[:, None], near, tasks[None]])
+    pairs = list(itertools.combinations(range(9), 2))
+    expected = holm([stats.ttest_rel(runs[a], runs[b]).pvalue for a, b in pairs]) < 0.05
+    found = distinguishable(runs)
+    assert [found[pair] for pair in pairs] == expected.tolist()
+    assert (found == found.T).all() and not found.diagonal().any()
+    assert 5 < expected.sum() < len(pairs) - 5 and found[6, 7], "some differ, some do not, by very little, too"
 
 
 def test_ranks_take_the_number_of_comparisons_into_account():

@@ -1,0 +1,73 @@
+"""From run folders to the leaderboard's scores. A damaged run is left out and named; it does not stop the others."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fewshot.core.errors import UserError
+from fewshot.evaluation.records import read_accuracies
+from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, experiment_of
+from fewshot.runs import Run
+
+_NUMBERS = ("seed", "accuracy", "ci95", "train_seconds")
+
+
+def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
+    """Every run below `folder` that has results on test images: one score for each protocol.
+
+    Also the runs that could not be read, by their names, and why. UserError where no run can be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
+    scores, damaged = [], {}
+    for place in sorted(path.parent for path in folder.rglob("result.json")):
+        name = place.relative_to(folder).as_posix()
+        try:
+            scores += _scores(Run.open(place), name)
+        except UserError as error:
+            damaged[name] = str(error)
+    if not scores and damaged:
+        raise UserError(f"no run below {folder} can be read: {next(iter(damaged.values()))}")
+    if not scores:
+        raise UserError(f"no finished run below {folder}: train one first, or give another --runs")
+    return scores, damaged
+
+
+def unfinished(folder: Path) -> list[str]:
+    """Names of the run folders below `folder` that have no results yet."""
+    begun = sorted(path.parent for path in folder.rglob("config.json"))
+    return [place.relative_to(folder).as_posix() for place in begun if not (place / "result.json").is_file()]
+
+
+def _scores(run: Run, name: str) -> list[Score]:
+    """One score for each protocol of the run. UserError where a column cannot be filled, or a file is damaged."""
+    config, experiment, environment, summary = run.config, experiment_of(run), run.environment, run.result.get("run")
+    versions = environment.get("versions")
+    if not isinstance(summary, dict) or not isinstance(versions, dict):
+        raise UserError(f"{run.result_path} is not a result of ours; move it out of --runs")
+    trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots, "code": run.code_digest}
+    scores = []
+    for scored in run.rows:
+        if scored["split"] != "test":  # validation images chose the weights
+            continue
+        facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
+        missing = [column for column in (*SHARED, *OWN) if column not in facts]
+        missing += [column for column in _NUMBERS if not isinstance(facts.get(column), (int, float))]
+        if missing:
+            raise UserError(f"{run.result_path} is not a result of ours (it lacks {missing[0]}); move it out of --runs")
+        if not all(math.isfinite(facts[column]) for column in _NUMBERS):
+            raise UserError(f"{run.result_path} holds numbers that are not finite: the training diverged")
+        at_hand = (run.folder / str(scored.get("episodes_file"))).is_file()
+        if at_hand:
+            read_accuracies(run.folder, scored)  # a damaged file is found here, where one run can be left out
+        scores.append(
+            Score.of(
+                shared={column: str(facts[column]) for column in SHARED},
+                facts=experiment,
+                own={column: facts[column] for column in OWN},
+                episodes=(run.folder, scored) if at_hand else None,
+            )
+        )
+    return scores
