@@ -29,9 +29,8 @@ class Scores(Record):
         """From one record for each training seed, all of the same tasks."""
         every = list(records.values())
         episodes = Outcomes(_mean(each.episodes for each in every), every[0].episodes.classes)
-        disjoint = None
-        if all(each.disjoint for each in every):
-            disjoint = Outcomes(_mean(each.disjoint for each in every), every[0].disjoint.classes)
+        apart = [each.disjoint for each in every if each.disjoint is not None]
+        disjoint = Outcomes(_mean(apart), apart[0].classes) if len(apart) == len(every) else None
         seeds = {seed: float(each.episodes.accuracies.mean()) for seed, each in records.items()}
         return cls(episodes, disjoint, seeds)
 
@@ -46,7 +45,7 @@ def answers(scores: Scores) -> Answers:
     episodes, disjoint, again = scores.episodes, scores.disjoint, "not kept by these runs: evaluate again for that"
     found: Answers = dict.fromkeys(QUESTIONS, again)
     found["this test set"] = this_test_set(episodes.accuracies)
-    if disjoint is not None and len(disjoint.accuracies) > 1:
+    if disjoint is not None and disjoint.classes is not None and len(disjoint.accuracies) > 1:
         found["new images"] = new_images(disjoint.accuracies, disjoint.classes)
     elif disjoint is not None:
         found["new images"] = "nothing is known: the test set has no two tasks that share no image"
@@ -66,9 +65,10 @@ def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:
     """Answers for scores[i] - scores[j], i < j; each question's p-values are Holm's over all pairs."""
     found = {(i, j): answers(scores[i] - scores[j]) for i, j in combinations(range(len(scores)), 2)}
     for question in QUESTIONS:
-        known = [pair for pair in found if isinstance(found[pair][question], Interval)]
-        for pair, p_value in zip(known, holm([found[pair][question].p_value for pair in known]), strict=True):
-            found[pair][question] = replace(found[pair][question], p_value=float(p_value))
+        intervals = {pair: it for pair, each in found.items() if isinstance(it := each[question], Interval)}
+        adjusted = holm(np.array([each.p_value for each in intervals.values()]))
+        for (pair, interval), p_value in zip(intervals.items(), adjusted, strict=True):
+            found[pair][question] = replace(interval, p_value=float(p_value))
     return found
 
 

@@ -150,12 +150,12 @@ class _ClassEffects:
     def __init__(self, values: np.ndarray, classes: np.ndarray) -> None:
         names, place = np.unique(classes, return_inverse=True)
         place, count, ways = place.reshape(classes.shape), len(names), classes.shape[1]
-        moments, sums = np.zeros(count * count), np.zeros(count)  # X'X and X'values, without X: it is large
+        flat, sums = np.zeros(count * count), np.zeros(count)  # X'X and X'values, without X: it is large
         for i in range(ways):
             sums += np.bincount(place[:, i], values, count) / ways
             for j in range(ways):
-                moments += np.bincount(place[:, i] * count + place[:, j], minlength=count * count) / ways**2
-        moments = moments.reshape(count, count)
+                flat += np.bincount(place[:, i] * count + place[:, j], minlength=count * count) / ways**2
+        moments = flat.reshape(count, count)
         self.inverse = np.linalg.pinv(moments, hermitian=True)  # singular where every task has all classes
         self.effects = self.inverse @ sums
         self.freedom = len(values) - np.linalg.matrix_rank(moments, hermitian=True)

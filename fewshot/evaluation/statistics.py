@@ -47,7 +47,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Summary:
     return summarise(a.astype(np.float64) - b)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Adjusted p-values (m,): claiming those below 0.05 makes one false claim or more in 5% of such tables at most.
 
     In rising order, p(i) becomes max over j <= i of (m - j + 1) * p(j), at most 1 (Holm, Scandinavian Journal of

@@ -37,7 +37,7 @@ def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "
     The page's policy lets the browser run this script and style, and load nothing.
     """
     text = _TEMPLATE.read_text("utf-8")
-    style, script = (_hash(re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1]) for tag in ("style", "script"))
+    style, script = (_hash(text.split(f"<{tag}>")[1].split(f"</{tag}>")[0]) for tag in ("style", "script"))
     values = {
         "mark": MARK,
         "policy": f"default-src 'none'; style-src {style}; script-src {script}; base-uri 'none'; form-action 'none'",
@@ -138,8 +138,8 @@ def _component(spec: str) -> str:
     """`targetdrop@3,4:drop_prob=0.15`, its names in bold; a line may break before a name and between options."""
     parts = []
     for part in re.split(r"(?=\+)", spec):
-        name, options = re.fullmatch(r"(\+?[^@:]*)(.*)", part, re.DOTALL).groups()
-        pieces = "".join(f"<wbr>{escape(piece)}" for piece in re.split(r"(?<=[:,])", options))
+        name, *options = re.split(r"(?=[@:])", part, maxsplit=1)
+        pieces = "".join(f"<wbr>{escape(piece)}" for piece in re.split(r"(?<=[:,])", "".join(options)))
         parts.append(f'<wbr><b>{escape(name)}</b><span class="soft">{pieces}</span>')
     return "".join(parts)
 

@@ -217,6 +217,7 @@ def conclusions(first: str, second: str, found: Answers) -> list[str]:
 
 
 def _verdict(first: str, second: str, gain: Interval) -> str:
+    assert gain.p_value is not None  # every interval of QUESTIONS comes with a test
     probability = "p < 0.001" if gain.p_value < 0.001 else f"p = {gain.p_value:.2g}"
     if gain.p_value < SIGNIFICANT:
         better, worse = (first, second) if gain.estimate > 0 else (second, first)

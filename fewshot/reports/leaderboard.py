@@ -202,7 +202,8 @@ def different_code(scores: Iterable[Score]) -> list[list[Score]]:
 
 def newest(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
     """The scores that count, and those that a newer run with the same configuration and seed replaces."""
-    last, left_out = {}, []
+    last: dict[tuple, Score] = {}
+    left_out: list[Score] = []
     for score in sorted(scores, key=lambda score: score.own["started"]):
         one = score.key, score.own["seed"]
         left_out += [last[one]] if one in last else []

@@ -42,7 +42,7 @@ _NOT_IN_LABELS = (  # fields in which runs may differ: named anyway, or about wh
 _PANEL = 1.15  # inches: the side of an image in a gallery
 _LETTERS = 15  # of a title, above a panel
 _LUMA = (0.2989, 0.587, 0.114)
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 8.5, "axes.labelsize": 9, "axes.grid": False,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4,
     "svg.hashsalt": "fewshot",  # identifiers in the file would otherwise be random
@@ -168,8 +168,9 @@ def gallery(
             if not shared:
                 bar = figure.colorbar(colours, cax=bars[number], orientation="horizontal")
                 bar.set_ticks([0.0, top], labels=["0", f"{top:.2g}"])
-                for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
-                    label.set_horizontalalignment(side)  # neighbours must not meet
+                first, last = bar.ax.get_xticklabels()
+                first.set_horizontalalignment("left")  # neighbours must not meet
+                last.set_horizontalalignment("right")
         for panel in axes.flat:
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set(visible=True, linewidth=0.5, color="0.5")

@@ -60,7 +60,8 @@ def rank(rows: Iterable[Row], paired: bool = True) -> list[Row]:
 
 def tied(rows: Sequence[Row]) -> set[tuple]:
     """Each (board, rank) that several of the rows share."""
-    seen, shared = set(), set()
+    seen: set[tuple] = set()
+    shared: set[tuple] = set()
     for place in ((board(row), row["rank"]) for row in rows):
         (shared if place in seen else seen).add(place)
     return shared
@@ -73,7 +74,7 @@ def _distinguishable_in_pairs(rows: Sequence[Row]) -> np.ndarray:
 
 
 def _distinguishable_by_intervals(rows: Sequence[Row]) -> np.ndarray:
-    means, widths = (np.array(values) for values in zip(*((row.accuracy, row.ci95) for row in rows), strict=True))
+    means, widths = np.array([row.accuracy for row in rows]), np.array([row.ci95 for row in rows])
     return np.abs(means[:, None] - means) > np.hypot(widths[:, None], widths)
 
 
