@@ -80,7 +80,7 @@ def _distinguishable_by_intervals(rows: Sequence[Row]) -> np.ndarray:
 
 def _episodes(row: Row) -> np.ndarray:
     """Accuracy of each episode (n,), mean over the row's seeds."""
-    return np.mean([read_accuracies(*score.episodes) for score in row.scores], axis=0)
+    return np.mean([read_accuracies(*score.episodes) for score in row.scores if score.episodes], axis=0)
 
 
 def _how_tasks_differ(row: Row, most: Row) -> str:
