@@ -17,6 +17,7 @@ from fewshot import experiment, train
 from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
+from fewshot.heads import Head
 from fewshot.learning.reporter import Reporter
 from fewshot.runs import Run
 
@@ -248,6 +249,25 @@ def test_a_step_is_plain_pytorchs(tmp_path, embed):
         assert torch.allclose(ours, network[4 * block].weight, atol=1e-5), f"block {block}"
         assert torch.allclose(trained[f"backbone.blocks.{block}.norm.running_var"], network[4 * block + 1].running_var, rtol=1e-4)
     assert trained["head.scale"].item() == pytest.approx(scale.item(), rel=1e-5)
+
+
+class ByPlace(Head):
+    """A transductive head that cheats: it takes queries to come class by class, and looks at nothing else."""
+
+    transductive = True
+
+    def solve(self, support, targets, query):
+        ways = targets.shape[2]
+        answers = torch.arange(ways).repeat_interleave(query.shape[1] // ways)
+        return F.one_hot(answers, ways).float().expand(len(query), -1, -1) + 0 * query.sum()
+
+
+def test_a_transductive_head_cannot_learn_the_order_of_queries():
+    config = dataclasses.replace(CONFIG, head=f"{__name__}.ByPlace", queries=15, episodes_per_batch=8)
+    setup = experiment.prepare(config)
+    torch.manual_seed(0)
+    _, accuracy = setup.regime.loss(setup.model.train(), setup.regime.batch(0))
+    assert 0.1 < accuracy < 0.3
 
 
 def test_a_short_run_learns(tmp_path):

@@ -75,6 +75,9 @@ class Episodic(Regime[Tensor]):
         with self.compute.autocast():
             support, query = self.embed(model, batch, guide)  # (T, W*S, D), (T, W*Q, D)
         support_labels, query_labels = self.labels(len(support), batch.device)
+        if model.head.transductive:  # class by class, it could tell the queries' classes from their places
+            order = torch.rand(query_labels.shape, device=batch.device).argsort(1)
+            query, query_labels = query.take_along_dim(order[..., None], 1), query_labels.gather(1, order)
         logits = model.solve(support, support_labels, query, self.protocol.ways)  # (T, W*Q, W)
         loss = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
         return loss, (logits.detach().argmax(2) == query_labels).float().mean()
