@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -122,7 +124,7 @@ def choose(model: Model, specs: Sequence[Spec], site: int | None) -> list[Regula
     labels = [_labels(spec, model) for spec in specs]
     on_maps = [set(its) for spec, its in zip(specs, labels, strict=True) if _place(spec) == "map"]
     shared = set.intersection(*on_maps) if on_maps else set()
-    chosen = []
+    chosen: list[Regularizer] = []
     for spec, its in zip(specs, labels, strict=True):
         its_shared = [label for label in its if label in shared] or its
         deepest = max(its_shared, key=lambda label: model.backbone.at(label)[0].site.depth)
@@ -198,7 +200,7 @@ def taken_away(mask: Tensor) -> Tensor:
     return torch.where(peak > 0, 1 - mask / peak, 1.0)
 
 
-def one_view(taken: Tensor, channel: int | None | str) -> np.ndarray:
+def one_view(taken: Tensor, channel: int | Literal["most"] | None) -> np.ndarray:
     """(N, H, W) of what is taken away (N, C, H, W): the mean over channels (None), one channel by its number, or
     of each image the channel that loses the most ("most", the first among equals)."""
     if channel is None:

@@ -42,15 +42,17 @@ class Record:
 
 def keep(run: Run, name: str, record: Record) -> dict[str, str]:
     """Write the record's files; returns what the result row says of them."""
-    arrays = {
-        "classes": record.episodes.classes.astype(np.uint16),
-        "disjoint": record.disjoint.accuracies.astype(np.float32),
-        "disjoint_classes": record.disjoint.classes.astype(np.uint16),
-    }
+    outcomes, disjoint = record.episodes, record.disjoint
+    assert outcomes.classes is not None and disjoint is not None and disjoint.classes is not None
     episodes_file, tasks_file = f"episodes-{name}.npy", f"tasks-{name}.npz"
     episodes, tasks = io.BytesIO(), io.BytesIO()
-    np.save(episodes, record.episodes.accuracies.astype(np.float32))
-    np.savez_compressed(tasks, **arrays)
+    np.save(episodes, outcomes.accuracies.astype(np.float32))
+    np.savez_compressed(
+        tasks,
+        classes=outcomes.classes.astype(np.uint16),
+        disjoint=disjoint.accuracies.astype(np.float32),
+        disjoint_classes=disjoint.classes.astype(np.uint16),
+    )
     write_atomic(run.folder / episodes_file, episodes.getvalue())
     write_atomic(run.folder / tasks_file, tasks.getvalue())
     return {"episodes_file": episodes_file, "tasks_file": tasks_file}
