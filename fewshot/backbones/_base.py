@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +85,8 @@ class Backbone(nn.Module):
         for name in [*self.stages, *where]:
             if name not in modules:
                 near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
-                near = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(self._children())} and theirs"
-                raise UserError(f"{where.get(name, author)}: this network has no module {name!r}; {near}")
+                there = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(self._children())} and theirs"
+                raise UserError(f"{where.get(name, author)}: this network has no module {name!r}; {there}")
         watched = {name: modules[name] for name in [*self.stages, *branches, *where]}
         seen = dry_run(self, self.embed, watched, self.image_size)
         if not (isinstance(seen.embedding, Tensor) and seen.embedding.ndim == 2):
@@ -106,7 +107,7 @@ class Backbone(nn.Module):
         of_branches = [replace(each, place="branch") for each in named]
         size, depths = self.image_size, len(self.stages) or 1
         ends = [Site(3, size, size, 0, depths, place, "0", size) for place in ("input", "image")]
-        self._embeds = self._read(seen)
+        self._embeds = self._read(seen, seen.embedding)
         self._attach(regularizers.build_all(specs, [*self.sites, *within, *named, *of_branches, *ends]))
 
     def _children(self) -> list[str]:
@@ -145,7 +146,7 @@ class Backbone(nn.Module):
     def at(self, label: str) -> list[Regularizer]:
         """The regularizers at the site of this label, at all its places, in the order written."""
         key = _key(label)
-        return list(self.regs[key]) if key in self.regs else []
+        return list(cast(Iterable[Regularizer], self.regs[key])) if key in self.regs else []
 
     @contextmanager
     def guided_by(self, guide: Guide | None) -> Iterator[None]:
@@ -164,7 +165,7 @@ class Backbone(nn.Module):
     @property
     def regularizers(self) -> list[Regularizer]:
         """Every regularizer in it: at numbered sites from the shallowest to the deepest, then at named ones."""
-        return [reg for at_site in self.regs.values() for reg in at_site]
+        return [reg for at_site in self.regs.values() for reg in cast(Iterable[Regularizer], at_site)]
 
     @property
     def guided(self) -> bool:
@@ -186,13 +187,13 @@ class Backbone(nn.Module):
         """What this step's weight decay is multiplied with: the largest that a regularizer asks for."""
         return max((reg.weight_decay_scale for reg in self.regularizers), default=1.0)
 
-    def _read(self, seen: DryRun) -> str:
+    def _read(self, seen: DryRun, embedding: Tensor) -> str:
         """How the embedding is made of the deepest stage's map: "flat", its "mean" over positions, or "" (neither)."""
         if not self.stages:
             return ""
         deepest = seen.map_of(self.stages[-1], type(self).__name__)
         for how, expected in (("flat", deepest.flatten(1)), ("mean", deepest.mean((2, 3)))):
-            if expected.shape == seen.embedding.shape and torch.allclose(expected, seen.embedding, rtol=1e-4):
+            if expected.shape == embedding.shape and torch.allclose(expected, embedding, rtol=1e-4):
                 return how
         return ""
 

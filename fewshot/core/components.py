@@ -158,7 +158,8 @@ def _convert(text: str, hint: Any, where: str) -> Any:
     """Text to the hinted type: bool, int, float, str, a Literal, or any of several of these and None."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     kinds = sorted(typing.get_args(hint) if union else (hint,), key=_generality)
-    literals, others = [], []
+    literals: list[str] = []
+    others: list[str] = []
     for kind in kinds:
         if typing.get_origin(kind) is typing.Literal:
             literals += map(str, typing.get_args(kind))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fewshot import heads, transforms
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
+from fewshot.core.modes import evaluating
 from fewshot.data import Dataset, default_dataset, open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
@@ -26,7 +27,7 @@ from fewshot.evaluation.embed import Base, check_finite, embed_base, embed_split
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
-from fewshot.model import Model, evaluating
+from fewshot.model import Model
 from fewshot.transforms import Transform
 
 

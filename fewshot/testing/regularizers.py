@@ -195,6 +195,7 @@ def drops_what_it_says(case: Case, size: int) -> None:
         fractions.append(method.dropped.item())
     measured = sum(fractions) / len(fractions)
     drops = case.drops(method) if callable(case.drops) else case.drops
+    assert drops is not None, f"{case.spec}: what is it to drop?"
     low, high = drops if isinstance(drops, tuple) else (0.9 * drops, 1.1 * drops)
     expected = f"{low:.5f} .. {high:.5f}"
     assert low - 1e-6 <= measured <= high + 1e-6, (
