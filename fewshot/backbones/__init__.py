@@ -13,7 +13,7 @@ from fewshot.core.errors import UserError
 
 __all__ = ["FAMILY", "Backbone", "Blocks", "Foreign", "build"]
 
-FAMILY = Family("fewshot.backbones", "backbone", "Backbone")
+FAMILY: Family[Backbone] = Family("fewshot.backbones", "backbone", "Backbone")
 
 
 def build(spec: str, reg: str = "none", image_size: int = 84) -> Backbone:

@@ -22,12 +22,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fewshot.core.errors import UserError, unknown
 
 _SITE = re.compile(r"\w+(\.\w+)*")
 _SPEC = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(@(?P<sites>[^:]*))?(:(?P<options>.*))?")
+
+
+Component = TypeVar("Component")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def _parse_one(text: str) -> Spec:
     return Spec(match["name"], sites, options)
 
 
-class Family:
+class Family(Generic[Component]):
     """The components of one package, subclasses of its class `base`: `Family("fewshot.heads", "head", "Head")`."""
 
     def __init__(self, package: str, kind: str, base: str, aliases: Mapping[str, str] | None = None) -> None:
@@ -85,7 +88,7 @@ class Family:
         """What else may be written in a component's place, and what it stands for: the family's own code sees to it."""
 
     @property
-    def base(self) -> type:
+    def base(self) -> type[Component]:
         """The class that every component of the family derives from."""
         return getattr(importlib.import_module(self.package), self._base)
 
@@ -94,7 +97,7 @@ class Family:
         found = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
         return sorted(module.name for module in found if not module.name.startswith("_"))
 
-    def find(self, name: str) -> type:
+    def find(self, name: str) -> type[Component]:
         """The class behind a name or a dotted path. UserError where there is none."""
         if "." in name:
             return self._users_own(name)
@@ -112,7 +115,7 @@ class Family:
         assert len(found) == 1, f"{module.__file__} must define one public {self._base}, not {len(found)}"
         return found[0]
 
-    def _users_own(self, path: str) -> type:
+    def _users_own(self, path: str) -> type[Component]:
         module_name, _, class_name = path.rpartition(".")
         try:
             module = importlib.import_module(module_name)
@@ -135,11 +138,12 @@ class Family:
 
     def options(self, component: type) -> dict[str, tuple[Any, Any]]:
         """name -> (type, default) of a component's options: its keyword-only parameters."""
-        hints = typing.get_type_hints(component.__init__)
-        parameters = inspect.signature(component.__init__).parameters.values()
+        constructor: Any = getattr(component, "__init__")  # noqa: B009  (that of this very class)
+        hints = typing.get_type_hints(constructor)
+        parameters = inspect.signature(constructor).parameters.values()
         return {p.name: (hints.get(p.name, str), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
-    def check(self, spec: Spec) -> tuple[type, dict[str, Any]]:
+    def check(self, spec: Spec) -> tuple[type[Component], dict[str, Any]]:
         """A spec's class and its options, converted to their declared types."""
         component = self.find(spec.name)
         declared = self.options(component)

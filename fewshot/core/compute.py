@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from fewshot.core.errors import UserError
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _ROOM_TO_KEEP_HEAP = 12 * 2**30  # bytes of memory from which holding on to some is harmless
 _HEAP_SHARE = 0.25  # of the machine's memory
+_cudnn: Any = torch.backends.cudnn  # torch's stubs know less of it than there is
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> Non
     if threads:
         torch.set_num_threads(threads)
     if where.device.type == "cuda":
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32: cuDNN's own choice is TF32
+        _cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32: cuDNN's own choice is TF32
         torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for repeating
@@ -67,7 +69,7 @@ def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> Non
 @contextmanager
 def full_fp32() -> Iterator[None]:
     """Convolutions in fp32 mean it, as after `settle`, for a while: cuDNN's own choice is TF32."""
-    conv = torch.backends.cudnn.conv
+    conv = _cudnn.conv
     before, conv.fp32_precision = conv.fp32_precision, "ieee"
     try:
         yield

@@ -17,8 +17,8 @@ from fewshot.core.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # not on Windows: there two processes are not kept apart
-    fcntl = None
+except ImportError:  # on Windows, where two processes are not kept from each other
+    fcntl = None  # type: ignore[assignment]
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a network file system without them
 

@@ -11,7 +11,7 @@ from fewshot.heads._base import Head, Products
 
 __all__ = ["FAMILY", "Head", "Products", "build", "check_trainable"]
 
-FAMILY = Family("fewshot.heads", "head", "Head")
+FAMILY: Family[Head] = Family("fewshot.heads", "head", "Head")
 
 
 def build(spec: str) -> Head:

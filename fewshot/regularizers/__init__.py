@@ -19,7 +19,7 @@ ACTS = {
     "image": "on images before they are normalised",
 }  # fmt: skip
 
-FAMILY = Family(
+FAMILY: Family[Regularizer] = Family(
     "fewshot.regularizers", "regularizer", "Regularizer", aliases={"original": "what a backbone was published with"}
 )
 

@@ -10,7 +10,7 @@ published numbers can be traced.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,12 @@ from torch import Tensor
 from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Regularizer, Site, inverse_mean
 
-Rate = TypeVar("Rate", Tensor, float)
 
-
-def seed_rate(drop_prob: Rate, block_size: int, height: int, width: int) -> Rate:
+@overload
+def seed_rate(drop_prob: float, block_size: int, height: int, width: int) -> float: ...
+@overload
+def seed_rate(drop_prob: Tensor | float, block_size: int, height: int, width: int) -> Tensor | float: ...
+def seed_rate(drop_prob: Tensor | float, block_size: int, height: int, width: int) -> Tensor | float:
     """Eq. 1: a seed's probability, for `drop_prob` of an H x W map to go if blocks never met."""
     fits = (height - block_size + 1) * (width - block_size + 1)
     return drop_prob / block_size**2 * (height * width) / fits

@@ -73,6 +73,9 @@ class TargetDrop(Regularizer):
     clip. No schedule, identity at test time.
     """
 
+    w1: Tensor
+    w2: Tensor
+
     def __init__(
         self,
         site: Site,

@@ -13,7 +13,7 @@ from fewshot.transforms._base import Chain, Transform
 
 __all__ = ["FAMILY", "Chain", "Transform", "build", "check_trainable"]
 
-FAMILY = Family("fewshot.transforms", "transform", "Transform")
+FAMILY: Family[Transform] = Family("fewshot.transforms", "transform", "Transform")
 
 
 def build(spec: str) -> Transform:

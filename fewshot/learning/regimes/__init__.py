@@ -7,7 +7,7 @@ from fewshot.learning.regimes._base import Regime, Validation
 
 __all__ = ["FAMILY", "Regime", "Validation", "find"]
 
-FAMILY = Family("fewshot.learning.regimes", "regime", "Regime")
+FAMILY: Family[Regime] = Family("fewshot.learning.regimes", "regime", "Regime")
 
 
 def find(name: str) -> type[Regime]:
