@@ -5,8 +5,8 @@
     fewshot.run(config, "runs/x")                   train, select, evaluate: one experiment
 
 The parts: `fewshot.backbones.build`, `fewshot.heads.build`, `fewshot.transforms.build`, `fewshot.regularizers.build`.
-`fewshot.open_dataset` opens a prepared data set; `fewshot.testing` has the laws for components of your own. What the user
-can mend is raised as `fewshot.UserError`, a ValueError. The commands: `python -m fewshot`.
+`fewshot.open_dataset` opens a prepared data set; `fewshot.testing` has the laws for components of your own. What the
+user can mend is raised as `fewshot.UserError`, a ValueError. The commands: `python -m fewshot`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "heads", "load", "open_dataset", "regularizers",
+    "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "heads", "load", "open_dataset",
+    "regularizers",
     "run", "testing", "transforms",
 ]  # fmt: skip
 

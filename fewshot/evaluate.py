@@ -30,7 +30,7 @@ def parser() -> Parser:
         "--tasks", nargs="+", default=SUPPRESS, metavar="LIST",
         help="frozen task lists, by name or file, in place of --split, --ways, --shots, --queries and --episodes",
     )  # fmt: skip
-    parser.add_argument("--head", default=None, help="what solves the episodes, with its first weights; else each run's")
+    parser.add_argument("--head", default=None, help="what solves the episodes, untrained; else each run's own")
     parser.add_argument("--transform", default=None, help="of embeddings, such as center+l2; else each run's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the network")

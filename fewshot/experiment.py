@@ -60,8 +60,9 @@ def run(
     resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
         where it is finished, return it as it is.
 
-    Raises UserError for what the user can mend: an `out` that exists, or that holds another configuration; components that
-    do not fit; images too few for the tasks. Raises KeyboardInterrupt at SIGINT or SIGTERM, once the checkpoint is saved.
+    Raises UserError for what the user can mend: an `out` that exists, or that holds another configuration; components
+    that do not fit; images too few for the tasks. Raises KeyboardInterrupt at SIGINT or SIGTERM, once the checkpoint is
+    saved.
     """
     begun = _begun(config, out) if resume and out is not None and Path(out).exists() else None
     if begun is not None and begun.finished:
@@ -109,7 +110,7 @@ def prepare(config: TrainConfig) -> Setup:
 
 
 def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Reporter) -> None:
-    """Train to the end, from the folder's checkpoint if it has one, and score the best weights. The folder is locked."""
+    """Train to the end, from the folder's checkpoint if there is one; score the best weights. The folder is locked."""
     device = setup.compute.device
     folder.note_environment(
         device=compute.describe(device), precision=setup.compute.precision, threads=torch.get_num_threads()

@@ -1,10 +1,10 @@
 """What makes two runs the same experiment: written down field by field, so that a new field moves no identity.
 
 Every field of the configuration is in exactly one of two tables (a test says so). FROZEN holds what describes the
-experiment, with the value that a run has whose configuration does not know the field. Only what differs from it is hashed:
-a field that is added later, with its neutral value here, leaves the identity of every earlier run as it was. Never change
-a value of FROZEN; a default of `config.TrainConfig` may change without it. PROVENANCE holds what says where, how and under
-which name the experiment was done.
+experiment, with the value that a run has whose configuration does not know the field. Only what differs from it is
+hashed: a field that is added later, with its neutral value here, leaves the identity of every earlier run as it was.
+Never change a value of FROZEN; a default of `config.TrainConfig` may change without it. PROVENANCE holds what says
+where, how and under which name the experiment was done.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ PROVENANCE = (
     "recipe", "seed", "init", "data_root", "device", "precision", "threads", "compile", "deterministic",
     "checkpoint_seconds", "test_episodes", "test_shots",
 )  # fmt: skip
-"""`precision` and `init` are part of an experiment as what they came to (the resolved precision, the digest of the weights),
-which the run folder says, not as what was written."""
+"""`precision` and `init` are part of an experiment as what they came to (the resolved precision, the digest of the
+weights), which the run folder says, not as what was written."""
 
 
 def experiment(config: TrainConfig) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from fewshot.core.console import Parser, run, terminal
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.list", description=__doc__.split(": ", 1)[1], epilog="fewshot describe NAME tells more.")
+    about = __doc__.split(": ", 1)[1]
+    parser = Parser(prog="fewshot.list", description=about, epilog="fewshot describe NAME tells more.")
     kinds = ", ".join(catalogue.KINDS)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"only these: {kinds}")
     return parser

@@ -59,7 +59,11 @@ class Run:
 
     @classmethod
     def create(
-        cls, config: TrainConfig, out: str | os.PathLike | None, resolved: dict[str, Any], code: Mapping[str, Path] | None = None
+        cls,
+        config: TrainConfig,
+        out: str | os.PathLike | None,
+        resolved: dict[str, Any],
+        code: Mapping[str, Path] | None = None,
     ) -> Run:
         """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
 
@@ -121,7 +125,7 @@ class Run:
         values.pop("resolved", None)
         written = values.pop("format", 1)
         if written not in (1, FORMAT):
-            raise UserError(f"{path} is of format {written}, and this fewshot reads up to {FORMAT}: install a newer one")
+            raise UserError(f"{path} is of format {written}; this fewshot reads up to {FORMAT}: install a newer one")
         if written == 1:
             values = _SINCE_FORMAT_2 | values
         if missing := [name for name in configs.FIELDS if name not in values]:

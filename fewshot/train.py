@@ -13,7 +13,9 @@ from fewshot.config import TrainConfig
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 
-_KINDS = {"backbone": "backbones", "head": "heads", "reg": "regularizers", "transform": "transforms", "regime": "regimes"}
+_KINDS = {
+    "backbone": "backbones", "head": "heads", "reg": "regularizers", "transform": "transforms", "regime": "regimes",
+}  # fmt: skip
 
 
 def parser() -> Parser:
@@ -57,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     done = []
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
-        done.append(experiment.run(config, folder, ConsoleReporter(console, _shorter(config.recipe, config.dataset)), resume=resume))
+        reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
+        done.append(experiment.run(config, folder, reporter, resume=resume))
         print_results(console, "Accuracy", done[-1].rows)
     if len(done) > 1:
         print_seeds(console, done)

@@ -71,7 +71,7 @@ def evaluation(config: TrainConfig, rounds: list[Round]) -> dict[str, Any]:
 
 
 def summarise(config: TrainConfig, rounds: list[Round], pairs: list[tuple[str, str, str]]) -> dict[str, Any]:
-    """The settings, medians of all figures over the rounds, and of the ratios of `pairs` (one, other, figure) in them."""
+    """The settings, medians of all figures over the rounds, and of the ratios of `pairs` (one, other, figure)."""
     ratios = {
         f"{one}/{other}": statistics.median(turn[one][key] / turn[other][key] for turn in rounds)
         for one, other, key in pairs

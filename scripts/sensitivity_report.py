@@ -152,7 +152,8 @@ def plot(found: Findings) -> bytes:
             axes.set_xlabel(option)
         below = "One option varied at a time; below each value, the per cent of elements that it dropped."
         figure.suptitle(f"{found.title}\n{below}", x=0.01, ha="left", fontsize=10)
-        shown = {label: each for axes in grid.flat for each, label in zip(*axes.get_legend_handles_labels())}
+        legends = [axes.get_legend_handles_labels() for axes in grid.flat]
+        shown = {label: each for legend in legends for each, label in zip(*legend, strict=True)}
         figure.legend(shown.values(), shown, loc="outside lower left", ncols=4, frameon=False)
         image = io.BytesIO()
         figure.savefig(image, format="svg", metadata={"Date": None})

@@ -22,6 +22,7 @@ EPISODES, CLASSES = 2000, 20
 RANDOM = np.random.default_rng(0)
 TASKS = RANDOM.random((EPISODES, CLASSES)).argsort(1)[:, :5]  # the classes of each episode
 APART = np.concatenate([RANDOM.permutation(CLASSES).reshape(4, 5) for _ in range(37)])
+NO_GAIN = np.zeros(CLASSES)
 HARDNESS = RANDOM.normal(0.5, 0.1, CLASSES)
 
 
@@ -29,7 +30,7 @@ def run(*args) -> int:
     return console.run(compare.main, [str(arg) for arg in args])
 
 
-def fabricate(folder, gain=np.zeros(CLASSES), noise=0.03, seed=0, old=False, shots=1, config=None, **changes):
+def fabricate(folder, gain=NO_GAIN, noise=0.03, seed=0, old=False, shots=1, config=None, **changes):
     """A finished run: an episode's accuracy is the mean of its classes' hardness and gain, and noise."""
     made = TrainConfig(seed=seed, **(config or {"reg": folder.name}))
     made = Run.create(made, str(folder), {"fingerprint": "f" * 64})

@@ -52,7 +52,8 @@ class Nearest(Regime):
     @classmethod
     def build(cls, config, dataset, validation, compute):
         train = dataset["train"]
-        return cls(torch.from_numpy(train.images[: 4 * 24].copy()).view(4, 24, *train.images.shape[1:]), validation, compute)
+        images = torch.from_numpy(train.images[: 4 * 24].copy())
+        return cls(images.view(4, 24, *images.shape[1:]), validation, compute)
 
     @property
     def images_per_step(self):
@@ -179,9 +180,10 @@ def test_several_seeds_are_one_command(tmp_path, capsys):
 def test_training_begins_with_another_runs_backbone_whatever_its_regularizers(small_run, tmp_path, capsys):
     run = experiment.run(dataclasses.replace(CONFIG, init=str(small_run), epochs=0), tmp_path / "run")
     ours, theirs = fewshot.load(run.folder).backbone, fewshot.load(small_run).backbone
-    assert theirs.regularizers and all(
-        torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.blocks.state_dict(prefix="blocks.").items()
-    )
+    given = theirs.state_dict()
+    assert theirs.regularizers
+    for name, tensor in ours.blocks.state_dict(prefix="blocks.").items():
+        assert torch.equal(tensor, given[name]), name
     assert len(run.resolved["init"]["weights"]) == 64
     flags = [*SMALL, "--init", str(small_run), "--backbone", "resnet12", "--out", str(tmp_path / "other")]
     assert console.run(train.main, flags) == 2
@@ -235,8 +237,9 @@ def test_a_step_is_plain_pytorchs(tmp_path, embed):
             z = network(images.flatten(0, 2)).view(2, 5, 5, -1)
             support, query = z[:, :, :2], z[:, :, 2:]
         else:
-            support, query = (network(x.flatten(0, 2)).view(2, 5, n, -1) for x, n in ((images[:, :, :2], 2), (images[:, :, 2:], 3)))
-        distances = (query[:, :, :, None] - support.mean(2)[:, None, None]).square().sum(4)  # tasks, ways, queries, ways
+            parts = images.split((2, 3), dim=2)
+            support, query = (network(x.flatten(0, 2)).view(2, 5, x.shape[2], -1) for x in parts)
+        distances = (query[:, :, :, None] - support.mean(2)[:, None, None]).square().sum(4)  # (2, 5 ways, 3, 5 ways)
         logits = -scale * distances / 256
         loss = F.cross_entropy(logits.flatten(0, 2), torch.arange(5).repeat_interleave(3).repeat(2))
         assert losses[step] == pytest.approx(loss.item(), rel=1e-5)
@@ -247,7 +250,8 @@ def test_a_step_is_plain_pytorchs(tmp_path, embed):
     for block in range(4):
         ours = trained[f"backbone.blocks.{block}.conv.weight"]
         assert torch.allclose(ours, network[4 * block].weight, atol=1e-5), f"block {block}"
-        assert torch.allclose(trained[f"backbone.blocks.{block}.norm.running_var"], network[4 * block + 1].running_var, rtol=1e-4)
+        variance = trained[f"backbone.blocks.{block}.norm.running_var"]
+        assert torch.allclose(variance, network[4 * block + 1].running_var, rtol=1e-4), f"block {block}"
     assert trained["head.scale"].item() == pytest.approx(scale.item(), rel=1e-5)
 
 

@@ -52,6 +52,8 @@ def test_what_has_an_effect_is(change):
     assert identity.experiment(dataclasses.replace(plain, **change)) != identity.experiment(plain)
 
 
-@pytest.mark.parametrize("change", [{"seed": 3}, {"device": "cuda"}, {"threads": 2}, {"recipe": "x"}, {"test_shots": (1,)}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 3}, {"device": "cuda"}, {"threads": 2}, {"recipe": "x"}, {"test_shots": (1,)}]
+)
 def test_where_and_how_it_was_done_is_not(change):
     assert identity.experiment(dataclasses.replace(TrainConfig(), **change)) == identity.experiment(TrainConfig())

@@ -18,7 +18,7 @@ from commands import ROOT, SMALL, one_line_error
 from fewshot.core import console
 
 sys.path.insert(0, str(ROOT / "scripts"))
-import sensitivity  # noqa: E402
+import sensitivity
 
 # 40 steps of 10 images; the metrics are written from the tenth on.
 FEW = [*SMALL, "--epochs", "1", "--episodes-per-epoch", "40", "--episodes-per-batch", "1", "--queries", "1"]

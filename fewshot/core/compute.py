@@ -50,8 +50,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
 def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> None:
     """What holds for the whole process that computes there: commands and experiments call it, nothing else does.
 
-    `threads` of the CPU; 0 leaves torch's choice. `deterministic` asks CUDA for kernels that repeat to the bit; those of
-    a CPU always do. Raises UserError for a number of threads below 0.
+    `threads` of the CPU; 0 leaves torch's choice. `deterministic` asks CUDA for kernels that repeat to the bit; those
+    of a CPU always do. Raises UserError for a number of threads below 0.
     """
     if threads < 0:
         raise UserError(f"--threads {threads}: give at least 0")

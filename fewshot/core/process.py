@@ -14,5 +14,5 @@ def claim() -> None:
 
 
 def huge_pages() -> None:
-    """Let torch ask the kernel for huge pages (Linux), which it decides at its first allocation: call it before that."""
+    """Let torch ask the kernel for huge pages (Linux), which it decides at its first allocation: call it before."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -1,8 +1,8 @@
 """The code behind a run: which source files, and their digests. Files are read, nothing is executed.
 
-A user's component, `my_pkg.my_module.MyDrop`, depends on its module and on the modules that lie beside it, under the same
-folder of PYTHONPATH, and are imported from there, directly or through each other. Modules of other folders (torch, an
-installed package) are known by their versions.
+A user's component, `my_pkg.my_module.MyDrop`, depends on its module and on the modules that lie beside it, under the
+same folder of PYTHONPATH, and are imported from there, directly or through each other. Modules of other folders (torch,
+an installed package) are known by their versions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def users(modules: Iterable[str]) -> dict[str, Path]:
 
 
 def ours(always: Iterable[str], modules: Iterable[str]) -> list[Path]:
-    """Files of ours: `always`, relative to the package, and those behind modules of ours, each within its own folder."""
+    """Files of ours: `always`, relative to the package, and those behind modules of ours, each in its folder."""
     files = {PACKAGE / name for name in always}
     for module in modules:
         origin = _origin(module)
@@ -55,12 +55,12 @@ def digest(path: Path) -> str:
 def _origin(module: str) -> Path:
     file = getattr(sys.modules[module], "__file__", None)
     if file is None or not file.endswith(".py"):
-        raise UserError(f"module {module!r} has no source file, so no run can keep a copy of it: put it into a .py file")
+        raise UserError(f"module {module!r} has no source file, so no run can keep a copy: put it into a .py file")
     return Path(file).resolve()
 
 
 def _installed() -> set[Path]:
-    """Folders of installed packages and of Python itself: there only the component's own package counts as beside it."""
+    """Folders of installed packages and of Python: there only the component's own package counts as beside it."""
     folders = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
     return {Path(folder).resolve() for folder in folders}
 

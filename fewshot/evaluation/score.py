@@ -33,8 +33,9 @@ def score(
 ) -> list[np.ndarray]:
     """Right queries of each class in each episode, (episodes, W), for each of `wanted`, all of one split.
 
-    Each image is embedded once. `head` and `transform`: by default the model's own. `base`: the split of the base classes,
-    for those that are fitted on them. UserError where these are needed and not given, or where nothing finite comes out.
+    Each image is embedded once. `head` and `transform`: by default the model's own. `base`: the split of the base
+    classes, for those that are fitted on them. UserError where these are needed and not given, or where nothing finite
+    comes out.
     """
     head = (head or model.head).to(compute.device)
     transform = (transform or model.transform).to(compute.device)
@@ -104,7 +105,7 @@ def _name(dataset: Dataset, tasks: Tasks) -> str:
 
 
 def _other_solver(used: dict[str, Any], own: dict[str, str]) -> str:
-    """What a record's file name says of a head or transform that is not the run's own: readable, and never ambiguous."""
+    """What a record's file name says of a head or transform that is not the run's own: readable and unambiguous."""
     other = {name: used[name] for name in own if used[name] != own[name]}
     if not other:
         return ""

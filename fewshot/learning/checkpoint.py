@@ -47,6 +47,6 @@ def load(path: Path, restore: Callable[[dict[str, Any]], None]) -> Progress:
         return Progress(**state["progress"])
     except (OSError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted
         raise
-    except Exception as error:  # noqa: BLE001  (torch.load raises nearly anything on a damaged file)
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read ({reason}); delete it to start again from step 0") from None

@@ -22,5 +22,5 @@ def build(
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy whose weights and statistics follow the model's: decay * its own + (1 - decay) * the model's, each step."""
+    """A copy whose weights and statistics follow the model's: decay * its own + (1 - decay) * the model's."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

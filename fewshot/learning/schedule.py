@@ -12,8 +12,8 @@ class Schedule:
     """The rate of each optimizer step, counted from 0.
 
     `kind`: "cosine", half a wave from `lr` to 0 over all `steps` (Loshchilov & Hutter, ICLR 2017, eq. 5, without
-    restarts); "steps", `lr`, then `values[i]` from step `changes[i]` on; "constant", `lr`. In the first `warmup` steps the
-    rate is multiplied with 1/warmup, 2/warmup, ..., 1 (Goyal et al., arXiv:1706.02677, sec. 2.2).
+    restarts); "steps", `lr`, then `values[i]` from step `changes[i]` on; "constant", `lr`. In the first `warmup` steps
+    the rate is multiplied with 1/warmup, 2/warmup, ..., 1 (Goyal et al., arXiv:1706.02677, sec. 2.2).
     """
 
     kind: str

@@ -218,7 +218,8 @@ def its_gradient_is_the_multiplier(case: Case, size: int) -> None:
     x = torch.randn(8, *case.shape(size), requires_grad=True)
     apply(method, x).sum().backward()
     expected = mask(method, x.detach()).detach().expand_as(x)
-    assert x.grad is not None and torch.allclose(x.grad, expected), f"{case.spec}: the gradient at x is not the multiplier"
+    assert x.grad is not None
+    assert torch.allclose(x.grad, expected), f"{case.spec}: the gradient at x is not the multiplier"
     for name, weight in method.named_parameters():
         learns = weight.grad is not None and bool(weight.grad.any())
         assert learns == method.differentiable_mask, f"{case.spec}: {name} {'learns' if learns else 'does not learn'}"

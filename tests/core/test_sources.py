@@ -58,7 +58,8 @@ def test_line_ends_do_not_count(tmp_path):
 
 def test_ours_are_the_component_and_what_it_takes_from_its_neighbours():
     importlib.import_module("fewshot.regularizers.camdrop")
-    found = {path.relative_to(sources.PACKAGE).as_posix() for path in sources.ours([], ["fewshot.regularizers.camdrop"])}
+    files = sources.ours([], ["fewshot.regularizers.camdrop"])
+    found = {path.relative_to(sources.PACKAGE).as_posix() for path in files}
     assert {"regularizers/camdrop.py", "regularizers/dropblock.py", "regularizers/_base.py"} <= found
     assert "regularizers/targetdrop.py" not in found and "runs.py" not in found
 

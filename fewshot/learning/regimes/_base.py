@@ -49,11 +49,11 @@ class Regime(ABC, Generic[Batch]):
 
     @abstractmethod
     def batch(self, step: int) -> Batch:
-        """What optimizer step `step` (from 0) trains on, on the device: a pure function of the configuration and `step`."""
+        """What optimizer step `step` (from 0) trains on, on the device. Configuration and `step` alone decide it."""
 
     @abstractmethod
     def loss(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss, which has a gradient, and the training accuracy (a fraction of 1): one number each, on the device."""
+        """The loss, with a gradient, and the training accuracy (a fraction of 1): one number each, on the device."""
 
     @abstractmethod
     def validate(self, model: Model) -> Validation:

@@ -114,7 +114,7 @@ class Episodic(Regime[Tensor]):
         return support.view(tasks, -1, features), query.view(tasks, -1, features)
 
     def split(self, each: Tensor) -> tuple[Tensor, Tensor]:
-        """What there is for each image, (B, ...) -> that of the support (T*W*S, ...) and of the queries (T*W*Q, ...)."""
+        """What there is for each image, (B, ...) -> the support's (T*W*S, ...) and the queries' (T*W*Q, ...)."""
         per_class = (self.protocol.shots, self.protocol.queries)
         support, query = each.view(-1, sum(per_class), *each.shape[1:]).split(per_class, dim=1)
         return support.flatten(0, 1), query.flatten(0, 1)
