@@ -16,6 +16,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fewshot.core.errors import UserError
+from fewshot.version import __version__
 
 if TYPE_CHECKING:
     from fewshot import backbones, heads, regularizers, testing, transforms
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from fewshot.experiment import run
     from fewshot.model import Model
 
-__version__ = "0.2.0"
 __all__ = [
     "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "heads", "load", "open_dataset",
     "regularizers",

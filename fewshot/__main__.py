@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-from fewshot import __version__
 from fewshot.core import console
 from fewshot.core.errors import unknown
+from fewshot.version import __version__
 
 COMMANDS = {
     "prepare": "bring images into the store, once",

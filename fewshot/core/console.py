@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from fewshot import __version__
 from fewshot.core import process
 from fewshot.core.errors import UserError
+from fewshot.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console

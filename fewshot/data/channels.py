@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+Triple = tuple[float, float, float]
+"""A number for each channel."""
+
 _LEAST_STD = 1 / 255  # one gray level: a channel that never changes must not divide by 0
 _PIECE = 256  # images summed at once: 256 * 255**2 fits into 32 bits
 
@@ -24,7 +27,7 @@ class Channels:
             self._squares += np.square(piece, dtype=np.uint16).sum(0, dtype=np.uint32).sum((0, 1), dtype=np.int64)
             self._pixels += piece.shape[0] * piece.shape[1] * piece.shape[2]
 
-    def statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    def statistics(self) -> tuple[Triple, Triple]:
         """(mean, std) in [0, 1], rounded to 6 digits. std is over all pixels (divisor N), and at least 1/255."""
         mean = self._sum / (255 * self._pixels)
         # In Python's integers, which do not overflow: N * sum of squares - square of the sum.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.core.errors import UserError
+from fewshot.data.channels import Triple
 
 if TYPE_CHECKING:
     from fewshot.data.store import Dataset
@@ -17,8 +18,6 @@ SPLITS = ("train", "val", "test")
 IMPORTERS = ("images", "pickles", "ilsvrc")
 SIZES = (8, 1024)  # pixels, the least and the most
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.core.files import writable_parent
-from fewshot.data.channels import Channels
-from fewshot.data.spec import Triple
+from fewshot.data.channels import Channels, Triple
 
 FORMAT = 1
 Normalisation = tuple[Triple, Triple]
