@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 
@@ -34,6 +35,16 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return console.run(_refuse, [name])
     return console.run(importlib.import_module(f"fewshot.{name}").main, rest, own_process=argv is None)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands in one parser: what shtab writes a shell's completion from."""
+    together = argparse.ArgumentParser(prog="fewshot", description="Few-shot learning on identical tasks.")
+    commands = together.add_subparsers()
+    for name, does in COMMANDS.items():
+        own = importlib.import_module(f"fewshot.{name}").parser()
+        commands.add_parser(name, help=does, parents=[own], add_help=False, conflict_handler="resolve")
+    return together
 
 
 def _overview() -> str:

@@ -59,6 +59,11 @@ def main(argv: list[str] | None = None) -> None:
     done = []
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
+        if config.recipe == "none" and "recipe" not in flags:
+            console.print(
+                f"No recipe is named {config.dataset}: the defaults and your flags make {config.steps:,} steps of"
+                f" {config.episodes_per_batch} episodes; --epochs and --episodes-per-epoch change that."
+            )
         reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
         done.append(experiment.run(config, folder, reporter, resume=resume))
         print_results(console, "Accuracy", done[-1].rows)

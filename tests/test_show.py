@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-import time
 
 import boards
 import numpy as np
@@ -438,12 +437,7 @@ def test_a_users_mistake_is_one_line_and_draws_nothing(small_run, tmp_path, monk
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_help_answers_at_once_and_the_command_is_listed():
-    from fewshot.__main__ import COMMANDS
-
-    assert "show" in COMMANDS
+def test_each_kind_answers_help():
     for kind in ([], ["masks"], ["cam"], ["activations"], ["curves"]):
-        began = time.perf_counter()
         done = command("show", *kind, "--help")
         assert done.returncode == 0 and "usage" in done.stdout
-        assert time.perf_counter() - began < 1

@@ -9,7 +9,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -447,10 +446,8 @@ def command(*argv: str | Path, **environment: str) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_help_is_quick_and_imports_no_torch():
-    started = time.perf_counter()
+def test_help_imports_no_torch():
     result = command("--help")
-    assert time.perf_counter() - started < 1
     assert result.returncode == 0 and "--from PATH" in result.stdout
     imported = command("--help", PYTHONPROFILEIMPORTTIME="1").stderr
     assert "fewshot.core.console" in imported and "torch" not in imported
