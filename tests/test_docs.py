@@ -1,0 +1,84 @@
+"""Every block of code in README.md and docs/*.md runs as it stands there, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pages
+import pytest
+import torch
+from commands import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = "".join((ROOT / path).read_text("utf-8") for path in ("tests/test_readme.py", ".ci/run"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a page runs: nothing is prepared there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+    pages.forget(tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_code_runs(page, folder):
+    pages.run_page(page, folder, ELSEWHERE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
+    missing = [each for each in targets if "://" not in each and not (page.parent / each).exists()]
+    assert not missing
+
+
+WRONG = {
+    "```python\n1 / 0\n```": ZeroDivisionError,
+    "```python\nx = 1\n```\n\n```python\nassert x == 2\n```": AssertionError,
+    "```sh\npython -m fewshot.train --head nonsense\n```": "line 2: exit status 2 of python -m fewshot.train",
+    "```sh\nfewshot list\npython -c 'raise SystemExit(3)'  # what a reader sees\n```": "line 2: exit status 3",
+    "<!-- not run: -->\n```sh\ntrue\n```": "no reason given",
+    "<!-- nobody's -->\n```sh\ntrue\n```": "no test runs the block marked",
+    "```toml\na = 1\n```": "blocks are python, sh or text, not 'toml'",
+    "```python\n# wrong.py\nvalue = 1\n```\n```python\nimport wrong\nassert wrong.value == 2\n```": AssertionError,
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_does_not_run_is_told(text, folder):
+    page = folder / "page.md"
+    page.write_text(text)
+    expected = WRONG[text]
+    with pytest.raises(AssertionError if isinstance(expected, str) else expected) as error:
+        pages.run_page(page, folder)
+    assert not isinstance(expected, str) or expected in str(error.value)
+
+
+def test_blocks_that_are_not_run_are_left_alone(folder):
+    page = folder / "page.md"
+    page.write_text("<!-- not run: takes a day -->\n```sh\nfalse\n```\n\n```text\nrank 1\n```\n\n```\n1 / 0\n```\n")
+    pages.run_page(page, folder)
+
+
+@pytest.mark.parametrize(
+    "command, expected",
+    [
+        ("python examples/score_my_network.py --quick", r"(\w+ +\S+ +glyphs test, 5-way [15]-shot: .* \(200 episodes\)\n){6}"),
+        (
+            "python examples/my_regularizer_against_none.py --quick",
+            r"(glyphs test, 5-way [15]-shot, 1,000 tasks\nRowDrop against none\n(  (this|new|training) .*\n){4}){2}",
+        ),
+    ],
+    ids=["score_my_network", "my_regularizer_against_none"],
+)
+def test_an_example_runs(command, expected, folder, capsys):
+    assert pages.run_command(command, folder) == 0
+    assert re.fullmatch(expected, capsys.readouterr().out)
