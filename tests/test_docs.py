@@ -64,7 +64,7 @@ def test_blocks_that_are_not_run_are_left_alone(folder):
 @pytest.mark.parametrize(
     "command, expected",
     [
-        ("python examples/score_my_network.py --quick", r"(\w+ +\S+ +glyphs test, 5-way [15]-shot: .* \(200 episodes\)\n){6}"),
+        ("python examples/score_my_network.py --quick", r"(\w+ +\S+ +glyphs test, 5-way [15]-shot: .* \(200 episodes\)\n){2}"),
         (
             "python examples/my_regularizer_against_none.py --quick",
             r"(glyphs test, 5-way [15]-shot, 1,000 tasks\nRowDrop against none\n(  (this|new|training) .*\n){4}){2}",
