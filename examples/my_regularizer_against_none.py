@@ -2,7 +2,7 @@
 
     python examples/my_regularizer_against_none.py
 
-Six short runs on `glyphs`, half a minute each on one core. What is finished is kept: cut it off, run it again, and it goes on.
+Six short runs on `glyphs`, a minute in all on one core. Stop it and run it again: it goes on where it was.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/score_my_network.py
 
-What counts is the network's embedding, so that its classifier is replaced by `Identity`. The data set `glyphs` comes with
-fewshot; any that you have prepared does as well.
+What counts is the network's embedding, so its classifier is replaced by `Identity`. The data set `glyphs` comes with
+fewshot; any that you have prepared works as well.
 """
 
 from __future__ import annotations

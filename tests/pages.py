@@ -4,10 +4,11 @@ A page runs from top to bottom, in one empty folder, which is the working direct
 
     ```python          runs; all such blocks of a page share their names
     ```sh              runs line by line; each command must exit with 0
-    ```text, or none   is output, and is not run
+    ```text            is output, and is not run; so is a block without a language
 
-A block whose first line is `# my_drop.py`, or that follows `<!-- file: my_drop.py -->`, is written to that file instead. One
-that follows `<!-- not run: REASON -->` is not run. Any other such comment is a mark: another test runs that block.
+A block whose first line is `# my_drop.py`, or that follows `<!-- file: my_drop.py -->`, is written to that file
+instead. A block that follows `<!-- not run: REASON -->` is not run. Any other comment right above a block is a mark:
+another test runs that block.
 
 Trainings and evaluations get the flags of a test, which take seconds; a flag that the page gives counts.
 """
