@@ -3,7 +3,7 @@
     python examples/regularizers_in_my_loop.py
 
 Network, classifier and loop are plain PyTorch. The lines marked (1) to (3) are all that the regularizers need.
-300 steps take half a minute on one core.
+300 steps take less than a minute on one core.
 """
 
 from __future__ import annotations
