@@ -21,7 +21,7 @@ from fewshot.reports.comparison import conclusions
 from fewshot.runs import Run
 
 SEEDS = (0, 1, 2)
-QUICK = {"epochs": 1, "episodes_per_epoch": 4, "val_episodes": 20, "test_episodes": 1000, "threads": 1}
+QUICK = {"epochs": 1, "episodes_per_epoch": 4, "val_episodes": 20, "test_episodes": 200, "threads": 1}
 
 
 class RowDrop(Regularizer):
