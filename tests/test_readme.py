@@ -1,44 +1,112 @@
-"""What the README shows works as it stands there."""
+"""What README.md, docs/ and their neighbours say is so. Their blocks of code without a mark run in test_docs.py."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from pathlib import Path
 
-from commands import ROOT, SMALL
+import pytest
+from commands import ROOT
+from pages import shown
 
-from fewshot import train
+from fewshot import catalogue, compare
+from fewshot.__main__ import COMMANDS
 from fewshot.core import console
+from fewshot.reports.leaderboard import COLUMNS
+
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *(ROOT / name / "README.md" for name in ("data", "episodes", "results"))]
 
 
-def shown(mark: str) -> str:
-    """The code block that follows a mark in the README."""
-    return re.search(rf"<!-- {re.escape(mark)} -->\n```\w+\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+def anchors(page: Path) -> set[str]:
+    """What `page.md#...` may name: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_users_own_method_trains_and_obeys_the_laws(tmp_path, monkeypatch):
-    for name in ("my_drop.py", "test_my_drop.py"):
-        (tmp_path / name).write_text(shown(name))
-    monkeypatch.syspath_prepend(tmp_path)
-    assert console.run(train.main, [*SMALL, "--reg", "my_drop.MyDrop:rate=0.2", "--out", str(tmp_path / "run")]) == 0
-    test = {}
-    exec(shown("test_my_drop.py"), test)
-    test["test_my_drop"]()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_and_headings(page):
+    wrong = []
+    for target in re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', page.read_text("utf-8")):
+        path, _, anchor = "".join(target).partition("#")
+        if "://" not in path:
+            found = page.parent / path if path else page
+            if not found.exists() or (anchor and anchor not in anchors(found)):
+                wrong.append("".join(target))
+    assert not wrong
 
 
-def test_the_commands_are_listed_and_a_missing_dot_is_told():
-    listed = subprocess.run([sys.executable, "-m", "fewshot"], capture_output=True, text=True, cwd=ROOT)
-    for name in re.findall(r"^\| `python -m fewshot\.(\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
-        assert f"python -m fewshot.{name} " in listed.stdout
+def test_every_page_of_docs_is_linked_from_the_readme():
+    text = README.read_text("utf-8") + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert [page.name for page in DOCS if f"(docs/{page.name})" not in text] == ["contributing.md"]
+
+
+def test_the_commands_are_listed_and_a_wrong_one_is_told():
+    named = re.findall(r"^\| `python -m fewshot\.(\w+)", README.read_text("utf-8"), re.MULTILINE)
+    assert set(named) == set(COMMANDS)
     wrong = subprocess.run([sys.executable, "-m", "fewshot", "trian"], capture_output=True, text=True, cwd=ROOT)
-    assert wrong.returncode == 2 and wrong.stderr.splitlines() == [
-        "error: trian is no argument here; write python -m fewshot.train, with a dot"
-    ]
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: unknown command 'trian'. Did you mean 'train'?")
+
+
+ROWS = {
+    "backbones": "backbones", "heads": "heads", "regularizers": "regularizers",
+    "transforms of embeddings": "transforms", "ways to train": "regimes", "data sets": "datasets",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_table_of_what_there_is_has_every_name(row):
+    cell = re.search(rf"^\| {row} \| ([^|]*) \|", README.read_text("utf-8"), re.MULTILINE)[1]
+    assert re.findall(r"`([\w-]+)`", cell) == catalogue.names(ROWS[row])
 
 
 def test_any_network_is_scored_in_three_lines(capsys):
-    assert len(shown("benchmark").splitlines()) == 3
-    exec(shown("benchmark"), {})
+    lines = shown(README, "benchmark").splitlines()
+    assert lines[0].startswith("import ") and len(lines) == 4
+    exec(shown(README, "benchmark"), {})
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("glyphs test, 5-way 1-shot: ") and second.endswith("% (10,000 episodes)")
+
+
+def test_what_compare_says_in_the_docs(capsys):
+    folders = (ROOT / "results" / "conv4-mini-imagenet" / name for name in ("none", "targetdrop"))
+    assert console.run(compare.main, list(map(str, folders))) == 0
+    said = capsys.readouterr().out
+    assert [line for line in shown(ROOT / "docs" / "statistics.md", "compare").splitlines() if line not in said] == []
+
+
+def test_figures_stand_in_results():
+    """Every accuracy with its interval in the text of README and docs; blocks show what a command printed."""
+    measured = "".join(page.read_text("utf-8") for page in (ROOT / "results").rglob("*.md"))
+    for page in (README, *DOCS):
+        text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+        assert [figure for figure in re.findall(r"[-+]?\d+\.\d+ ± \d+\.\d+", text) if figure not in measured] == []
+
+
+def test_where_things_are_and_no_import_runs_back():
+    tree = README.read_text("utf-8").partition("## Where things are")[2].partition("\n```\n")[0]
+    rooms = re.findall(r"^fewshot/(\w+)/ ", tree, re.MULTILINE)
+    assert set(rooms) == {folder.parent.name for folder in (ROOT / "fewshot").glob("*/__init__.py")} | {"recipes"}
+    assert [name for name in re.findall(r"(?:^|  )(\w+)/ ", tree, re.MULTILINE) if not (ROOT / name).is_dir()] == []
+    for place, room in enumerate(rooms):
+        text = "".join(file.read_text("utf-8") for file in (ROOT / "fewshot" / room).rglob("*.py"))
+        imported = re.findall(r"^ *(?:from|import) fewshot\.(\w+)|^ *from fewshot import ([\w, ]+)", text, re.MULTILINE)
+        names = {name for one, several in imported for name in (one, *several.split(", "))}
+        assert sorted(names & set(rooms[place + 1 :])) == [], room
+
+
+def test_files_that_concepts_names_are_there():
+    text = (ROOT / "docs" / "concepts.md").read_text("utf-8")
+    paths = re.findall(r"`([\w/*]+(?:\.py|/))`", text)
+    assert len(paths) > 30
+    assert [path for path in paths if not any(list(base.glob(path)) for base in (ROOT, ROOT / "fewshot"))] == []
+
+
+def test_columns_of_the_leaderboard_in_the_docs():
+    text = (ROOT / "docs" / "file-formats.md").read_text("utf-8")
+    block = re.search(r"```text\n(rank,dataset,.*?)```", text, re.DOTALL)[1]
+    assert tuple(block.replace("\n", "").split(",")) == COLUMNS
