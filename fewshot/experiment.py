@@ -28,6 +28,7 @@ from fewshot.learning.reporter import SILENT, Reporter
 from fewshot.learning.schedule import Schedule
 from fewshot.model import Model
 from fewshot.runs import Run
+from fewshot.transforms import Transform
 
 # Ours that every training runs through; the files of its components come besides.
 TRAINING_CODE = (
@@ -159,7 +160,8 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
 def component_modules(setup: Setup) -> list[str]:
     """The Python modules that the run's components come from."""
     model = setup.model
-    components = [model.backbone, model.head, *model.backbone.regularizers, setup.regime]
+    mapped = [each for each in model.transform.modules() if isinstance(each, Transform)]
+    components = [model.backbone, model.head, *model.backbone.regularizers, *mapped, setup.regime]
     return list(dict.fromkeys(type(each).__module__ for each in components))
 
 
