@@ -44,19 +44,19 @@ def parser() -> Parser:
     masks.add_argument(
         "--reg", action="append", metavar="REG", help="regularizers to show, a column each; may be repeated"
     )
-    masks.add_argument("--site", type=int, metavar="N", help="block after which they act; None: the deepest they share")
+    masks.add_argument("--site", type=int, metavar="N", help="block after which they act; by default the deepest they share")
     masks.add_argument(
-        "--channel", type=channel, metavar="N", help='channel to show, or "most": the one that loses most; None: mean'
+        "--channel", type=channel, metavar="N", help='channel to show, or "most": the one that loses most; by default the mean'
     )
     _images(masks, 4, "validation images, each of another class")
     cam = kind("cam", "class activation maps of one or several runs on the same validation images")
     cam.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    cam.add_argument("--site", type=int, metavar="N", help="block to look at, by Grad-CAM; None: the deepest")
+    cam.add_argument("--site", type=int, metavar="N", help="block to look at, by Grad-CAM; by default the deepest")
     _images(cam, 4, "validation images, each of another class")
     activations = kind("activations", "how large a block's batch-norm outputs are, in one or several runs")
     activations.add_argument("runs", nargs="*", metavar="RUN", help="run folders")
     _untrained(activations)
-    activations.add_argument("--site", type=int, metavar="N", help="block; None: the deepest")
+    activations.add_argument("--site", type=int, metavar="N", help="block; by default the deepest")
     _images(activations, 512, "validation images, evenly spread")
     curves = kind("curves", "training loss and validation accuracy by step; seeds of one configuration as their mean")
     curves.add_argument("runs", nargs="+", metavar="RUN", help="run folders, finished or not")
@@ -64,14 +64,14 @@ def parser() -> Parser:
 
 
 def _untrained(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backbone", help="without a run: the untrained network to show; None: conv4")
+    parser.add_argument("--backbone", help="without a run: the untrained network to show; by default conv4")
 
 
 def _images(parser: argparse.ArgumentParser, images: int, text: str) -> None:
     parser.add_argument("--images", type=int, default=images, metavar="N", help=text)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides images, masks, untrained weights")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the run's, else as training chooses")
-    parser.add_argument("--data-root", help="of prepared data sets; None: $FEWSHOT_DATA, else the run's, else data")
+    parser.add_argument("--data-root", help="of prepared data sets; by default $FEWSHOT_DATA, else the run's, else data")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
 
 
