@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import fewshot
-from fewshot.config import resolve
 from fewshot.evaluation.comparison import Scores, answers
 from fewshot.evaluation.records import read
 from fewshot.regularizers import Regularizer, Site
@@ -41,7 +40,7 @@ class RowDrop(Regularizer):
 
 def train(reg: str, seed: int, folder: str, values: dict) -> Run:
     """The finished run: begun, gone on with, or found finished."""
-    config = resolve("glyphs", {"recipe": "glyphs-quick", "reg": reg, "seed": seed} | values)
+    config = fewshot.configure(**{"dataset": "glyphs", "recipe": "glyphs-quick", "reg": reg, "seed": seed} | values)
     return fewshot.run(config, f"{folder}-seed{seed}", resume=True)
 
 

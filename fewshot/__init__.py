@@ -2,7 +2,7 @@
 
     fewshot.benchmark(network, dataset="glyphs")    score any network, or features, on the standard tasks
     fewshot.load("runs/x")                          a run's trained embedding, an nn.Module
-    fewshot.run(config, "runs/x")                   train, select, evaluate: one experiment
+    fewshot.run(fewshot.configure(reg="targetdrop"))    train, select, evaluate: one experiment
 
 The parts: `fewshot.backbones.build`, `fewshot.heads.build`, `fewshot.transforms.build`, `fewshot.regularizers.build`.
 `fewshot.open_dataset` opens a prepared data set; `fewshot.testing` has the laws for components of your own. What the
@@ -22,19 +22,21 @@ if TYPE_CHECKING:
     from fewshot import backbones, heads, regularizers, testing, transforms
     from fewshot.config import TrainConfig
     from fewshot.data import open_dataset
+    from fewshot.defaults import configure
     from fewshot.evaluation.benchmark import benchmark
     from fewshot.experiment import run
     from fewshot.model import Model
 
 __all__ = [
-    "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "heads", "load", "open_dataset",
+    "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "configure", "heads", "load", "open_dataset",
     "regularizers",
     "run", "testing", "transforms",
 ]  # fmt: skip
 
 # Imported when asked for: torch is slow to import, and `--help` must not wait for it.
 _LATER = {
-    "benchmark": "fewshot.evaluation.benchmark", "run": "fewshot.experiment", "open_dataset": "fewshot.data",
+    "benchmark": "fewshot.evaluation.benchmark", "run": "fewshot.experiment",
+    "configure": "fewshot.defaults", "open_dataset": "fewshot.data",
     "TrainConfig": "fewshot.config",
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from fewshot.core import console
@@ -25,6 +26,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """The exit status of the command that `argv` names, or of the list of commands."""
     given = sys.argv[1:] if argv is None else argv
+    if argv is None and os.getcwd() not in sys.path:  # as python -m has it: a user's modules lie there
+        sys.path.insert(0, os.getcwd())
     name, rest = (given[0], given[1:]) if given else ("--help", [])
     if name in ("-h", "--help"):
         print(_overview())

@@ -57,6 +57,7 @@ def run(
 ) -> Run:
     """Train, select on validation, evaluate on test; the finished run folder.
 
+    config: complete, as `fewshot.configure` makes it.
     out: the folder to make; without it, a new one under runs/ that says what the run is.
     resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
         where it is finished, return it as it is.
@@ -65,6 +66,8 @@ def run(
     that do not fit; images too few for the tasks. Raises KeyboardInterrupt at SIGINT or SIGTERM, once the checkpoint is
     saved.
     """
+    if config.dataset == "auto":
+        raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")
     begun = _begun(config, out) if resume and out is not None and Path(out).exists() else None
     if begun is not None and begun.finished:
         return begun

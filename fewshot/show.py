@@ -44,9 +44,9 @@ def parser() -> Parser:
     masks.add_argument(
         "--reg", action="append", metavar="REG", help="regularizers to show, a column each; may be repeated"
     )
-    masks.add_argument("--site", type=int, metavar="N", help="block after which they act; by default the deepest they share")
+    masks.add_argument("--site", type=int, metavar="N", help="block after which they act; else the deepest they share")
     masks.add_argument(
-        "--channel", type=channel, metavar="N", help='channel to show, or "most": the one that loses most; by default the mean'
+        "--channel", type=channel, metavar="N", help='channel to show, or "most": the one that loses most; else a mean'
     )
     _images(masks, 4, "validation images, each of another class")
     cam = kind("cam", "class activation maps of one or several runs on the same validation images")
@@ -71,7 +71,7 @@ def _images(parser: argparse.ArgumentParser, images: int, text: str) -> None:
     parser.add_argument("--images", type=int, default=images, metavar="N", help=text)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides images, masks, untrained weights")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the run's, else as training chooses")
-    parser.add_argument("--data-root", help="of prepared data sets; by default $FEWSHOT_DATA, else the run's, else data")
+    parser.add_argument("--data-root", help="of prepared data sets; else $FEWSHOT_DATA, the run's, or data")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
 
 

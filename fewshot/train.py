@@ -12,6 +12,7 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
+from fewshot.defaults import complete
 
 _KINDS = {
     "backbone": "backbones", "head": "heads", "reg": "regularizers", "transform": "transforms", "regime": "regimes",
@@ -74,17 +75,9 @@ def main(argv: list[str] | None = None) -> None:
 def _configuration(flags: dict[str, Any], begun: str | None) -> tuple[TrainConfig, str]:
     """What to train, and why on that data set: as the run folder `begun` has it, if it is there, else by the flags."""
     if begun is None or not Path(begun).exists():
-        return configuration(flags)
+        return complete(flags)
     config = _kept(begun, flags)
     return dataclasses.replace(config, data_root=flags.get("data_root", config.data_root)), f"as in {begun}"
-
-
-def configuration(flags: dict[str, Any]) -> tuple[TrainConfig, str]:
-    """What the flags ask for, and why it has the data set that it has."""
-    root = flags.get("data_root", os.environ.get("FEWSHOT_DATA") or "data")
-    dataset, why = _dataset(flags.get("dataset", "auto"), root)
-    # Absolute, so that the run can be resumed and evaluated from anywhere.
-    return configs.resolve(dataset, flags | {"data_root": os.path.abspath(root)}), why
 
 
 def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
@@ -99,13 +92,6 @@ def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
         if name in flags:
             raise UserError(f"{configs.flag(name)} {flags[name]}: it differs from run to run here; give {instead}")
     return flags
-
-
-def _dataset(name: str, root: str) -> tuple[str, str]:
-    """The data set's name, and why it is that one."""
-    from fewshot.data import dataset_name, default_dataset  # which imports NumPy, and --help need not wait for that
-
-    return default_dataset(root) if name == "auto" else (dataset_name(name, root), "asked for")
 
 
 def _kept(out: str, flags: dict[str, Any]) -> TrainConfig:

@@ -22,11 +22,12 @@ from fewshot import config as configs
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
+from fewshot.defaults import configure
 from fewshot.reports.progress import ConsoleReporter
 from fewshot.reports.sweep import difference, explained, markdown, score
 from fewshot.runs import Run
 from fewshot.sweeps.runs import accuracies, complete
-from fewshot.train import configuration, train_flags
+from fewshot.train import train_flags
 
 SHOTS = (1, 5)
 SMALL_FILES = ("config.json", "environment.json", "metrics.jsonl", "result.json", "episodes-*.npy", "tasks-*.npz")
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = {}
     for seed in range(args.seeds):  # seed by seed, so that comparisons come first and repeats after them
         for cell in cells:
-            config, _ = configuration(flags | {"recipe": recipe_of(cell, args.length), "seed": seed})
+            config = configure(**flags | {"recipe": recipe_of(cell, args.length), "seed": seed})
             runs[cell, seed] = complete(config, folder / f"{cell}-seed{seed}", ConsoleReporter(terminal()))
     scores = {
         (cell, shots): accuracies([runs[cell, seed] for seed in range(args.seeds)], shots)

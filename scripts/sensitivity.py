@@ -51,14 +51,15 @@ def main(argv: list[str] | None = None) -> None:
     from sensitivity_report import Findings, Measured, keep
 
     from fewshot.data import open_dataset
+    from fewshot.defaults import configure
     from fewshot.sweeps.points import plan
-    from fewshot.train import configuration, train_flags
+    from fewshot.train import train_flags
 
     flags = {"reg": "targetdrop", "dataset": "glyphs"}
     flags |= train_flags(rest, taken={"seed": "--seeds N, for seeds 0 .. N-1"})
     if flags["dataset"] == "glyphs":
         flags.setdefault("recipe", "glyphs-quick")
-    config, _ = configuration(flags)
+    config = configure(**flags)
     if config.steps == 0:
         raise UserError("--epochs 0: untrained, all points are the same; give 1 or more")
     dataset = open_dataset(config.dataset, config.data_root)

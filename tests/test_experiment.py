@@ -322,3 +322,15 @@ def test_an_older_run_folder_is_read_and_a_damaged_one_named(small_run, tmp_path
     (old / "config.json").write_text(json.dumps(values | {"format": 3}))
     with pytest.raises(UserError, match="is of format 3"):
         _ = Run.open(old).config
+
+
+def test_what_is_left_out_is_completed_as_the_command_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    config = fewshot.configure(reg="dropout", seed=3)
+    assert (config.dataset, config.recipe, config.mirror) == ("glyphs", "glyphs", False)
+    assert config.data_root == str(tmp_path / "data")
+    with pytest.raises(UserError, match=r"unknown field in configure\(...\): 'rag'. Did you mean 'reg'"):
+        fewshot.configure(rag="dropout")
+    with pytest.raises(UserError, match="complete it by fewshot.configure"):
+        fewshot.run(fewshot.TrainConfig(), tmp_path / "run")

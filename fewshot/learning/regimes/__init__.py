@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fewshot.core.components import Family
-from fewshot.learning.regimes._base import Regime, Validation
+from fewshot.learning.regimes._base import Regime, Validation, validate_on_tasks
 
-__all__ = ["FAMILY", "Regime", "Validation", "find"]
+__all__ = ["FAMILY", "Regime", "Validation", "find", "validate_on_tasks"]
 
 FAMILY: Family[Regime] = Family("fewshot.learning.regimes", "regime", "Regime")
 

@@ -13,6 +13,8 @@ from fewshot.config import TrainConfig
 from fewshot.core.compute import Compute
 from fewshot.data import Dataset
 from fewshot.episodes import Tasks
+from fewshot.evaluation.score import score
+from fewshot.evaluation.solve import accuracies
 from fewshot.model import Model
 
 Batch = TypeVar("Batch")
@@ -26,6 +28,15 @@ class Validation:
     """The figure by which the best weights are chosen: the larger, the better."""
     figures: dict[str, float]
     """All figures, by the names under which they are logged."""
+
+
+def validate_on_tasks(model: Model, tasks: Sequence[Tasks], compute: Compute) -> Validation:
+    """The model's mean accuracy on each of `tasks`, named by their shots; the first decides."""
+    means = {
+        f"{each.protocol.shots}shot": float(accuracies(right, each.protocol.queries).mean())
+        for each, right in zip(tasks, score(model, tasks, compute), strict=True)
+    }
+    return Validation(next(iter(means.values())), means)
 
 
 class Regime(ABC, Generic[Batch]):
@@ -57,4 +68,4 @@ class Regime(ABC, Generic[Batch]):
 
     @abstractmethod
     def validate(self, model: Model) -> Validation:
-        """Score the model as it is; leaves it in evaluation mode."""
+        """Score the model as it is, often by `validate_on_tasks`; leaves it in evaluation mode."""

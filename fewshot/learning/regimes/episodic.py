@@ -19,9 +19,7 @@ from fewshot.data import Dataset
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks
-from fewshot.evaluation.score import score
-from fewshot.evaluation.solve import accuracies
-from fewshot.learning.regimes._base import Regime, Validation
+from fewshot.learning.regimes._base import Regime, Validation, validate_on_tasks
 from fewshot.model import Model
 from fewshot.regularizers import Guide
 
@@ -84,12 +82,7 @@ class Episodic(Regime[Tensor]):
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots."""
-        scored = score(model, self.validation, self.compute)
-        means = {
-            f"{tasks.protocol.shots}shot": float(accuracies(right, tasks.protocol.queries).mean())
-            for tasks, right in zip(self.validation, scored, strict=True)
-        }
-        return Validation(next(iter(means.values())), means)
+        return validate_on_tasks(model, self.validation, self.compute)
 
     def labels(self, tasks: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Classes 0..W-1 of the support (T, W*S) and of the query images (T, W*Q), class by class."""

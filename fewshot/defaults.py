@@ -1,0 +1,30 @@
+"""What a user leaves out of a configuration, filled in: the data set, its root, its recipe. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fewshot import config as configs
+from fewshot.config import TrainConfig
+
+
+def configure(**values: Any) -> TrainConfig:
+    """A complete configuration from some of its fields, as `fewshot train` makes it from flags: for `fewshot.run`.
+
+    `configure(reg="targetdrop", seed=1)` is `fewshot train --reg targetdrop --seed 1`: the data set is mini-imagenet
+    where it is prepared, else glyphs, and the recipe is the one named as the data set. UserError for an unknown field
+    or a value out of range.
+    """
+    return complete(configs.from_json(values, "configure(...)"))[0]
+
+
+def complete(values: dict[str, Any]) -> tuple[TrainConfig, str]:
+    """The configuration of some values by field, and why it has the data set that it has."""
+    from fewshot.data import dataset_name, default_dataset  # which imports NumPy, and --help need not wait for that
+
+    root = values.get("data_root", os.environ.get("FEWSHOT_DATA") or "data")
+    name = values.get("dataset", "auto")
+    dataset, why = default_dataset(root) if name == "auto" else (dataset_name(name, root), "asked for")
+    # Absolute, so that the run can be resumed and evaluated from anywhere.
+    return configs.resolve(dataset, values | {"data_root": os.path.abspath(root)}), why
