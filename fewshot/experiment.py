@@ -63,8 +63,8 @@ def run(
         where it is finished, return it as it is.
 
     Raises UserError for what the user can mend: an `out` that exists, or that holds another configuration; components
-    that do not fit; images too few for the tasks. Raises KeyboardInterrupt at SIGINT or SIGTERM, once the checkpoint is
-    saved.
+    that do not fit; images too few for the tasks. Raises KeyboardInterrupt at SIGINT, SIGTERM or SIGHUP, once the
+    checkpoint is saved.
     """
     if config.dataset == "auto":
         raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")

@@ -104,7 +104,8 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
     assert first == second
 
 
-def test_an_interrupt_saves_the_checkpoint_and_exits_with_130(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_saves_the_checkpoint_and_exits_with_130(number, tmp_path):
     out = tmp_path / "run"
     flags = [*SMALL, "--epochs", "50", "--episodes-per-epoch", "200", "--out", str(out)]
     process = subprocess.Popen([sys.executable, "-m", "fewshot.train", *flags], stderr=subprocess.PIPE, text=True)
@@ -112,11 +113,21 @@ def test_an_interrupt_saves_the_checkpoint_and_exits_with_130(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     assert run("--out", out, "--resume") == 2, "two processes in one folder"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "checkpoint saved; go on with --out" in errors and len(errors.strip().splitlines()) == 1
     assert final_state(out)["progress"]["step"] >= 10
+
+
+@pytest.mark.parametrize("after", [0.15, 0.4, 0.8])
+def test_an_interrupt_while_modules_are_imported_is_quiet(after, tmp_path):
+    flags = [*SMALL, "--epochs", "500", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-m", "fewshot.train", *flags], stderr=subprocess.PIPE, text=True)
+    time.sleep(after)  # the process has claimed its signals by then, or Python itself answers
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors and process.returncode in (130, -signal.SIGTERM)
 
 
 def test_resuming_a_finished_run_only_prints_its_table(small_run, capsys):

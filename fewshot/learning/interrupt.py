@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill` wait for the end of a step, where a checkpoint is whole."""
+"""Ctrl-C, `kill` and a closed terminal wait for the end of a step, where a checkpoint is whole."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import signal
 import threading
 from types import FrameType
 
+from fewshot.core.process import STOPS
+
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM only sets `asked`; a second one interrupts at once."""
+    """While entered, the first signal of `process.STOPS` only sets `asked`; a second one interrupts at once.
+
+    A signal that the process ignores, as SIGHUP under nohup, stays ignored.
+    """
 
     asked = False
 
     def __enter__(self) -> Interrupt:
         self._previous = {}
         if threading.current_thread() is threading.main_thread():  # Python lets only this one set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._ask)
+            for number in STOPS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:

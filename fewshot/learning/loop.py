@@ -58,8 +58,8 @@ def train(
 ) -> Progress:
     """Train `model` (already on its device), from the run's checkpoint if it has one.
 
-    Leaves metrics, checkpoint and the best validation's weights in the run folder. SIGINT and SIGTERM end the step,
-    save the checkpoint, and raise KeyboardInterrupt. Raises UserError where the loss is no longer finite.
+    Leaves metrics, checkpoint and the best validation's weights in the run folder. SIGINT, SIGTERM and SIGHUP end
+    the step, save the checkpoint, and raise KeyboardInterrupt. Raises UserError where the loss is no longer finite.
     """
     if next(model.parameters()).device.type == "cpu":
         keep_heap()
