@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from fewshot.core.components import parse
 from fewshot.core.errors import UserError, unknown
 
 if sys.version_info >= (3, 11):
@@ -199,6 +200,13 @@ def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:
         name = dataset if dataset in recipe_names() else "none"
     values = {} if name == "none" else recipe(name)
     return TrainConfig(**{**values, **flags, "dataset": dataset, "recipe": name})
+
+
+def users_modules(values: Mapping[str, Any]) -> list[str]:
+    """Modules of the user's own that configuration values name, in components and as a data set: `my_pkg.drop`."""
+    texts = [values[name] for name in ("regime", "backbone", "head", "reg", "transform") if name in values]
+    names = [spec.name for text in texts for spec in parse(text)] + [values.get("dataset", "")]
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in names if "." in name))
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

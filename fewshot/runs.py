@@ -22,7 +22,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import Any
 
 from fewshot import config as configs
 from fewshot.config import TrainConfig
+from fewshot.core import trust as trusted
 from fewshot.core.errors import UserError
 from fewshot.core.files import locked, new_folder, write_json
 from fewshot.identity import digest
@@ -134,6 +135,16 @@ class Run:
             return TrainConfig(**configs.from_json(values, str(path)))
         except TypeError as error:
             raise UserError(f"{path} is damaged: {error}") from None
+
+    def check_code(self, trust: Sequence[str] = (), dataset: bool = False) -> None:
+        """UserError where it names code of a user's that may not run here (core/trust.py). Nothing is imported.
+
+        `dataset`: whether its data set is to be opened by the name that it has.
+        """
+        values = configs.to_json(self.config)
+        if not dataset:
+            del values["dataset"]
+        trusted.check(configs.users_modules(values), self.folder, trust)
 
     @property
     def resolved(self) -> dict[str, Any]:
