@@ -32,7 +32,7 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core import trust as trusted
 from fewshot.core.errors import UserError
-from fewshot.core.files import locked, new_folder, write_json
+from fewshot.core.files import locked, new_folder, open_own, write_json
 from fewshot.identity import digest
 
 FORMAT = 2  # of config.json
@@ -214,7 +214,8 @@ class Run:
 
     def append_metrics(self, rows: Iterable[dict[str, Any]]) -> int:
         """Append lines to metrics.jsonl; returns its length in bytes, which a checkpoint remembers."""
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
+        handle = open_own(self.metrics_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
             return file.tell()
@@ -222,14 +223,17 @@ class Run:
     def sync_metrics(self) -> None:
         """Wait until metrics.jsonl is on the disk, as the checkpoint that counts on it will be."""
         if self.metrics_path.exists():
-            with open(self.metrics_path, "rb") as file:
+            with os.fdopen(open_own(self.metrics_path, os.O_RDONLY), "rb") as file:
                 os.fsync(file.fileno())
 
     def truncate_metrics(self, length: int) -> None:
         """Forget what was logged after a checkpoint: those steps come again."""
-        if self.metrics_path.exists():
-            with open(self.metrics_path, "r+b") as file:
-                file.truncate(min(length, self.metrics_path.stat().st_size))  # never longer: that adds zeros
+        try:
+            handle = open_own(self.metrics_path, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        with os.fdopen(handle, "r+b") as file:
+            file.truncate(min(length, os.fstat(handle).st_size))  # never longer: that adds zeros
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """The logged lines, whole ones only: a run that is being written may end in half of one."""
