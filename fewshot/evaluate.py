@@ -35,6 +35,11 @@ def parser() -> Parser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the network")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
+    parser.add_argument(
+        "--replace", action="store_true",
+        help="replace earlier results of the same protocol, whatever their episodes and copy of the images; else only"
+        " one of the very same tasks is replaced",
+    )  # fmt: skip
     add_trust(parser)
     return parser
 
@@ -99,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         for run_folder, model, dataset, wanted in work:
             if warning := frozen.pixel_warning(dataset, wanted):
                 console.print(f"Warning: {warning}.")
-            rows = score_run(run_folder, model, dataset, wanted, where, args.head, args.transform)
+            rows = score_run(run_folder, model, dataset, wanted, where, args.head, args.transform, args.replace)
             print_results(console, str(run_folder.folder), rows)
 
 

@@ -116,10 +116,8 @@ def load_run(run: Run, compute: Compute, trust: Sequence[str] = ()) -> Model:
 
 def load_own(run: Run, compute: Compute) -> Model:
     """As `load_run`, for a run of this very process: its components are imported already."""
-    config, facts = run.config, run.resolved
-    mean, std = tuple(facts["mean"]), tuple(facts["std"])
-    size, transform = facts["image_size"], config.transform
-    model = build(config.backbone, config.reg, config.head, size, mean, std, transform=transform)
+    config, (size, mean, std) = run.config, run.images
+    model = build(config.backbone, config.reg, config.head, size, mean, std, transform=config.transform)
     try:
         model.load_state_dict(_weights(run))
     except RuntimeError:

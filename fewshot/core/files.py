@@ -21,7 +21,8 @@ try:
 except ImportError:  # on Windows, where two processes are not kept from each other
     fcntl = None  # type: ignore[assignment]
 
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)  # 0: on Windows
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a network file system without them
 
 
@@ -32,7 +33,7 @@ def open_own(path: Path, flags: int) -> int:
     where `path` is no regular file; FileNotFoundError where there is none and `flags` do not create it.
     """
     try:
-        handle = os.open(path, flags | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0), 0o666)
+        handle = os.open(path, flags | _NO_FOLLOW | _NO_WAIT, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
             raise _no_file(path) from None
@@ -41,6 +42,18 @@ def open_own(path: Path, flags: int) -> int:
         os.close(handle)
         raise _no_file(path)
     return handle
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """All of a regular file, or of what a link leads to. UserError where it is none, or has more than `most` bytes."""
+    handle = os.open(path, os.O_RDONLY | _NO_WAIT)
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _no_file(path)
+        if facts.st_size > most:
+            raise UserError(f"{path} has {facts.st_size:,} bytes; of such a file {most:,} are the most that is read")
+        return file.read(most)
 
 
 def _no_file(path: Path) -> UserError:
