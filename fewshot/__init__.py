@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fewshot.core.errors import UserError
@@ -53,14 +54,21 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def load(run: str | os.PathLike, device: str = "auto") -> Model:
+def load(run: str | os.PathLike, device: str = "auto", trust: Sequence[str] = ()) -> Model:
     """The trained embedding of a run folder, best weights, in evaluation mode: an `nn.Module`.
 
     `load("runs/x").embed(images)` takes uint8 images (N, S, S, 3) and returns float32 (N, D).
-    Raises UserError (a ValueError) where the folder is no run, or its weights are missing or damaged.
+
+    trust: modules and packages of your own whose code may run, such as ("my_pkg",), where the run names components in
+        them. What you have trained with on this machine, and not changed since, needs no permission.
+
+    Raises UserError (a ValueError) where the folder is no run, its weights are missing or damaged, or it names code
+    that you have not allowed.
     """
     from fewshot import model
     from fewshot.core import compute
     from fewshot.runs import Run
 
-    return model.load_run(Run.open(run), compute.choose(device))
+    if isinstance(trust, str):
+        raise UserError(f"trust={trust!r}: give a sequence of names, such as ({trust!r},)")
+    return model.load_run(Run.open(run), compute.choose(device), trust)

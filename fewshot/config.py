@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from fewshot.core import typed
+from fewshot.core.components import parse
 from fewshot.core.errors import UserError, unknown
 
 if sys.version_info >= (3, 11):
@@ -88,6 +91,8 @@ class TrainConfig:
     checkpoint_seconds: float = option(60.0, "time between checkpoints")
 
     def __post_init__(self) -> None:
+        if mistake := typed.wrong(vars(self), _TYPES):
+            raise UserError(f"the configuration's {mistake}")
         for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give at least {least}")
@@ -110,6 +115,8 @@ class TrainConfig:
             raise UserError(f"--lr-epochs {' '.join(map(str, self.lr_epochs))}: give rising numbers")
         if not all(0 < value < float("inf") for value in self.lr_values):
             raise UserError(f"--lr-values {' '.join(map(str, self.lr_values))}: give positive numbers")
+        if ".." in self.dataset or re.search(r"[/\\\x00-\x1f]", self.dataset):  # it is a part of names of files
+            raise UserError(f"--dataset {self.dataset!r}: give a name, of letters, digits and . _ -, not a path")
         if self.schedule == "steps" and not self.lr_epochs:
             raise UserError("--schedule steps needs --lr-epochs and --lr-values")
         if self.warmup_epochs > self.epochs:
@@ -188,7 +195,11 @@ def recipe(name: str) -> dict[str, Any]:
     for part in [first, *(f"{folder}/{each}" if folder else each for each in more)]:
         if part not in recipe_names():
             raise unknown("recipe", part, recipe_names())
-        values |= from_json(tomllib.loads((RECIPES / f"{part}.toml").read_text("utf-8")), f"recipe {part}")
+        try:
+            written = tomllib.loads((RECIPES / f"{part}.toml").read_text("utf-8"))
+        except ValueError as error:
+            raise UserError(f"recipe {part} is not TOML: {error}") from None
+        values |= from_json(written, f"recipe {part}")
     return values
 
 
@@ -201,13 +212,22 @@ def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{**values, **flags, "dataset": dataset, "recipe": name})
 
 
+def users_modules(values: Mapping[str, Any]) -> list[str]:
+    """Modules of the user's own that configuration values name, in components and as a data set: `my_pkg.drop`."""
+    texts = [values[name] for name in ("regime", "backbone", "head", "reg", "transform") if name in values]
+    names = [spec.name for text in texts for spec in parse(text)] + [values.get("dataset", "")]
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in names if "." in name))
+
+
 def to_json(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
 def from_json(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Values from JSON, TOML or flags to the fields' types: lists to tuples. UserError for an unknown field."""
+    """Values from JSON, TOML or flags to the fields' types: lists to tuples. UserError for an unknown field or type."""
     for name in values:
         if name not in FIELDS:
             raise unknown(f"field in {where}:", name, FIELDS)
+    if mistake := typed.wrong(values, _TYPES):
+        raise UserError(f"{where}: {mistake}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

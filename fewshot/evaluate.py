@@ -7,7 +7,7 @@ from argparse import SUPPRESS
 from contextlib import ExitStack
 from pathlib import Path
 
-from fewshot.core.console import Parser, run, terminal
+from fewshot.core.console import Parser, add_trust, run, terminal
 from fewshot.core.errors import UserError
 
 _PROTOCOL_FLAGS = {
@@ -35,6 +35,12 @@ def parser() -> Parser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the network")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
+    parser.add_argument(
+        "--replace", action="store_true",
+        help="replace earlier results of the same protocol, whatever their episodes and copy of the images; else only"
+        " one of the very same tasks is replaced",
+    )  # fmt: skip
+    add_trust(parser)
     return parser
 
 
@@ -81,12 +87,13 @@ def main(argv: list[str] | None = None) -> None:
                 raise UserError(f"{folder} has not finished training: go on with it by --out {folder} --resume first")
             run_folder.rows  # noqa: B018  what is there already must be ours
             config = run_folder.config
+            run_folder.check_code(args.trust, dataset=args.dataset == "auto")
             root = args.data_root or os.environ.get("FEWSHOT_DATA") or config.data_root
             dataset = open_dataset(config.dataset if args.dataset == "auto" else args.dataset, root)
             wanted = [each.tasks(dataset) for each in lists] or [
                 frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
             ]
-            model = load_run(run_folder, where)
+            model = load_run(run_folder, where, args.trust)
             if dataset.image_size != model.backbone.image_size:
                 raise UserError(
                     f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
@@ -97,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         for run_folder, model, dataset, wanted in work:
             if warning := frozen.pixel_warning(dataset, wanted):
                 console.print(f"Warning: {warning}.")
-            rows = score_run(run_folder, model, dataset, wanted, where, args.head, args.transform)
+            rows = score_run(run_folder, model, dataset, wanted, where, args.head, args.transform, args.replace)
             print_results(console, str(run_folder.folder), rows)
 
 

@@ -14,7 +14,7 @@ from fewshot import config as configs
 from fewshot import heads, transforms
 from fewshot import model as models
 from fewshot.config import TrainConfig
-from fewshot.core import compute, sources
+from fewshot.core import compute, sources, trust
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.files import file_digest
@@ -82,6 +82,7 @@ def run(
     else:
         folder = begun
         _check_goes_on(folder, setup, reporter)
+    trust.remember(configs.users_modules(configs.to_json(config)))
     reporter.say(describe(config, setup) + f"\nRun folder: {folder.folder}")
     with folder.lock():
         train_and_test(config, folder, setup, reporter)
@@ -124,7 +125,7 @@ def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Rep
     progress = loop.train(folder, model, setup.regime, steps, plan(config), reporter)
     folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
     reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
-    score_run(folder, models.load_run(folder, setup.compute), setup.dataset, setup.test, setup.compute)
+    score_run(folder, models.load_own(folder, setup.compute), setup.dataset, setup.test, setup.compute)
 
 
 def plan(config: TrainConfig) -> Plan:

@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         writable_parent(path)
         _refuse_foreign(kind, path, kinds[kind].MARK)
     scores, damaged = gather(Path(args.runs))
+    unproven = dict.fromkeys(score.own["run"] for score in scores if score.episodes is None)
     csv = files["csv"]
     csv.parent.mkdir(parents=True, exist_ok=True)  # for its lock
     with locked(csv.with_name(f".{csv.name}.lock"), wait=True):
@@ -68,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     board_text.print_board(console, rows)
     for name, why in damaged.items():
         console.print(f"warning: {name} is left out: {why}")
+    if unproven:
+        console.print(f"warning: the records of {', '.join(unproven)} are missing: their figures cannot be checked")
     if apart := different_code(kept):
         console.print(f"warning: not pooled, because trained by different code: {'; '.join(map(_by_code, apart))}")
     if older := [row for row in rows if row["csv_version"] == "1"]:

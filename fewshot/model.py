@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,15 +102,22 @@ def _seeded(seed: int, purpose: str) -> Iterator[None]:
         yield
 
 
-def load_run(run: Run, compute: Compute) -> Model:
+def load_run(run: Run, compute: Compute, trust: Sequence[str] = ()) -> Model:
     """The model of a run with its best weights, on the device, in evaluation mode.
 
-    UserError where the weights are missing, damaged or of another architecture.
+    `trust`: modules and packages of a user's whose code may run, if the run names them (core/trust.py).
+
+    UserError where the run names other code that is not this user's own, and where the weights are missing, damaged or
+    of another architecture.
     """
-    config, facts = run.config, run.resolved
-    mean, std = tuple(facts["mean"]), tuple(facts["std"])
-    size, transform = facts["image_size"], config.transform
-    model = build(config.backbone, config.reg, config.head, size, mean, std, transform=transform)
+    run.check_code(trust)
+    return load_own(run, compute)
+
+
+def load_own(run: Run, compute: Compute) -> Model:
+    """As `load_run`, for a run of this very process: its components are imported already."""
+    config, (size, mean, std) = run.config, run.images
+    model = build(config.backbone, config.reg, config.head, size, mean, std, transform=config.transform)
     try:
         model.load_state_dict(_weights(run))
     except RuntimeError:

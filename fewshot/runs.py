@@ -3,7 +3,7 @@
     config.json          the complete configuration             environment.json  versions, device, commit
     metrics.jsonl        one object a step or validation        checkpoint.pt     to go on exactly
     best.safetensors     weights of the best validation         result.json       the accuracies
-    episodes-*.npy       accuracy of every episode, one file a protocol (evaluation/records.py)
+    episodes-*.npy       accuracy of every episode, one file a result (evaluation/records.py)
     tasks-*.npz          the episodes' classes, and the tasks that share no image (evaluation/records.py)
     code/                copies of the user's own modules that trained the run, if any
 
@@ -17,21 +17,25 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fewshot import config as configs
 from fewshot.config import TrainConfig
+from fewshot.core import trust as trusted
+from fewshot.core import typed
 from fewshot.core.errors import UserError
-from fewshot.core.files import locked, new_folder, write_json
+from fewshot.core.files import locked, new_folder, open_own, read_bounded, write_json
+from fewshot.data.channels import Triple
 from fewshot.identity import digest
 
 FORMAT = 2  # of config.json
@@ -40,10 +44,31 @@ _SINCE_FORMAT_2 = {
     "warmup_epochs": 0,
     "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
 }  # fmt: skip
-_RESULT_KEY = {  # what a result is the result of, and what an older row without the field means
+_PROTOCOL = {  # what is asked of a run, and what an older row without the field means; None: every row has it
     "dataset": None, "split": None, "ways": None, "shots": None, "queries": None, "head": None, "episodes_seed": None,
     "transform": "none",
 }  # fmt: skip
+_TASKS = ("episodes", "episodes_digest", "fingerprint")  # which tasks, and on which pixels
+_ROW = {  # of result.json
+    "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "head": str, "episodes_seed": int,
+    "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int, "accuracy": float,
+    "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str, "membership": str,
+    "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
+    "seen_in_training": dict[str, int],
+}  # fmt: skip
+_RESOLVED = {
+    "fingerprint": str, "image_size": int, "mean": tuple[float, float, float], "std": tuple[float, float, float],
+    "parameters": int, "features": int, "code": dict[str, dict[str, str]], "init": dict[str, str],
+}  # fmt: skip
+_ENVIRONMENT = {
+    "commit": str | None, "versions": dict[str, str | None], "python": str, "started": str, "device": str,
+    "precision": str, "train_seconds": float, "resumed_with_code": dict[str, dict[str, str]],
+}  # fmt: skip
+_METRICS = {"step": int, "loss": float, "validation": dict[str, float]}
+_MOVE = "move it away and evaluate again"
+_LARGEST_JSON = 16 * 2**20  # bytes
+_LARGEST_IMAGE = 4096  # pixels
+_LARGEST_LOG = 256 * 2**20
 _LONGEST_NAME = 180  # characters of a folder's name: file systems end at 255 bytes
 
 
@@ -109,10 +134,12 @@ class Run:
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(read_bounded(path, _LARGEST_JSON))
         except FileNotFoundError:
             raise UserError(f"{path} is missing; is {self.folder} a finished run?") from None
-        except ValueError:
+        except UserError:
+            raise
+        except (ValueError, RecursionError):
             raise UserError(f"{path} is damaged: it is not JSON") from None
         if not isinstance(value, dict):
             raise UserError(f"{path} is damaged: it is not a JSON object")
@@ -124,24 +151,50 @@ class Run:
         values = self._json("config.json")
         values.pop("resolved", None)
         written = values.pop("format", 1)
-        if written not in (1, FORMAT):
+        if type(written) is not int or not 1 <= written <= FORMAT:
             raise UserError(f"{path} is of format {written}; this fewshot reads up to {FORMAT}: install a newer one")
         if written == 1:
             values = _SINCE_FORMAT_2 | values
         if missing := [name for name in configs.FIELDS if name not in values]:
             raise UserError(f"{path} is damaged: it lacks {missing[0]}")
         try:
-            return TrainConfig(**configs.from_json(values, str(path)))
-        except TypeError as error:
+            return TrainConfig(**configs.from_json(values, "its values"))
+        except UserError as error:
             raise UserError(f"{path} is damaged: {error}") from None
+
+    def check_code(self, trust: Sequence[str] = (), dataset: bool = False) -> None:
+        """UserError where it names code of a user's that may not run here (core/trust.py). Nothing is imported.
+
+        `dataset`: whether its data set is to be opened by the name that it has.
+        """
+        values = configs.to_json(self.config)
+        if not dataset:
+            del values["dataset"]
+        trusted.check(configs.users_modules(values), self.folder, trust)
 
     @property
     def resolved(self) -> dict[str, Any]:
         """What was settled when the run began: fingerprint, image size, normalisation, parameters."""
         facts = self._json("config.json").get("resolved")
+        path = self.folder / "config.json"
         if not isinstance(facts, dict):
-            raise UserError(f"{self.folder / 'config.json'} is damaged: it has no 'resolved'")
+            raise UserError(f"{path} is damaged: it has no 'resolved'")
+        code, init = facts.get("code", {"ours": {}, "users": {}}), facts.get("init", {"run": "", "weights": ""})
+        mistake = typed.wrong(facts, _RESOLVED) or typed.wrong(code, {}, ("ours", "users"))
+        if mistake or (mistake := typed.wrong(init, {}, ("run", "weights"))):
+            raise UserError(f"{path} is damaged: in 'resolved', {mistake}")
         return facts
+
+    @property
+    def images(self) -> tuple[int, Triple, Triple]:
+        """Side in pixels, mean and standard deviation of the images that the network is for."""
+        facts, path = self.resolved, self.folder / "config.json"
+        if mistake := typed.wrong(facts, {}, ("image_size", "mean", "std")):
+            raise UserError(f"{path} is damaged: in 'resolved', {mistake}")
+        size, mean, std = facts["image_size"], tuple(facts["mean"]), tuple(facts["std"])
+        if not 1 <= size <= _LARGEST_IMAGE or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise UserError(f"{path} is damaged: no images have {size} px, mean {mean} and std {std}")
+        return size, mean, std
 
     @property
     def code_digest(self) -> str:
@@ -152,7 +205,10 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        return self._json("environment.json")
+        facts = self._json("environment.json")
+        if mistake := typed.wrong(facts, _ENVIRONMENT):
+            raise UserError(f"{self.folder / 'environment.json'} is damaged: {mistake}")
+        return facts
 
     def note_environment(self, **facts: Any) -> None:
         """Add facts to environment.json (device, precision: known only once torch has been asked)."""
@@ -165,14 +221,27 @@ class Run:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The results so far, one a protocol. UserError where result.json is not one of ours."""
-        if not self.result_path.is_file():
+        """The results so far: one for each protocol, tasks and pixels. UserError where result.json is not ours."""
+        if not os.path.lexists(self.result_path):
             return []
         rows = self.result.get("results")
-        needed = {name for name, implied in _RESULT_KEY.items() if implied is None}
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
-            raise UserError(f"{self.result_path} is not a result of ours; move it away and evaluate again")
+        needed = [name for name, implied in _PROTOCOL.items() if implied is None]
+        if not isinstance(rows, list):
+            raise UserError(f"{self.result_path} is not a result of ours (it lacks results); {_MOVE}")
+        for row in rows:
+            if mistake := typed.wrong(row, _ROW, needed):
+                raise UserError(f"{self.result_path} is not a result of ours ({mistake}); {_MOVE}")
         return rows
+
+    @property
+    def longest(self) -> list[dict[str, Any]]:
+        """Of `rows`, for each protocol and copy of the images the one of most episodes."""
+        best: dict[tuple, dict[str, Any]] = {}
+        for row in self.rows:
+            key = *_protocol(row), row.get("fingerprint")
+            if key not in best or best[key].get("episodes", 0) < row.get("episodes", 0):
+                best[key] = row
+        return list(best.values())
 
     @property
     def trained(self) -> bool:
@@ -192,18 +261,26 @@ class Run:
             "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
             "seed": config.seed, "parameters": settled.get("parameters"), "trained_on": config.dataset,
             "train_fingerprint": settled.get("fingerprint"), "train_seconds": environment.get("train_seconds"),
-            "steps": config.steps, "device": environment.get("device"), "commit": environment["commit"],
+            "steps": config.steps, "device": environment.get("device"), "commit": environment.get("commit"),
         }  # fmt: skip
 
-    def write_result(self, rows: list[dict[str, Any]]) -> None:
-        """Add or replace the rows' protocols in result.json, keeping the others."""
-        replaced = {_protocol_key(row) for row in rows}
-        kept = [row for row in self.rows if _protocol_key(row) not in replaced]
-        write_json(self.result_path, {"run": self.summary, "results": kept + rows})
+    def others(self, rows: Sequence[dict[str, Any]], replace: bool = False) -> list[dict[str, Any]]:
+        """The results that stay beside new `rows`: those of other protocols, tasks or pixels.
+
+        `replace`: those of other protocols only.
+        """
+        key = _protocol if replace else result_key
+        replaced = {key(row) for row in rows}
+        return [row for row in self.rows if key(row) not in replaced]
+
+    def write_result(self, rows: list[dict[str, Any]], replace: bool = False) -> None:
+        """Write result.json: `rows`, and those of the earlier ones that stay beside them (`others`)."""
+        write_json(self.result_path, {"run": self.summary, "results": self.others(rows, replace) + rows})
 
     def append_metrics(self, rows: Iterable[dict[str, Any]]) -> int:
         """Append lines to metrics.jsonl; returns its length in bytes, which a checkpoint remembers."""
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
+        handle = open_own(self.metrics_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
             return file.tell()
@@ -211,25 +288,42 @@ class Run:
     def sync_metrics(self) -> None:
         """Wait until metrics.jsonl is on the disk, as the checkpoint that counts on it will be."""
         if self.metrics_path.exists():
-            with open(self.metrics_path, "rb") as file:
+            with os.fdopen(open_own(self.metrics_path, os.O_RDONLY), "rb") as file:
                 os.fsync(file.fileno())
 
     def truncate_metrics(self, length: int) -> None:
         """Forget what was logged after a checkpoint: those steps come again."""
-        if self.metrics_path.exists():
-            with open(self.metrics_path, "r+b") as file:
-                file.truncate(min(length, self.metrics_path.stat().st_size))  # never longer: that adds zeros
+        try:
+            handle = open_own(self.metrics_path, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        with os.fdopen(handle, "r+b") as file:
+            file.truncate(min(length, os.fstat(handle).st_size))  # never longer: that adds zeros
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The logged lines, whole ones only: a run that is being written may end in half of one."""
-        with open(self.metrics_path, encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        """The logged lines, whole ones only: a run that is being written may end in half of one.
+
+        UserError where one is not as training writes it; FileNotFoundError where nothing is logged.
+        """
+        for line in read_bounded(self.metrics_path, _LARGEST_LOG).splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                raise UserError(f"{self.metrics_path} is damaged: a line of it is not JSON") from None
+            if mistake := typed.wrong(row, _METRICS, ("step",)):
+                raise UserError(f"{self.metrics_path} is damaged: {mistake}")
+            yield row
 
 
-def _protocol_key(row: dict[str, Any]) -> tuple:
-    return tuple(row.get(name, implied) for name, implied in _RESULT_KEY.items())
+def _protocol(row: dict[str, Any]) -> tuple:
+    return tuple(row.get(name, implied) for name, implied in _PROTOCOL.items())
+
+
+def result_key(row: dict[str, Any]) -> tuple:
+    """What a result is the result of: the protocol, its tasks, the pixels."""
+    return *_protocol(row), *map(row.get, _TASKS)
 
 
 def _describe(config: TrainConfig) -> str:

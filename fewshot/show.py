@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.config import TrainConfig, resolve
-from fewshot.core.console import Parser, run, terminal
+from fewshot.core.console import Parser, add_trust, run, terminal
 from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _images(parser: argparse.ArgumentParser, images: int, text: str) -> None:
     parser.add_argument("--dataset", default="auto", help="data set; auto: the run's, else as training chooses")
     parser.add_argument("--data-root", help="of prepared data sets; else $FEWSHOT_DATA, the run's, or data")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
+    add_trust(parser)
 
 
 def channel(text: str) -> int | str:
@@ -272,6 +273,8 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     configs = [each.config for each in runs]
     if runs and getattr(args, "backbone", None):
         raise UserError(f"--backbone {args.backbone}: a run has its own; give one or the other")
+    for each in runs:
+        each.check_code(args.trust, dataset=args.dataset == "auto")
     root = args.data_root or os.environ.get("FEWSHOT_DATA") or (configs[0].data_root if runs else "data")
     dataset = open_dataset(_dataset(args, [config.dataset for config in configs], root), root)
     if not runs:  # the network that training with this seed begins with
@@ -280,7 +283,7 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
         return dataset, [
             (config, models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval())
         ]
-    networks = [models.load_run(each, where) for each in runs]
+    networks = [models.load_run(each, where, args.trust) for each in runs]
     for folder, model in zip(folders, networks, strict=True):
         if dataset.image_size != model.backbone.image_size:
             raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 from fewshot import catalogue
 from fewshot import config as configs
 from fewshot.config import TrainConfig
-from fewshot.core.console import Parser, run, terminal
+from fewshot.core.console import Parser, add_trust, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.defaults import complete
 
@@ -33,12 +33,13 @@ def parser() -> Parser:
         "--resume", action="store_true",
         help="go on with the run in --out, exactly where it stopped; where there is none, begin it",
     )  # fmt: skip
+    add_trust(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     flags = vars(parser().parse_args(argv))
-    out, resume, seeds = (flags.pop(name) for name in ("out", "resume", "seeds"))
+    out, resume, seeds, trust = (flags.pop(name) for name in ("out", "resume", "seeds", "trust"))
     flags = configs.from_json(flags, "the flags")
     if resume and out is None:
         raise UserError("--resume needs --out FOLDER: which run is to go on?")
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     work = [(flags, out)]
     if seeds:
         work = [(flags | {"seed": seed}, out and os.path.join(out, f"seed{seed}")) for seed in seeds]
-    plans = [(*_configuration(given, folder if resume else None), folder) for given, folder in work]
+    plans = [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]
 
     from fewshot import experiment
     from fewshot.reports.progress import ConsoleReporter
@@ -72,11 +73,14 @@ def main(argv: list[str] | None = None) -> None:
         print_seeds(console, done)
 
 
-def _configuration(flags: dict[str, Any], begun: str | None) -> tuple[TrainConfig, str]:
-    """What to train, and why on that data set: as the run folder `begun` has it, if it is there, else by the flags."""
+def _configuration(flags: dict[str, Any], begun: str | None, trust: list[str]) -> tuple[TrainConfig, str]:
+    """What to train, and why on that data set: as the run folder `begun` has it, if it is there, else by the flags.
+
+    UserError where the folder names code that neither the flags name nor `trust` allows.
+    """
     if begun is None or not Path(begun).exists():
         return complete(flags)
-    config = _kept(begun, flags)
+    config = _kept(begun, flags, trust)
     return dataclasses.replace(config, data_root=flags.get("data_root", config.data_root)), f"as in {begun}"
 
 
@@ -94,11 +98,12 @@ def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
     return flags
 
 
-def _kept(out: str, flags: dict[str, Any]) -> TrainConfig:
+def _kept(out: str, flags: dict[str, Any], trust: list[str]) -> TrainConfig:
     """The configuration of the run to go on with; a flag that contradicts it is refused."""
     from fewshot.runs import Run  # which imports NumPy, and --help need not wait for that
 
-    config = Run.open(out).config
+    begun = Run.open(out)
+    config = begun.config
     kept = configs.to_json(config)
     for name, value in flags.items():
         if name != "data_root" and kept[name] != value:
@@ -106,6 +111,7 @@ def _kept(out: str, flags: dict[str, Any]) -> TrainConfig:
                 f"{configs.flag(name)} {value} differs from {kept[name]}, with which {out} began;"
                 " leave it out, or start a new run"
             )
+    begun.check_code([*trust, *configs.users_modules(flags)], dataset=True)
     return config
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewshot.evaluation.statistics import summarise
+
 
 def variant(
     source: Path, folder: Path, *, seed: int = 0, reg: str = "targetdrop", gain: float = 0.0, noise: float = 0.0,
@@ -23,9 +25,10 @@ def variant(
         result["run"] |= {"seed": seed, "regularizer": reg}
         for scored in result["results"]:
             path = folder / scored["episodes_file"]
-            values = np.load(path) + gain + draw.normal(0, noise, scored["episodes"])
-            np.save(path, values.astype(np.float32))
-            scored |= {"accuracy": float(values.mean())} | (row or {})
+            values = (np.load(path) + gain + draw.normal(0, noise, scored["episodes"])).clip(0, 1).astype(np.float32)
+            np.save(path, values)
+            proven = summarise(values)
+            scored |= {"accuracy": proven.accuracy, "std": proven.std, "ci95": proven.ci95} | (row or {})
 
     edit(folder / "result.json", change)
     edit(folder / "config.json", lambda value: value.update({"seed": seed, "reg": reg} | (config or {})))

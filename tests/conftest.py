@@ -11,6 +11,14 @@ import pytest
 from commands import ROOT, SMALL, Finished, measured
 
 
+@pytest.fixture(scope="session", autouse=True)
+def a_state_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests train with must not become trusted code of the user who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on glyphs; tests must not change it."""

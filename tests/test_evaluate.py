@@ -6,14 +6,18 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
+from boards import edit, variant
 from commands import one_line_error
 
-from fewshot import evaluate
-from fewshot.core import console
-from fewshot.data import open_dataset
-from fewshot.episodes import Protocol
+from fewshot import compare, evaluate, leaderboard
+from fewshot.core import compute, console
+from fewshot.data import Split, open_dataset
+from fewshot.episodes import Protocol, frozen
 from fewshot.episodes.frozen import LISTS, freeze
+from fewshot.evaluation.score import score_run
+from fewshot.model import load_run
 from fewshot.runs import Run
 
 
@@ -52,12 +56,88 @@ def test_adds_another_protocol_and_keeps_the_others(run_copy):
     assert (run_copy / "episodes-glyphs-test-10w2s5q.npy").exists()
 
 
-def test_more_episodes_begin_with_the_same_ones(run_copy):
-    import numpy as np
-
-    few = np.load(run_copy / "episodes-glyphs-test-5w1s15q.npy")
+def test_more_episodes_begin_with_the_same_ones_and_replace_nothing(run_copy):
+    before = (run_copy / "episodes-glyphs-test-5w1s15q.npy").read_bytes()
+    result = json.loads((run_copy / "result.json").read_text())["results"]
     assert run(run_copy, "--shots", 1, "--episodes", 80, "--threads", 1) == 0
-    assert (np.load(run_copy / "episodes-glyphs-test-5w1s15q.npy")[:50] == few).all()
+    assert run(run_copy, "--shots", 1, "--episodes", 20, "--threads", 1) == 0
+    after = json.loads((run_copy / "result.json").read_text())["results"]
+    assert after[:2] == result and [row["episodes"] for row in after] == [50, 50, 80, 20]
+    assert (run_copy / "episodes-glyphs-test-5w1s15q.npy").read_bytes() == before
+    one, _, more, fewer = (np.load(run_copy / row["episodes_file"]) for row in after)
+    assert (more[:50] == one).all() and (fewer == one[:20]).all()
+    assert [row["episodes"] for row in Run.open(run_copy).longest] == [80, 50]
+
+    files = {path.name for path in run_copy.iterdir()}
+    assert run(run_copy, "--shots", 1, "--episodes", 20, "--threads", 1) == 0
+    assert {path.name for path in run_copy.iterdir()} == files, "the same tasks again: the same files"
+    assert run(run_copy, "--shots", 1, "--episodes", 20, "--threads", 1, "--replace") == 0
+    last = json.loads((run_copy / "result.json").read_text())["results"]
+    assert [(row["shots"], row["episodes"]) for row in last] == [(5, 50), (1, 20)]
+    kept = {row[key] for row in last for key in ("episodes_file", "tasks_file")}
+    assert {path.name for path in run_copy.iterdir() if path.suffix in (".npy", ".npz")} == kept
+
+
+def test_another_copy_of_the_images_replaces_nothing_either(run_copy, tmp_path):
+    """The same name, classes and counts, and other pixels: the tasks are the same, the figures are not."""
+    result = json.loads((run_copy / "result.json").read_text())["results"]
+    glyphs = open_dataset("glyphs")
+    darker = {name: Split(name, its.images // 2, its.classes, its.counts) for name, its in glyphs.splits.items()}
+    other = dataclasses.replace(glyphs, splits=darker, fingerprint="e" * 64)
+    folder = Run.open(run_copy)
+    where = compute.choose("cpu", "fp32")
+    tasks = frozen.standard_tasks(other, "test", Protocol(5, 1, 15), 50)
+    (row,) = score_run(folder, load_run(folder, where), other, [tasks], where)
+    assert folder.rows == [*result, row] and row["episodes_digest"] == result[0]["episodes_digest"]
+    assert row["episodes_file"] != result[0]["episodes_file"]
+
+
+CLAIMS = {
+    "accuracy": (0.99, "says accuracy 0.99, and episodes-glyphs-test-5w1s15q.npy gives"),
+    "std": (0.001, "says std 0.001, and"),
+    "ci95": (0.0001, "says ci95 0.0001, and"),
+    "ci95 ": (-1, "says ci95 -1, which cannot be"),
+    "ci95  ": (float("nan"), "says ci95 nan, which cannot be"),
+    "accuracy ": (1.5, "says accuracy 1.5, which cannot be"),
+    "ci_method": ("exact", "says ci_method 'exact', which cannot be"),
+    "episodes": (5000, "is not what result.json says"),
+    "episodes_file": ("../b/episodes-glyphs-test-5w1s15q.npy", "is no file's name"),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_claim_that_the_record_does_not_prove_is_left_out_and_named(small_run, tmp_path, capsys, claim):
+    runs = tmp_path / "runs"
+    variant(small_run, runs / "b", reg="none", gain=-0.1)
+    variant(small_run, runs / "c", reg="dropout", gain=-0.2)
+    value, expected = CLAIMS[claim]
+    variant(small_run, runs / "a")
+    edit(runs / "a" / "result.json", lambda result: result["results"][0].update({claim.strip(): value}))
+    assert console.run(leaderboard.main, ["--runs", str(runs), "--csv", str(tmp_path / "board.csv")]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    if claim != "ci95  ":  # that of a training that diverged
+        assert warning.startswith("warning: a is left out: ") and expected in warning
+    assert "a" not in {row.split(",")[18] for row in (tmp_path / "board.csv").read_text().splitlines()}
+    assert console.run(compare.main, [str(runs / name) for name in "abc"]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert "one run is left out" in warning and expected in warning
+
+
+def test_of_several_results_the_reports_take_the_longest_that_all_have(small_run, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    folders = [shutil.copytree(small_run, runs / "a"), variant(small_run, runs / "b", config={"lr": 0.05}, noise=0.01)]
+    for folder, more in zip(folders, ([20, 80], [20]), strict=True):
+        for episodes in more:
+            assert run(folder, "--shots", 1, "--episodes", episodes, "--threads", 1) == 0
+    capsys.readouterr()
+    assert console.run(leaderboard.main, ["--runs", str(runs), "--csv", str(tmp_path / "board.csv")]) == 0
+    board = [line.split(",") for line in (tmp_path / "board.csv").read_text().splitlines()[1:]]
+    assert sorted((row[18], row[3], row[9]) for row in board) == [
+        ("a", "1", "80"), ("a", "5", "50"), ("b", "1", "50"), ("b", "5", "50"),
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert console.run(compare.main, list(map(str, folders))) == 0
+    assert capsys.readouterr().out.count(" 15 queries a class, 50 episodes") == 2
 
 
 def test_a_frozen_list_stands_for_its_protocol(run_copy, tmp_path):

@@ -114,7 +114,7 @@ def ranked(rows) -> dict[str, str]:
     return {row["run"]: row["rank"] for row in rows}
 
 
-def test_rows_share_a_rank_where_the_paired_test_cannot_separate_them(small_run, tmp_path):
+def test_rows_share_a_rank_where_the_paired_test_cannot_separate_them(small_run, tmp_path, capsys):
     runs, file = tmp_path / "runs", tmp_path / "board.csv"
     variant(small_run, runs / "best", reg="dropout", gain=0.02)
     variant(small_run, runs / "near", reg="cutout", gain=0.0199, noise=0.05)
@@ -126,7 +126,9 @@ def test_rows_share_a_rank_where_the_paired_test_cannot_separate_them(small_run,
     assert {row["rank_by"] for row in rows} == {"paired differences"}
     for path in (runs / "next").glob("*.npy"):
         path.unlink()
+    capsys.readouterr()
     rows = board("--runs", runs, "--csv", file)
+    assert "warning: the records of next are missing: their figures cannot be checked" in capsys.readouterr().out
     assert set(ranked(rows).values()) == {"1"} and {row["rank_by"] for row in rows} == {"ci95"}
 
 

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from fewshot.core.errors import UserError, unknown
 
 _SITE = re.compile(r"\w+(\.\w+)*")
-_SPEC = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(@(?P<sites>[^:]*))?(:(?P<options>.*))?")
+_SPEC = re.compile(r"(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)(@(?P<sites>[^:]*))?(:(?P<options>.*))?")
 
 
 Component = TypeVar("Component")

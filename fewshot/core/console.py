@@ -57,6 +57,15 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see python -m {self.prog} --help)")
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The flag by which a user allows code that a run folder names (core/trust.py)."""
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="NAME",
+        help="module or package of your own whose code may run where a run folder names it; may be repeated. What you"
+        " have trained with on this machine, and not changed since, needs none",
+    )  # fmt: skip
+
+
 def terminal() -> Console:
     """Standard output for people: long lines are left to the terminal, text is printed as it is."""
     from rich.console import Console

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,20 +21,56 @@ try:
 except ImportError:  # on Windows, where two processes are not kept from each other
     fcntl = None  # type: ignore[assignment]
 
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)  # 0: on Windows
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a network file system without them
+
+
+def open_own(path: Path, flags: int) -> int:
+    """A descriptor of a regular file that we read and write in a folder which somebody else may have made.
+
+    `flags` are os.open's. No link is followed, nothing is truncated, and no pipe or device is waited for. UserError
+    where `path` is no regular file; FileNotFoundError where there is none and `flags` do not create it.
+    """
+    try:
+        handle = os.open(path, flags | _NO_FOLLOW | _NO_WAIT, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
+            raise _no_file(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _no_file(path)
+    return handle
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """All of a regular file, or of what a link leads to. UserError where it is none, or has more than `most` bytes."""
+    handle = os.open(path, os.O_RDONLY | _NO_WAIT)
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _no_file(path)
+        if facts.st_size > most:
+            raise UserError(f"{path} has {facts.st_size:,} bytes; of such a file {most:,} are the most that is read")
+        return file.read(most)
+
+
+def _no_file(path: Path) -> UserError:
+    return UserError(f"{path} is no regular file (a link, a folder or a device?): move it away")
 
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold the file `path`, made for this alone, against other processes; it is gone afterwards.
 
-    BlockingIOError where another process has it, unless we are to `wait` for it.
+    BlockingIOError where another process has it, unless we are to `wait` for it. UserError where it is no regular file.
     """
     if fcntl is None:
         yield
         return
     while True:
-        with open(path, "w", encoding="utf-8") as file:
+        with os.fdopen(open_own(path, os.O_RDWR | os.O_CREAT), "rb+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -50,7 +87,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
 
 def _is_at(handle: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from fewshot.core.errors import UserError
@@ -30,11 +32,53 @@ def users(modules: Iterable[str]) -> dict[str, Path]:
         origin = _origin(module)
         if PACKAGE in origin.parents:
             continue
-        root = origin.parents[module.count(".") + (origin.name == "__init__.py")]
-        within = root / module.partition(".")[0] if root in _installed() else root
-        found = _closure(origin, root, within)
+        root, within = _beside(module, origin)
+        found = _closure({origin}, root, within)
         files |= {path.relative_to(root).as_posix(): path for path in found if PACKAGE not in path.parents}
     return files
+
+
+def exists(module: str) -> bool:
+    """Whether there is a module of this name, without a dot. Nothing is imported."""
+    return module in sys.modules or _specification(module) is not None
+
+
+def locate(module: str) -> Path | None:
+    """The file of a module, found without importing it or its packages; None where it has none, or there is none."""
+    first, *rest = module.split(".")
+    spec = _specification(first)
+    for part in rest:
+        places = spec and spec.submodule_search_locations
+        if not places:
+            return None
+        spec = PathFinder.find_spec(part, list(places))  # by its whole name, it would want the package imported
+    return Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
+
+
+def would_run(module: str) -> dict[str, Path]:
+    """As `users`, for one module that is not imported: its files, those of its packages, and what they import.
+
+    Empty where it has no source file. SyntaxError where a file is not Python.
+    """
+    origin = locate(module)
+    if origin is None or origin.suffix != ".py":
+        return {}
+    root, within = _beside(module, origin)
+    found = _closure({origin, *_files_of(module, root)}, root, within)
+    return {path.relative_to(root).as_posix(): path for path in found}
+
+
+def _specification(module: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # the latter for what is imported, and has none
+        return None
+
+
+def _beside(module: str, origin: Path) -> tuple[Path, Path]:
+    """The folder of the import path that a module comes from, and the folder whose files count as beside it."""
+    root = origin.parents[module.count(".") + (origin.name == "__init__.py")]
+    return root, root / module.partition(".")[0] if root in _installed() else root
 
 
 def ours(always: Iterable[str], modules: Iterable[str]) -> list[Path]:
@@ -43,7 +87,7 @@ def ours(always: Iterable[str], modules: Iterable[str]) -> list[Path]:
     for module in modules:
         origin = _origin(module)
         if PACKAGE in origin.parents:
-            files |= _closure(origin, PACKAGE.parent, origin.parent)
+            files |= _closure({origin}, PACKAGE.parent, origin.parent)
     return sorted(files)
 
 
@@ -65,10 +109,10 @@ def _installed() -> set[Path]:
     return {Path(folder).resolve() for folder in folders}
 
 
-def _closure(start: Path, root: Path, within: Path) -> set[Path]:
-    """`start`, and the files below `within` that it imports, however indirectly. Names are looked up below `root`."""
+def _closure(start: Iterable[Path], root: Path, within: Path) -> set[Path]:
+    """`start`, and the files below `within` that they import, however indirectly. Names are looked up below `root`."""
     found: set[Path] = set()
-    waiting = [start]
+    waiting = list(start)
     while waiting:
         path = waiting.pop()
         found.add(path)

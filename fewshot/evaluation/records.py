@@ -1,17 +1,21 @@
 """What an evaluation leaves of every task, so that runs can be compared later; the files' only writer and reader.
 
-For each protocol, in the run folder, with NAME like `mini-imagenet-test-5w1s15q`:
+For each result, in the run folder, with NAME like `mini-imagenet-test-5w1s15q`:
 
     episodes-NAME.npy   (n,) float32: accuracy of each episode                     "episodes_file" of the result row
     tasks-NAME.npz      classes (n, ways) uint16: the episodes' class numbers      "tasks_file"
                         disjoint (t,) float32: accuracies in the tasks that share no image (DisjointSampler)
                         disjoint_classes (t, ways) uint16: their class numbers
+
+A result row claims what these files prove. A reader gets nothing of a row that says something else than they do.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,15 @@ from typing import Any
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import write_atomic
-from fewshot.runs import Run
+from fewshot.core.files import read_bounded, write_atomic
+from fewshot.evaluation.statistics import CI_METHOD, summarise
+from fewshot.identity import digest
+from fewshot.runs import Run, result_key
+
+_LARGEST = 256 * 2**20  # bytes of a file, and of an array in it: those of ten million episodes
+_ROUNDING = 1e-6  # of float32 accuracies, as files keep them, in their mean and deviation
+_MEMBERS = ("classes", "disjoint", "disjoint_classes")
+_OURS = re.compile(r"(episodes|tasks)-[A-Za-z0-9.,=+@_-]+\.np[yz]")
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,25 @@ class Record:
     episodes: Outcomes
     disjoint: Outcomes | None
     """The tasks that share no image; None where they were not kept."""
+
+
+def free_name(readable: str, row: dict[str, Any], others: Iterable[dict[str, Any]]) -> str:
+    """The NAME of a row's files: `readable`, and a digest of what the row is of where one of `others` has that name."""
+    taken = {str(other.get("episodes_file")).lower() for other in others}  # some file systems ignore the case
+    name = re.sub(r"[^A-Za-z0-9.,=+@_-]+", "-", readable)
+    for letters in (0, 8, 64):
+        full = f"{name}-{digest(result_key(row), letters)}" if letters else name
+        if f"episodes-{full}.npy".lower() not in taken:
+            break
+    return full
+
+
+def forget(run: Run, rows: Iterable[dict[str, Any]]) -> None:
+    """Delete the files of rows that result.json no longer has."""
+    used = {row.get(key) for row in run.rows for key in ("episodes_file", "tasks_file")}
+    for name in {str(row.get(key)) for row in rows for key in ("episodes_file", "tasks_file")} - used:
+        if _OURS.fullmatch(name):
+            (run.folder / name).unlink(missing_ok=True)
 
 
 def keep(run: Run, name: str, record: Record) -> dict[str, str]:
@@ -60,41 +90,110 @@ def keep(run: Run, name: str, record: Record) -> dict[str, str]:
 
 def read_accuracies(folder: Path, row: dict[str, Any]) -> np.ndarray:
     """(n,) float64: the accuracy of each episode behind a result row. UserError as in `read`."""
-    accuracies = _load(folder / row["episodes_file"])
-    _check(folder / row["episodes_file"], accuracies, (row["episodes"],))
-    return accuracies.astype(np.float64)
+    path = _path(folder, row, "episodes_file")
+    accuracies = _npy(path, _bytes(path))
+    _check(path, accuracies, (max(2, row["episodes"]),), "f")
+    _check_range(path, accuracies)
+    values = accuracies.astype(np.float64)
+    _check_claims(folder, path, row, values)
+    return values
 
 
 def read(run: Run, row: dict[str, Any]) -> Record:
-    """The record behind a result row. UserError where a file is missing, damaged, or not of this row."""
+    """The record behind a result row.
+
+    UserError where a file is missing, damaged, or not of this row, and where the row's accuracy, deviation or interval
+    is not what the file gives.
+    """
     accuracies = read_accuracies(run.folder, row)
     if "tasks_file" not in row:
         return Record(Outcomes(accuracies, None), None)
-    path = run.folder / row["tasks_file"]
-    tasks = _load(path)
-    if not isinstance(tasks, dict) or set(tasks) != {"classes", "disjoint", "disjoint_classes"}:
-        raise _damaged(path)
-    classes, disjoint, theirs = tasks["classes"], tasks["disjoint"], tasks["disjoint_classes"]
-    _check(path, classes, (row["episodes"], row["ways"]))
-    _check(path, disjoint, (disjoint.size,))
-    _check(path, theirs, (disjoint.size, row["ways"]))
+    path = _path(run.folder, row, "tasks_file")
+    tasks = _npz(path)
+    classes, disjoint, theirs = (tasks[name] for name in _MEMBERS)
+    _check(path, classes, (row["episodes"], row["ways"]), "ui")
+    _check(path, disjoint, (disjoint.size,), "f")
+    _check_range(path, disjoint)
+    _check(path, theirs, (disjoint.size, row["ways"]), "ui")
     return Record(Outcomes(accuracies, classes), Outcomes(disjoint.astype(np.float64), theirs))
 
 
-def _load(path: Path) -> Any:
-    """A .npy file's array, a .npz file's arrays by name."""
+def check_claims(row: dict[str, Any]) -> str | None:
+    """What in a row cannot be, whatever its record: None where nothing is."""
+    for name in ("accuracy", "std", "ci95"):
+        if name in row and not 0 <= row[name] <= 1:
+            return f"{name} {row[name]}"
+    return f"ci_method {row['ci_method']!r}" if row.get("ci_method", CI_METHOD) != CI_METHOD else None
+
+
+def _check_claims(folder: Path, path: Path, row: dict[str, Any], accuracies: np.ndarray) -> None:
+    if impossible := check_claims(row):
+        raise UserError(f"{folder / 'result.json'} says {impossible}, which cannot be: evaluate {folder} again")
+    proven = summarise(accuracies)
+    for name in ("accuracy", "std", "ci95"):
+        if name in row and abs(row[name] - getattr(proven, name)) > _ROUNDING:
+            raise UserError(
+                f"{folder / 'result.json'} says {name} {row[name]:.6g}, and {path.name} gives"
+                f" {getattr(proven, name):.6g}: evaluate {folder} again"
+            )
+
+
+def _path(folder: Path, row: dict[str, Any], key: str) -> Path:
+    name = row[key]
+    if Path(name).name != name or "\\" in name or name in ("", ".."):
+        raise UserError(f"{folder / 'result.json'} is damaged: {key} {name!r} is no file's name")
+    return folder / name
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        loaded = np.load(path)
-        return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+        return read_bounded(path, _LARGEST)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: bring it back, or evaluate {path.parent} again") from None
-    except (ValueError, EOFError, zipfile.BadZipFile):
+
+
+def _npy(path: Path, data: bytes) -> np.ndarray:
+    """A .npy file's array. The header promises a size, and no memory is set aside for a promise."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, in_columns, dtype = read_header[version](file)
+        if dtype.hasobject or dtype.kind not in "fui" or in_columns and len(shape) > 1:
+            raise ValueError
+        return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)
+    except Exception:  # of a header that may be any text, which NumPy parses as Python
         raise _damaged(path) from None
 
 
-def _check(path: Path, array: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.shape != shape or not np.isfinite(array).all():
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a tasks-*.npz file, which are unpacked no further than is read of any file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(_bytes(path))) as archive:
+            if sorted(archive.namelist()) != [f"{name}.npy" for name in _MEMBERS]:
+                raise _damaged(path)
+            unpacked = {}
+            for name in _MEMBERS:
+                with archive.open(f"{name}.npy") as member:
+                    unpacked[name] = member.read(_LARGEST + 1)
+    except UserError:
+        raise
+    except Exception:  # zipfile and zlib have a dozen ways to say it
+        raise _damaged(path) from None
+    for name, data in unpacked.items():
+        if len(data) > _LARGEST:
+            raise UserError(f"{path}: {name} unpacks to more than {_LARGEST:,} bytes, the most that is read of a file")
+    return {name: _npy(path, data) for name, data in unpacked.items()}
+
+
+def _check(path: Path, array: np.ndarray, shape: tuple[int, ...], kinds: str) -> None:
+    if array.shape != shape or array.dtype.kind not in kinds or not np.isfinite(array).all():
         raise UserError(f"{path} is not what result.json says: evaluate {path.parent} again")
+
+
+def _check_range(path: Path, accuracies: np.ndarray) -> None:
+    if accuracies.size and not (0 <= accuracies.min() and accuracies.max() <= 1):
+        raise UserError(f"{path} holds accuracies outside 0 to 1: evaluate {path.parent} again")
 
 
 def _damaged(path: Path) -> UserError:

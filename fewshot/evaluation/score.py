@@ -13,7 +13,7 @@ from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation.embed import embed_base, embed_split
-from fewshot.evaluation.records import Outcomes, Record, keep
+from fewshot.evaluation.records import Outcomes, Record, forget, free_name, keep
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import CI_METHOD, summarise
 from fewshot.heads import Head
@@ -54,10 +54,12 @@ def score_run(
     compute: Compute,
     head: str | None = None,
     transform: str | None = None,
+    replace: bool = False,
 ) -> list[dict[str, Any]]:
     """Score on one split's tasks; keep rows and every episode's outcome in the run folder, whose lock is held.
 
     `dataset` has images of the model's size. `head` and `transform`: in place of the run's own, as written.
+    `replace`: earlier results of the same protocols, on whichever tasks and pixels; else only those on the same ones.
     """
     split = wanted[0].sampler.split
     solver = model.head if head is None else heads.build(head)
@@ -77,10 +79,14 @@ def score_run(
     by |= {"device": describe(compute.device), "precision": compute.precision}
     other = _other_solver(shared, {"head": config.head, "transform": config.transform})
     rows = [
-        _row(tasks, record) | shared | {"evaluated_by": by} | keep(run, _name(dataset, tasks) + other, record)
-        for tasks, record in zip(wanted, records, strict=True)
+        _row(tasks, record) | shared | {"evaluated_by": by} for tasks, record in zip(wanted, records, strict=True)
     ]
-    run.write_result(rows)
+    before, others = run.rows, run.others(rows, replace)
+    for row, tasks, record in zip(rows, wanted, records, strict=True):
+        row |= keep(run, free_name(_name(dataset, tasks) + other, row, others), record)
+        others = [*others, row]
+    run.write_result(rows, replace)
+    forget(run, before)
     return rows
 
 

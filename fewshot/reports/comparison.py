@@ -40,25 +40,29 @@ class Result:
 
 @dataclass(frozen=True)
 class Finished:
-    """All of a run that a comparison needs. `results` are those of the run's own head, by protocol."""
+    """All of a run that a comparison needs.
+
+    `results` are those of the run's own head: of each protocol those on different tasks or pixels, the longest first.
+    """
 
     folder: str
     config: TrainConfig
     experiment: dict[str, Any]
     code: str
-    results: Mapping[tuple, Result]
+    results: Mapping[tuple, Sequence[Result]]
 
     @classmethod
     def load(cls, folder: str) -> Finished:
         """UserError where the run is unfinished or damaged."""
         run = Run.open(folder)
-        config, results = run.config, {}
-        rows = run.result.get("results")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _NEEDED for row in rows):
+        config = run.config
+        rows = run.rows if run.result else []  # which must be there
+        if not all(row.keys() >= _NEEDED for row in rows):
             raise UserError(f"{run.result_path} is not a result of ours: evaluate {run.folder} again")
-        for row in (DEFAULTS | row for row in rows):
+        results: dict[tuple, list[Result]] = {}
+        for row in sorted((DEFAULTS | row for row in rows), key=lambda row: -row["episodes"]):
             if (row["head"], row["transform"]) == (config.head, config.transform):
-                results[tuple(row[key] for key in _PROTOCOL)] = Result(row, read(run, row))
+                results.setdefault(tuple(row[key] for key in _PROTOCOL), []).append(Result(row, read(run, row)))
         return cls(str(folder), config, experiment_of(run), run.code_digest, results)
 
     @property
@@ -137,22 +141,36 @@ def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:
 def shared_protocols(compared: Sequence[Entry]) -> list[list[dict[int, Result]]]:
     """For each protocol that all runs were scored under, each entry's results by seed.
 
-    UserError where there is none, or where the episodes or the pixels were not the same.
+    Of several results of a protocol those on the tasks that all have, and of these the longest. UserError where there
+    is no common protocol, or where the episodes or the pixels were not the same.
     """
     first, *others = [run for each in compared for run in each.runs.values()]
     for run in others:
         if not first.results.keys() & run.results.keys():
             raise UserError(
                 f"{first.folder} and {run.folder} share no tasks: they were scored under"
-                f" {_named(first.results.values())} and {_named(run.results.values())}; evaluate both alike"
+                f" {_named(first.results)} and {_named(run.results)}; evaluate both alike"
             )
     shared = [key for key in first.results if all(key in run.results for run in others)]
     if not shared:
         raise UserError("these runs share no tasks: no protocol that all were scored under; evaluate them alike")
+    found = []
     for key in shared:
-        for run in others:
-            _check_same(first.folder, first.results[key].row, run.folder, run.results[key].row)
-    return [[{seed: run.results[key] for seed, run in each.runs.items()} for each in compared] for key in shared]
+        by_tasks = {run.folder: {_tasks(each): each for each in reversed(run.results[key])} for run in (first, *others)}
+        tasks = [_tasks(each) for each in first.results[key]]
+        common = [each for each in tasks if all(each in its for its in by_tasks.values())]
+        if not common:
+            for run in others:
+                _check_same(first.folder, first.results[key][0].row, run.folder, run.results[key][0].row)
+            raise UserError(f"these runs share no tasks of {_title(first.results[key][0].row)}; evaluate them alike")
+        found.append(
+            [{seed: by_tasks[run.folder][common[0]] for seed, run in each.runs.items()} for each in compared]
+        )
+    return found
+
+
+def _tasks(result: Result) -> tuple[str, str]:
+    return result.row["episodes_digest"], result.row["fingerprint"]
 
 
 def _check_same(a: str, row_a: dict[str, Any], b: str, row_b: dict[str, Any]) -> None:
@@ -173,8 +191,9 @@ def _title(row: dict[str, Any]) -> str:
     return f"{row['dataset']} {row['split']} {task_name(row)}"
 
 
-def _named(results: Iterable[Result]) -> str:
-    return ", ".join(f"{_title(each.row)} of {each.row['queries']} queries" for each in results) or "nothing"
+def _named(results: Mapping[tuple, Sequence[Result]]) -> str:
+    rows = [same[0].row for same in results.values()]
+    return ", ".join(f"{_title(row)} of {row['queries']} queries" for row in rows) or "nothing"
 
 
 def print_entries(console: Console, compared: Sequence[Entry]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from fewshot.core.errors import UserError
-from fewshot.evaluation.records import read_accuracies
+from fewshot.evaluation.records import check_claims, read_accuracies
 from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, experiment_of
 from fewshot.runs import Run
 
@@ -42,14 +44,17 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def _scores(run: Run, name: str) -> list[Score]:
-    """One score for each protocol of the run. UserError where a column cannot be filled, or a file is damaged."""
+    """One score for each protocol of the run: its longest result.
+
+    UserError where a column cannot be filled, a file is damaged, or a figure is not what the record gives.
+    """
     config, experiment, environment, summary = run.config, experiment_of(run), run.environment, run.result.get("run")
     versions = environment.get("versions")
     if not isinstance(summary, dict) or not isinstance(versions, dict):
         raise UserError(f"{run.result_path} is not a result of ours; move it out of --runs")
     trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots, "code": run.code_digest}
     scores = []
-    for scored in run.rows:
+    for scored in run.longest:
         if scored["split"] != "test":  # validation images chose the weights
             continue
         facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
@@ -57,11 +62,17 @@ def _scores(run: Run, name: str) -> list[Score]:
         missing += [column for column in _NUMBERS if not isinstance(facts.get(column), (int, float))]
         if missing:
             raise UserError(f"{run.result_path} is not a result of ours (it lacks {missing[0]}); move it out of --runs")
+        try:
+            datetime.datetime.fromisoformat(facts["started"])
+        except (ValueError, TypeError):
+            raise UserError(f"{run.folder / 'environment.json'} is damaged: started is no time") from None
         if not all(math.isfinite(facts[column]) for column in _NUMBERS):
             raise UserError(f"{run.result_path} holds numbers that are not finite: the training diverged")
-        at_hand = (run.folder / str(scored.get("episodes_file"))).is_file()
+        if impossible := check_claims(scored):
+            raise UserError(f"{run.result_path} says {impossible}, which cannot be: evaluate {run.folder} again")
+        at_hand = os.path.lexists(run.folder / str(scored.get("episodes_file")))
         if at_hand:
-            read_accuracies(run.folder, scored)  # a damaged file is found here, where one run can be left out
+            read_accuracies(run.folder, scored)  # here, where one run can be left out
         scores.append(
             Score.of(
                 shared={column: str(facts[column]) for column in SHARED},

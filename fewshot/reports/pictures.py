@@ -90,8 +90,6 @@ def read_curves(run: Run) -> Curves:
         validations = [(row["step"], row["validation"]) for row in rows if "validation" in row]
     except FileNotFoundError:
         rows = []
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{run.metrics_path} is damaged ({error!r}): it is not as training writes it") from None
     if not rows:
         raise UserError(f"{run.folder} has no metrics yet: begin its training with --out {run.folder} --resume")
     accuracies: dict[str, list[tuple[int, float]]] = {}

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+
+import pytest
+from commands import one_line_error
+
+from fewshot import evaluate, leaderboard, train
+from fewshot.core import console
+from fewshot.core.errors import UserError
+from fewshot.core.files import locked
+from fewshot.runs import Run
 
 _COUNT = """
 import sys
@@ -22,3 +33,61 @@ def test_one_process_at_a_time_holds_a_lock_and_the_last_leaves_nothing(tmp_path
     processes = [subprocess.Popen([sys.executable, "-c", _COUNT, count, lock]) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert count.read_text() == "1200" and not lock.exists()
+
+
+def link(path, to):
+    path.symlink_to(to)
+
+
+def hang(path, to):
+    os.mkfifo(path)
+
+
+def fold(path, to):
+    path.mkdir()
+
+
+def loop(path, to):
+    path.symlink_to(path)
+
+
+def dangle(path, to):
+    path.symlink_to(to.parent / "not yet")
+
+
+@pytest.mark.parametrize("plant", [link, hang, fold, loop, dangle])
+def test_nothing_is_written_through_what_somebody_left_in_a_folder(small_run, tmp_path, capsys, plant):
+    """The lock of a run and of a CSV, and the log that training appends to."""
+    mine = tmp_path / "mine"
+    mine.write_text("precious\n")
+    locks = shutil.copytree(small_run, tmp_path / "locks")
+    logs = shutil.copytree(small_run, tmp_path / "logs")
+    (logs / "result.json").unlink()
+    (logs / "metrics.jsonl").unlink()
+    plant(locks / ".lock", mine)
+    plant(logs / "metrics.jsonl", mine)
+    plant(tmp_path / ".board.csv.lock", mine)
+    untrained = Run.open(logs)
+    for command, args in (
+        (evaluate, [locks, "--episodes", 20, "--shots", 1]),
+        (train, ["--out", locks, "--resume"]),
+        (leaderboard, ["--runs", small_run.parent, "--csv", tmp_path / "board.csv"]),
+    ):
+        if command is train:
+            (locks / "result.json").unlink()
+        assert console.run(command.main, list(map(str, args))) == console.USER_ERROR
+        assert "is no regular file" in one_line_error(capsys)
+    for write in (lambda: untrained.append_metrics([{}]), lambda: untrained.truncate_metrics(0)):
+        with pytest.raises(UserError, match="is no regular file"):
+            write()
+    assert mine.read_text() == "precious\n" and not (tmp_path / "not yet").exists()
+    assert not (tmp_path / "board.csv").exists()
+
+
+def test_a_lock_that_was_left_behind_is_taken_and_nothing_in_it_is_lost_before(tmp_path):
+    lock = tmp_path / "lock"
+    lock.write_text("left")
+    os.link(lock, tmp_path / "other name")
+    with locked(lock):
+        assert (tmp_path / "other name").read_text() == "left"
+    assert not lock.exists() and (tmp_path / "other name").read_text() == "left"
