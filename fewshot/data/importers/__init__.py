@@ -3,8 +3,8 @@
     items.py     a file, in a folder or an archive      archives.py   zip, tar, tar.gz
     lists.py     which class is in which split          ilsvrc.py     raw ImageNet's names
     pickles.py   learn2learn / Ren, and MetaOptNet      unpickle.py   reads pickles, executes nothing
-    images.py    a file's bytes -> pixels               plan.py       which images are taken
-    build.py     checks, decodes and writes the store
+    kinds.py     what a file is, by content         images.py     a file's bytes -> pixels
+    plan.py      which images are taken             build.py      checks, decodes and writes the store
 """
 
 from __future__ import annotations
@@ -17,35 +17,12 @@ from pathlib import Path
 from fewshot.core.errors import UserError
 from fewshot.data.importers import archives
 from fewshot.data.importers.items import Item, files_below
+from fewshot.data.importers.kinds import identify, named_as_image
 from fewshot.data.importers.lists import Lists, read_ravi
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.spec import IMPORTERS
 
-_MAGIC = (  # offset, bytes, kind
-    (0, b"\xff\xd8\xff", "image"),
-    (0, b"\x89PNG", "image"),
-    (0, b"GIF8", "image"),
-    (0, b"BM", "image"),
-    (8, b"WEBP", "image"),
-    (0, b"PK\x03\x04", "zip"),
-    (0, b"PK\x05\x06", "zip"),  # one without members
-    (257, b"ustar", "tar"),
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"BZh", "bzip2"),
-    (0, b"\xfd7zXZ", "xz"),
-    (0, b"filename,label", "list"),
-    (0, b"\xef\xbb\xbffilename,label", "list"),
-)
-_PICKLE = re.compile(rb"\x80[\x02-\x05]|\(dp?\d*\n|\}q\x00")  # protocols 2 to 5, 0, 1: a dict comes first
-_IMAGE_NAME = re.compile(r"\.(jpe?g|png|gif|bmp|webp)$", re.IGNORECASE)
 _WNID = re.compile(r"n\d{8}")
-
-
-def kind_of(head: bytes) -> str | None:
-    """What a file is, by its first 512 bytes: image, zip, tar, gzip, bzip2, xz, pickle, list, or None."""
-    if _PICKLE.match(head):
-        return "pickle"
-    return next((kind for offset, magic, kind in _MAGIC if head.startswith(magic, offset)), None)
 
 
 class Sources:
@@ -56,6 +33,7 @@ class Sources:
     importers: what the images may come as, of DatasetSpec.importers; other files are left alone
     kinds:     what was met, for dataset.json
     empty:     files without content, for complaints
+    foreign:   files of a format that holds data and is not read, likewise
 
     Archives stay open until `files` is closed. Raises UserError for a source that is missing, empty or damaged.
     """
@@ -70,6 +48,7 @@ class Sources:
         self.importers = importers
         self.kinds: set[str] = set()
         self.empty: list[str] = []
+        self.foreign: list[str] = []
         self._images: dict[tuple[str | None, str], dict[str, list[Item]]] = {}
         self._loose: dict[str, list[Item]] = {}  # images in no class's folder or archive, by name
         self._wanted = wanted
@@ -118,12 +97,15 @@ class Sources:
                 self.listed[cls] = self.listed.get(cls, frozenset()) | names
 
     def _kind(self, item: Item) -> str | None:
-        if _IMAGE_NAME.search(item.name):
+        if named_as_image(item.name):
             return "image"  # there are many, so none is opened yet; decoding names those that are not
-        head = item.read(512)
+        head = item.read(1024)
         if not head:
             self.empty.append(item.origin)
-        return kind_of(head)
+        kind, label = identify(head, item.name)
+        if kind == "foreign":
+            self.foreign.append(f"{item.origin} ({label})")
+        return kind
 
     def _add_image(self, item: Item) -> None:
         split, cls = self._wanted.split_of(item.parts)

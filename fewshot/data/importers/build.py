@@ -20,7 +20,7 @@ from fewshot.core.files import new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
 from fewshot.data.importers import Sources, lists
-from fewshot.data.importers.images import RESIZING, decode, fit
+from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
@@ -65,7 +65,7 @@ def prepare(
     wanted = lists.wanted(spec, splits, paths)
     if there:
         _same_members(folder, there, wanted)
-    with ExitStack() as files:
+    with ExitStack() as files, quiet_pillow():
         sources = Sources(paths, wanted, files, spec.importers)
         reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin)
         if there:
@@ -178,7 +178,7 @@ class _Reader:
                 }
         if self._unreadable:
             bad = self._unreadable
-            raise UserError(f"{len(bad):,} unreadable image{'s' * (len(bad) > 1)}: {some(bad)}; fetch again")
+            raise UserError(f"{len(bad):,} unreadable image{'s' * (len(bad) > 1)}: {some(bad)}; repair or remove them")
         return entries
 
     def details(self) -> dict:
@@ -216,8 +216,8 @@ class _Reader:
             contents = self._read(each)
             spread = pool.map if len(contents[0]) > WORTH_A_THREAD else map
             for row, (pixels, resized) in enumerate(spread(self._fitted, contents)):
-                if pixels is None:
-                    self._unreadable.append(each.images[row][0].origin)
+                if isinstance(pixels, Unreadable):
+                    self._unreadable.append(f"{each.images[row][0].origin} ({pixels})")
                     continue
                 block[row] = pixels
                 self._resized += resized
@@ -242,11 +242,12 @@ class _Reader:
             self._source.update(content)
         return contents
 
-    def _fitted(self, content: bytes | np.ndarray) -> tuple[np.ndarray | None, bool]:
-        """(size, size, 3) uint8, and whether it was resized; None where it is unreadable."""
-        pixels = decode(content) if isinstance(content, bytes) else content
-        if pixels is None:
-            return None, False
+    def _fitted(self, content: bytes | np.ndarray) -> tuple[np.ndarray | Unreadable, bool]:
+        """(size, size, 3) uint8, and whether it was resized; or why it is unreadable."""
+        try:
+            pixels = decode(content) if isinstance(content, bytes) else content
+        except Unreadable as reason:
+            return reason, False
         return fit(pixels, self._size), pixels.shape[:2] != (self._size, self._size)
 
     def _is_copy(self, pixels: np.ndarray, label: str) -> bool:

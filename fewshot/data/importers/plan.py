@@ -9,7 +9,7 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.data.importers import Sources
 from fewshot.data.importers.ilsvrc import is_raw, raw_names
-from fewshot.data.importers.images import decode
+from fewshot.data.importers.images import Unreadable, decode
 from fewshot.data.importers.items import Item, some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
@@ -64,6 +64,7 @@ def plan(spec: DatasetSpec, sources: Sources, wanted: Lists) -> list[ClassPlan]:
         raise UserError(
             f"{len(missing)} of {len(places)} classes are missing: {some(missing)}"
             + (f" ({some(sources.empty)}: empty)" if sources.empty else "")
+            + (f" (not read: {some(sources.foreign)})" if sources.foreign else "")
             + "; give the folder that holds them too, with another --from"
         )
     plans, complaints = [], []
@@ -135,5 +136,7 @@ def _agreed(items: tuple[Item, ...]) -> bytes:
 
 
 def _same_pixels(one: bytes, other: bytes) -> bool:
-    ours, theirs = decode(one), decode(other)
-    return ours is not None and theirs is not None and np.array_equal(ours, theirs)
+    try:
+        return np.array_equal(decode(one), decode(other))
+    except Unreadable:
+        return False
