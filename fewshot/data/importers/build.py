@@ -19,12 +19,13 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
-from fewshot.data.importers import Sources, lists
+from fewshot.data.importers import lists
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
+from fewshot.data.importers.sources import Sources
 from fewshot.data.spec import SPLITS, DatasetSpec
 
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
@@ -66,7 +67,7 @@ def prepare(
     if there:
         _same_members(folder, there, wanted)
     with ExitStack() as files, quiet_pillow():
-        sources = Sources(paths, wanted, files, spec.importers)
+        sources = Sources(paths, wanted, files, spec)
         reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin)
         if there:
             return Prepared(folder, _verified(folder, spec.name, reader), fresh=False)
@@ -99,7 +100,7 @@ def _same_members(folder: Path, record: dict, wanted: Lists) -> None:
     for split in SPLITS:
         entry = record["splits"].get(split, {"classes": [], "counts": []})
         there = dict(zip(entry["classes"], entry["counts"], strict=True))
-        asked = {cls: len(wanted.files.get((split, cls), ())) or there.get(cls) for cls in wanted.splits.get(split, ())}
+        asked = {cls: len(wanted.rows.get((split, cls), ())) or there.get(cls) for cls in wanted.splits.get(split, ())}
         if there == asked:
             continue
         raise UserError(
