@@ -51,6 +51,10 @@ class DatasetSpec:
     """What the images may come as. `images`: image files in folders and archives; `pickles`: those of learn2learn / Ren
     and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers."""
 
+    lists: bool = False
+    """Whether lists among the sources, such as Ravi and Larochelle's train.csv (columns filename,label), say which
+    images a class has. Otherwise it has all that there are, or those that `--splits` names."""
+
     shared_classes: bool = False
     """Whether a class may be in several splits, as in classification. Few-shot data sets share none."""
 

@@ -13,9 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fewshot.data import DatasetSpec
+
 SPLITS = {"train": ("n01000001", "n01000002", "n01000003"), "val": ("n02000001", "n02000002"), "test": ("n03000001",)}
 PER_CLASS = 6
 SIZE = 84
+
+TINY = DatasetSpec("tiny", lists=True)
+"""The data set for commands, `fabricate.TINY`, where lists among the images say which of them a class has."""
 
 Files = dict[str, dict[str, bytes]]  # class -> image name -> the file's bytes
 

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from fewshot.data.importers.items import Item, naming_damage
+from fewshot.data.importers.table import path_of
 
 _DECOMPRESS: dict[str, Callable] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 COMPRESSED = frozenset(_DECOMPRESS)
@@ -47,7 +48,7 @@ def members(item: Item, kind: str, files: ExitStack) -> Iterator[Item]:
             tarred = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
             found = [(info.name, partial(tarred.extractfile, info)) for info in tarred if info.isfile()]
     for name, opener in found:
-        parts = tuple(part for part in name.split("/") if part not in ("", "."))
+        parts = path_of(name)
         yield Item(f"{item.origin}::{name}", above + parts, opener, packed=True)
 
 

@@ -19,12 +19,13 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
-from fewshot.data.importers import Sources, lists
-from fewshot.data.importers.images import RESIZING, decode, fit
+from fewshot.data.importers import lists
+from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
+from fewshot.data.importers.sources import Sources
 from fewshot.data.spec import SPLITS, DatasetSpec
 
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
@@ -65,8 +66,8 @@ def prepare(
     wanted = lists.wanted(spec, splits, paths)
     if there:
         _same_members(folder, there, wanted)
-    with ExitStack() as files:
-        sources = Sources(paths, wanted, files, spec.importers)
+    with ExitStack() as files, quiet_pillow():
+        sources = Sources(paths, wanted, files, spec)
         reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin)
         if there:
             return Prepared(folder, _verified(folder, spec.name, reader), fresh=False)
@@ -99,7 +100,7 @@ def _same_members(folder: Path, record: dict, wanted: Lists) -> None:
     for split in SPLITS:
         entry = record["splits"].get(split, {"classes": [], "counts": []})
         there = dict(zip(entry["classes"], entry["counts"], strict=True))
-        asked = {cls: len(wanted.files.get((split, cls), ())) or there.get(cls) for cls in wanted.splits.get(split, ())}
+        asked = {cls: len(wanted.rows.get((split, cls), ())) or there.get(cls) for cls in wanted.splits.get(split, ())}
         if there == asked:
             continue
         raise UserError(
@@ -178,7 +179,7 @@ class _Reader:
                 }
         if self._unreadable:
             bad = self._unreadable
-            raise UserError(f"{len(bad):,} unreadable image{'s' * (len(bad) > 1)}: {some(bad)}; fetch again")
+            raise UserError(f"{len(bad):,} unreadable image{'s' * (len(bad) > 1)}: {some(bad)}; repair or remove them")
         return entries
 
     def details(self) -> dict:
@@ -216,8 +217,8 @@ class _Reader:
             contents = self._read(each)
             spread = pool.map if len(contents[0]) > WORTH_A_THREAD else map
             for row, (pixels, resized) in enumerate(spread(self._fitted, contents)):
-                if pixels is None:
-                    self._unreadable.append(each.images[row][0].origin)
+                if isinstance(pixels, Unreadable):
+                    self._unreadable.append(f"{each.images[row][0].origin} ({pixels})")
                     continue
                 block[row] = pixels
                 self._resized += resized
@@ -242,11 +243,12 @@ class _Reader:
             self._source.update(content)
         return contents
 
-    def _fitted(self, content: bytes | np.ndarray) -> tuple[np.ndarray | None, bool]:
-        """(size, size, 3) uint8, and whether it was resized; None where it is unreadable."""
-        pixels = decode(content) if isinstance(content, bytes) else content
-        if pixels is None:
-            return None, False
+    def _fitted(self, content: bytes | np.ndarray) -> tuple[np.ndarray | Unreadable, bool]:
+        """(size, size, 3) uint8, and whether it was resized; or why it is unreadable."""
+        try:
+            pixels = decode(content) if isinstance(content, bytes) else content
+        except Unreadable as reason:
+            return reason, False
         return fit(pixels, self._size), pixels.shape[:2] != (self._size, self._size)
 
     def _is_copy(self, pixels: np.ndarray, label: str) -> bool:

@@ -1,24 +1,96 @@
-"""An image file's bytes -> pixels of one size."""
+"""An image file's bytes -> pixels of one size. The only place where a foreign image is opened."""
 
 from __future__ import annotations
 
 import io
-import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+from fewshot.data.importers.kinds import READ, identify
 
 RESIZING = "whole image to {0}x{0}, aspect ratio not kept, Pillow's Lanczos filter"
 
+_ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # where Pillow keeps what may say "turn me"
+_16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
-def decode(data: bytes) -> np.ndarray | None:
-    """(height, width, 3) uint8 RGB pixels; None where they are unreadable."""
+
+class Unreadable(ValueError):
+    """Why an image is not read, in a few words that stand in brackets behind its name."""
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow from warning of single files: what it would say of size is checked here, before pixels are decoded.
+
+    Enter it once around all decoding: it changes settings of the process.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def decode(data: bytes) -> np.ndarray:
+    """(height, width, 3) uint8 RGB pixels, as a person sees the image.
+
+    It is turned as its EXIF data say; transparent pixels lie on white; of 16 bits the high 8 are taken, as Pillow does
+    for 16-bit colours. Of an animation the first picture is taken. Raises Unreadable, which says why.
+    """
+    if not data:
+        raise Unreadable("empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    # Pillow's own ways to say so: a plug-in raises what its parser met.
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError):
-        return None
+        with Image.open(io.BytesIO(data), formats=READ) as image:
+            return np.asarray(_as_seen(image))
+    except Unreadable:
+        raise
+    except Image.UnidentifiedImageError:
+        raise Unreadable(_refusal(data)) from None
+    except Exception as error:  # a plug-in raises whatever its parser met
+        raise Unreadable(f"damaged: {_short(error)}") from None
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    """RGB."""
+    image.load()
+    if not _ORIENTED.isdisjoint(image.info):
+        image = _turned(image)
+    if image.mode in _16_BIT or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise Unreadable("32-bit pixels, which have no stated range: convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")
+    return image.convert("RGB")
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """The image as its EXIF data turn it; as it is where they are damaged, which many cameras' are."""
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:  # the parser of a foreign file again
+        return image
+    turned.format = image.format
+    return turned
+
+
+def _refusal(data: bytes) -> str:
+    _, name = identify(data[:1024])
+    if name is None:
+        return "no image"
+    return "damaged" if name in READ else f"{name}, which is not read: convert it to PNG or JPEG"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 def fit(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import lzma
 import os
+import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -32,7 +34,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Item:
-    """One file. `origin` names it in messages; `parts` are the names from the source down to its own.
+    """One file. `origin` names it in messages; `parts` are the names from the source down to its own, in NFC.
 
     `packed`: it is in an archive.
     """
@@ -45,6 +47,10 @@ class Item:
     @property
     def name(self) -> str:
         return self.parts[-1]
+
+    def is_at(self, path: tuple[str, ...]) -> bool:
+        """Whether these are its name and those of the folders above it, from whichever on."""
+        return self.parts[-len(path) :] == path or (not self.packed and self.origin.endswith("/" + "/".join(path)))
 
     def read(self, size: int = -1) -> bytes:
         """Its bytes, or the first `size` of them. Raises UserError where its container is damaged."""
@@ -79,23 +85,66 @@ def files_below(path: str) -> Iterator[Item]:
     Links are followed (large sets are often linked together), each folder once.
     """
     root = os.path.abspath(path)
-    above = os.path.dirname(root)
-    if os.path.isfile(root):
-        yield _file(root, above)
+    if not os.path.isdir(root):
+        yield _file(root, (_name(root),))
         return
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
-        if os.path.realpath(folder) in seen:
-            folders.clear()
+    waiting: list[tuple[str, tuple[str, ...]]] = [(root, (_name(root),))]
+    while waiting:
+        folder, parts = waiting.pop()
+        if (place := os.path.realpath(folder)) in seen:
             continue
-        seen.add(os.path.realpath(folder))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        yield from (_file(os.path.join(folder, name), above) for name in sorted(files))
+        seen.add(place)
+        with _naming(folder), os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+        below = [entry for entry in entries if _leads_to_folder(entry)]
+        inner = {entry.name for entry in below}
+        yield from (_file(each.path, (*parts, _name(each.name))) for each in entries if each.name not in inner)
+        shown = [entry for entry in below if not entry.name.startswith((".", "__MACOSX"))]
+        waiting += [(entry.path, (*parts, _name(entry.name))) for entry in reversed(shown)]
 
 
-def _file(path: str, above: str) -> Item:
-    return Item(path, tuple(os.path.relpath(path, above).split(os.sep)), lambda: open(path, "rb"))
+def _name(path: str) -> str:
+    return unicodedata.normalize("NFC", os.path.basename(path))
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _leads_to_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links: opening it will say so
+        return False
+
+
+def _file(path: str, parts: tuple[str, ...]) -> Item:
+    return Item(path, parts, lambda: open_regular(path))
+
+
+def open_regular(path: str) -> BinaryIO:
+    """A file, for reading. UserError where it is something else, which might never answer, or cannot be read."""
+    with _naming(path):
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode):
+            return os.fdopen(handle, "rb")
+        os.close(handle)
+    raise UserError(f"{path} is {_called(mode)}, not a file: take it away")
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Turn what the system says of a path into a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            mode = os.lstat(path).st_mode
+            if stat.S_ISLNK(mode) and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+                raise UserError(f"{path} is a broken link: mend it or take it away") from None
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
+                raise UserError(f"{path} is {_called(mode)}, not a file: take it away") from None
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _called(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")

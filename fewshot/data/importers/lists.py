@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from fewshot.core.errors import UserError
-from fewshot.data.importers.items import Item
+from fewshot.data.importers.items import Item, files_below
+from fewshot.data.importers.table import Row, path_of, read_table
 from fewshot.data.spec import SPLITS, DatasetSpec
+
+FilePath = tuple[str, ...]
+"""A file by its name and those of as many folders above it as were written, the outermost first."""
 
 
 @dataclass(frozen=True)
 class Lists:
     """What is wanted of the sources.
 
-    splits:    split -> its classes, sorted
-    files:     (split, class) -> the names of its images, where they are listed
+    splits:    split -> its classes, sorted. A class may be a path: Greek/character01 is the folder character01 in Greek
+    rows:      (split, class) -> its images' paths, each with its line in the CSV file, where they are listed
+    origin:    that CSV file
     by_folder: whether an image's split is the folder train/, val/ or test/ that it is below
     """
 
     splits: Mapping[str, tuple[str, ...]]
-    files: Mapping[tuple[str, str], frozenset[str]]
+    rows: Mapping[tuple[str, str], Mapping[FilePath, int]] = field(default_factory=dict)
+    origin: str = ""
     by_folder: bool = False
 
     @cached_property
@@ -32,12 +36,18 @@ class Lists:
         """Every class of any split."""
         return frozenset(cls for classes in self.splits.values() for cls in classes)
 
-    def split_of(self, parts: tuple[str, ...]) -> tuple[str | None, str | None]:
-        """(split, class) of a file, by its folders' names from the source down. None: they do not say it."""
-        if not self.by_folder:
-            return None, next((part for part in reversed(parts[:-1]) if part in self.classes), None)
-        split, cls = parts[1:3] if len(parts) > 3 else ("", "")
-        return (split, cls) if cls in self.splits.get(split, ()) else (None, None)
+    @cached_property
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(sorted({cls.count("/") + 1 for cls in self.classes}, reverse=True))
+
+    def classes_of(self, folders: tuple[str, ...]) -> list[tuple[str, int]]:
+        """(class, its position) of each class that is among `folders`, the innermost first, the longest name first."""
+        return [
+            (cls, end - length)
+            for end in range(len(folders), 0, -1)
+            for length in self._lengths
+            if length <= end and (cls := "/".join(folders[end - length : end])) in self.classes
+        ]
 
 
 def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path]) -> Lists:
@@ -51,7 +61,7 @@ def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path]) ->
     elif isinstance(given, Path):
         lists = _read_csv(given)
     else:
-        lists = Lists({split: tuple(sorted(given[split])) for split in SPLITS if split in given}, {})
+        lists = Lists({split: tuple(sorted(given[split])) for split in SPLITS if split in given})
         if unknown := set(given) - set(SPLITS):
             raise UserError(f"{spec.name}: unknown splits {', '.join(sorted(unknown))}; valid: {', '.join(SPLITS)}")
     if not lists.classes:
@@ -70,31 +80,62 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
     for source in sources:
         for split in SPLITS:
             if (source / split).is_dir():
-                found[split] |= {p.name for p in (source / split).iterdir() if p.is_dir() and p.name[0] != "."}
-    return Lists({split: tuple(sorted(classes)) for split, classes in found.items() if classes}, {}, by_folder=True)
+                folders = (path.name for path in (source / split).iterdir() if path.is_dir() and path.name[0] != ".")
+                found[split] |= {_class_name(str(source / split), name) for name in folders}
+    return Lists({split: tuple(sorted(classes)) for split, classes in found.items() if classes}, by_folder=True)
 
 
 def _read_csv(path: Path) -> Lists:
     """Columns `split,class` (all images of a class), or `filename,label,split` (the images named).
 
-    Raises UserError for another header or an unknown split.
+    Raises UserError for another header, an unknown split, or a file that is listed twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"--splits {path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--splits {path} is not text: give a CSV with columns split,class") from None
-    rows = _rows(str(path), text)
-    columns = set(rows[0]) if rows else set()
-    if {"filename", "label", "split"} <= columns:
-        files: dict[tuple[str, str], set[str]] = {}
-        for row in rows:
-            files.setdefault((row["split"], row["label"]), set()).add(_file_name(row))
-        return Lists(_splits_of(str(path), rows, "label"), {place: frozenset(names) for place, names in files.items()})
-    if {"split", "class"} <= columns:
-        return Lists(_splits_of(str(path), rows, "class"), {})
-    raise UserError(f"--splits {path} needs a header with columns split,class or filename,label,split, and rows below")
+    origin = f"--splits {path}"
+    if path.is_dir() or not path.exists():
+        raise UserError(f"{origin}: no such file")
+    (item,) = files_below(str(path))
+    columns, rows = read_table(origin, item.read())
+    by_file = {"filename", "label", "split"} <= set(columns)
+    if not rows or not (by_file or {"split", "class"} <= set(columns)):
+        found = f"; its header is {', '.join(columns)}" if columns else ""
+        raise UserError(
+            f"{origin} needs a header with columns split,class or filename,label,split, and rows below{found}"
+        )
+    classes: dict[str, set[str]] = {split: set() for split in SPLITS}
+    files: dict[tuple[str, str], dict[FilePath, int]] = {}
+    seen: dict[FilePath, tuple[str, str]] = {}
+    for row in rows:
+        where = f"{origin}: line {row.line}"
+        place = split, cls = _split(where, row), _class_name(where, row.cells["label" if by_file else "class"])
+        classes[split].add(cls)
+        if not by_file:
+            continue
+        name = _file_path(where, row)
+        if len(name) > 1 and seen.setdefault(name, place) != place:
+            raise UserError(f"{where} lists {'/'.join(name)} as {split}, {cls}; before, it was {', '.join(seen[name])}")
+        files.setdefault(place, {}).setdefault(name, row.line)
+    return Lists({split: tuple(sorted(names)) for split, names in classes.items() if names}, files, origin)
+
+
+def _split(where: str, row: Row) -> str:
+    if row.cells["split"] not in SPLITS:
+        raise UserError(f"{where}: unknown split {row.cells['split']!r}; valid: {', '.join(SPLITS)}")
+    return row.cells["split"]
+
+
+def _class_name(where: str, text: str) -> str:
+    """`Greek/character01` for whatever way that is written."""
+    name = "/".join(path_of(text))
+    if not name or not name.isprintable() or ".." in name.split("/"):
+        raise UserError(f"{where}: {text!r} is no name for a class")
+    return name
+
+
+def _file_path(where: str, row: Row) -> FilePath:
+    path = path_of(row.cells["filename"])
+    if not path or ".." in path:
+        raise UserError(f"{where}: {row.cells['filename']!r} names no file; give its path below --from")
+    return path
 
 
 def _check_shared(lists: Lists, spec: DatasetSpec, where: str) -> None:
@@ -109,7 +150,7 @@ def _check_shared(lists: Lists, spec: DatasetSpec, where: str) -> None:
                     f"{where}: class {cls!r} is in two splits, {first[cls]} and {split}. A few-shot data set shares no"
                     " class; one for classification says shared_classes=True in its specification"
                 )
-            if not lists.by_folder and (split, cls) not in lists.files:
+            if not lists.by_folder and (split, cls) not in lists.rows:
                 raise UserError(
                     f"{where}: class {cls!r} is in two splits, {first[cls]} and {split}: say which image is in which,"
                     " by a CSV file with columns filename,label,split or by folders train/, val/ and test/"
@@ -117,40 +158,12 @@ def _check_shared(lists: Lists, spec: DatasetSpec, where: str) -> None:
 
 
 def read_ravi(item: Item) -> dict[str, frozenset[str]]:
-    """train.csv, val.csv or test.csv of Ravi and Larochelle: columns `filename,label`."""
-    try:
-        text = item.read().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{item.origin} begins like a list of images but is not text: fetch it again") from None
+    """train.csv, val.csv or test.csv of Ravi and Larochelle, columns `filename,label`: class -> its images' names."""
+    columns, rows = read_table(item.origin, item.read())
+    if not {"filename", "label"} <= set(columns):
+        raise UserError(f"{item.origin} begins like a list of images and has other columns: {', '.join(columns)}")
     files: dict[str, set[str]] = {}
-    for row in _rows(item.origin, text):
-        files.setdefault(row["label"], set()).add(_file_name(row))
-    return {cls: frozenset(names) for cls, names in files.items()}
-
-
-def _rows(origin: str, text: str) -> list[dict[str, str]]:
-    reader = csv.reader(io.StringIO(text))
-    try:
-        header, *rows = [[cell.strip() for cell in row] for row in reader if row] or [[]]
-    except csv.Error as error:
-        raise UserError(f"{origin} is not a readable CSV ({error})") from None
-    ragged = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
-    if ragged is not None:
-        raise UserError(f"{origin}: line {ragged} has not the {len(header)} columns of the header")
-    header = [name.lower() for name in header]
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def _splits_of(origin: str, rows: list[dict[str, str]], column: str) -> dict[str, tuple[str, ...]]:
-    found: dict[str, set[str]] = {split: set() for split in SPLITS}
     for row in rows:
-        if row["split"] not in SPLITS:
-            raise UserError(
-                f"{origin}: unknown split {row['split']!r} of class {row[column]!r}; valid: {', '.join(SPLITS)}"
-            )
-        found[row["split"]].add(row[column])
-    return {split: tuple(sorted(classes)) for split, classes in found.items() if classes}
-
-
-def _file_name(row: dict[str, str]) -> str:
-    return row["filename"].rsplit("/", 1)[-1]
+        where = f"{item.origin}: line {row.line}"
+        files.setdefault(_class_name(where, row.cells["label"]), set()).add(_file_path(where, row)[-1])
+    return {cls: frozenset(names) for cls, names in files.items()}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.data.importers import Sources
 from fewshot.data.importers.ilsvrc import is_raw, raw_names
-from fewshot.data.importers.images import decode
+from fewshot.data.importers.images import Unreadable, decode
 from fewshot.data.importers.items import Item, some
-from fewshot.data.importers.lists import Lists
+from fewshot.data.importers.lists import FilePath, Lists
 from fewshot.data.importers.pickles import Pickle
+from fewshot.data.importers.rows import Rows
+from fewshot.data.importers.sources import ImageName, Sources
 from fewshot.data.spec import DatasetSpec
 
 FEWEST = 2  # images a class needs to appear in any episode: one of the support, one query
@@ -23,6 +26,7 @@ class ClassPlan:
     """A class's images, in order.
 
     images:  for each image the files that hold it; several are copies
+    names:   of these images, for messages
     pickles: instead, the pickles that each hold all of them
     raw:     the files are ImageNet's own, found by their place among the files of the class
     """
@@ -31,12 +35,13 @@ class ClassPlan:
     split: str
     count: int
     images: tuple[tuple[Item, ...], ...] = ()
+    names: tuple[str, ...] = ()
     pickles: tuple[Pickle, ...] = ()
     raw: bool = False
 
     def label(self, row: int) -> str:
         """Where an image is, for messages."""
-        return f"{self.split}/{self.name}/{self.images[row][0].name if self.images else row}"
+        return f"{self.split}/{self.name}/{self.names[row] if self.names else row}"
 
     def read(self) -> list[bytes] | np.ndarray:
         """The images' files, or from pickles their pixels (count, H, W, 3) uint8.
@@ -59,30 +64,60 @@ def plan(spec: DatasetSpec, sources: Sources, wanted: Lists) -> list[ClassPlan]:
     Raises UserError naming the classes that are missing, or whose images are missing, too few or too many.
     """
     places = [(split, cls) for split, classes in wanted.splits.items() for cls in classes]
-    missing = [cls for split, cls in places if not sources.images(split, cls) and cls not in sources.pickled]
+    missing = [
+        cls
+        for split, cls in places
+        if (split, cls) not in wanted.rows and not sources.images(split, cls) and cls not in sources.pickled
+    ]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(places)} classes are missing: {some(missing)}"
-            + (f" ({some(sources.empty)}: empty)" if sources.empty else "")
-            + "; give the folder that holds them too, with another --from"
+            f"{sources.remark()}; give the folder that holds them too, with another --from"
         )
-    plans, complaints = [], []
+    rows = Rows(wanted, sources)
+    plans: list[ClassPlan] = []
+    complaints: list[str] = []
     for split, cls in places:
-        try:
-            plans.append(_plan_class(spec, split, cls, sources, wanted))
-        except UserError as complaint:
-            complaints.append(str(complaint))
+        with _noting(complaints):
+            plans.append(_plan_class(spec, split, cls, sources, wanted, rows))
+    for each in plans:
+        with _noting(complaints):  # what a class lacks may follow from a wrong row, which therefore comes first
+            _check_count(spec, each)
     if complaints:
         more = f" (and {len(complaints) - 1} more classes)" if len(complaints) > 1 else ""
         raise UserError(complaints[0] + more)
     return plans
 
 
-def _plan_class(spec: DatasetSpec, split: str, cls: str, sources: Sources, wanted: Lists) -> ClassPlan:
+@contextmanager
+def _noting(complaints: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as complaint:
+        complaints.append(str(complaint))
+
+
+def _check_count(spec: DatasetSpec, each: ClassPlan) -> None:
+    if spec.images_per_class and each.count != spec.images_per_class:
+        raise UserError(
+            f"class {each.name} has {each.count:,} images instead of {spec.images_per_class:,}: fetch it again"
+        )
+    if each.count < FEWEST:
+        raise UserError(f"class {each.name} has {each.count} images; at least {FEWEST} are needed")
+
+
+def _plan_class(
+    spec: DatasetSpec, split: str, cls: str, sources: Sources, wanted: Lists, rows: Rows
+) -> ClassPlan:
     images, pickles, per_class = sources.images(split, cls), sources.pickled.get(cls, []), spec.images_per_class
     if images and pickles:
         place = next(iter(images.values()))[0].origin
         raise UserError(f"class {cls} is in {pickles[0].origin} and, as images, in {place}: give one of them")
+    if pickles and (split, cls) in wanted.rows:
+        raise UserError(
+            f"{pickles[0].origin}: a pickle names no image, so that no row of {wanted.origin} can name one: give"
+            " columns split,class"
+        )
     if pickles and spec.shared_classes:
         raise UserError(f"{pickles[0].origin}: a pickle names no image, so that it cannot say which split one is in")
     if pickles:
@@ -90,33 +125,54 @@ def _plan_class(spec: DatasetSpec, split: str, cls: str, sources: Sources, wante
         counts = [pickle.counts[cls] for pickle in pickles]
         count = per_class if per_class and per_class in counts else max(counts)
         chosen = ClassPlan(cls, split, count, pickles=tuple(p for p in pickles if p.counts[cls] == count))
+    elif (split, cls) in wanted.rows and not _is_numbered(spec, cls, images, _names(wanted.rows[split, cls])):
+        chosen = _of_images(cls, split, rows.images(split, cls))
     else:
-        listed = wanted.files.get((split, cls), sources.listed.get(cls))
-        raw = "ilsvrc" in spec.importers and listed is not None and is_raw(cls, images) and not listed & images.keys()
-        names = _choose(spec, cls, images, listed, raw)
-        chosen = ClassPlan(cls, split, len(names), tuple(tuple(images[name]) for name in names), raw=raw)
-    if per_class and chosen.count != per_class:
-        raise UserError(f"class {cls} has {chosen.count:,} images instead of {per_class:,}: fetch it again")
-    if chosen.count < FEWEST:
-        raise UserError(f"class {cls} has {chosen.count} images; at least {FEWEST} are needed")
+        listed = _names(wanted.rows[split, cls]) if (split, cls) in wanted.rows else sources.listed.get(cls)
+        raw = _is_numbered(spec, cls, images, listed)
+        chosen = _of_images(cls, split, _choose(spec, cls, images, listed, raw), raw)
     return chosen
 
 
-def _choose(spec: DatasetSpec, cls: str, names: dict, listed: frozenset[str] | None, raw: bool) -> list[str]:
-    """The names of a class's images, in the order of the names that the store knows them by."""
+def _of_images(cls: str, split: str, images: Mapping[ImageName, list[Item]], raw: bool = False) -> ClassPlan:
+    """In the order that `images` has, if they are raw ImageNet's; else in the order of their names."""
+    order = list(images) if raw else sorted(images)
+    names = tuple("/".join((*name[1:], name[0])) for name in order)
+    return ClassPlan(cls, split, len(order), tuple(tuple(images[name]) for name in order), names, raw=raw)
+
+
+def _names(rows: Iterable[FilePath]) -> frozenset[str]:
+    return frozenset(path[-1] for path in rows)
+
+
+def _is_numbered(
+    spec: DatasetSpec, cls: str, images: Mapping[ImageName, object], listed: frozenset[str] | None
+) -> bool:
+    """Whether the class is raw ImageNet's, and the list has the numbers of Ravi and Larochelle."""
+    names = {name[0] for name in images}
+    return "ilsvrc" in spec.importers and listed is not None and is_raw(cls, names) and not listed & names
+
+
+def _choose(
+    spec: DatasetSpec, cls: str, images: dict[ImageName, list[Item]], listed: frozenset[str] | None, raw: bool
+) -> dict[ImageName, list[Item]]:
+    """A class's images; where a list names them, those, in its order."""
     if listed is None:
-        if spec.images_per_class and len(names) > spec.images_per_class:
+        if spec.images_per_class and len(images) > spec.images_per_class:
             raise UserError(
-                f"class {cls} has {len(names):,} images, and {spec.name} takes {spec.images_per_class:,} of them: put"
+                f"class {cls} has {len(images):,} images, and {spec.name} takes {spec.images_per_class:,} of them: put"
                 " the lists that name them (train.csv, val.csv, test.csv; for mini-imagenet those of Ravi and"
                 " Larochelle) next to them, or in a folder of another --from"
             )
-        return sorted(names)
+        return images
+    files: dict[str, list[Item]] = {}
+    for name, items in images.items():
+        files.setdefault(name[0], []).extend(items)
     if raw:
-        name_of = raw_names(cls, names, sorted(listed))
+        name_of = raw_names(cls, files, sorted(listed))
     else:
-        name_of = {name: name if name in names else None for name in sorted(listed)}
-    chosen = [own for own in name_of.values() if own is not None]
+        name_of = {name: name if name in files else None for name in sorted(listed)}
+    chosen: dict[ImageName, list[Item]] = {(own,): files[own] for own in name_of.values() if own is not None}
     if len(chosen) < len(name_of):
         missing = [name for name, own in name_of.items() if own is None]
         raise UserError(f"class {cls} lacks {len(missing)} of the {len(listed)} listed images: {some(missing)}")
@@ -130,10 +186,15 @@ def _agreed(items: tuple[Item, ...]) -> bytes:
     for other in others:
         again = other.read()
         if again != data and not _same_pixels(again, data):
-            raise UserError(f"{first.origin} and {other.origin} have one name and differ: give one of them")
+            raise UserError(
+                f"{first.origin} and {other.origin} have one name and differ: give one of them, or write in a list of"
+                " images which one is meant, with its folder"
+            )
     return data
 
 
 def _same_pixels(one: bytes, other: bytes) -> bool:
-    ours, theirs = decode(one), decode(other)
-    return ours is not None and theirs is not None and np.array_equal(ours, theirs)
+    try:
+        return np.array_equal(decode(one), decode(other))
+    except Unreadable:
+        return False

@@ -1,0 +1,199 @@
+"""What the `--from` folders and files hold of the wanted classes. No image is read yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path, PurePath
+
+from fewshot.core.errors import UserError
+from fewshot.data.importers import archives
+from fewshot.data.importers.items import Item, files_below, some
+from fewshot.data.importers.kinds import identify, named_as_image
+from fewshot.data.importers.lists import FilePath, Lists, read_ravi
+from fewshot.data.importers.pickles import Pickle
+from fewshot.data.spec import SPLITS, DatasetSpec
+
+_WNID = re.compile(r"n\d{8}")
+
+ImageName = tuple[str, ...]
+"""An image within its class: the file's name, then the folders by which it differs from others of that name."""
+
+
+class Sources:
+    """Classes of images, and what else was met.
+
+    pickled: class -> the pickles that hold it
+    listed:  class -> image names that lists in the sources give it, where the specification says that they count
+    kinds:   what was met, for dataset.json
+    unread:  files without content, or of a format that holds data and is not read, for complaints
+
+    Archives stay open until `files` is closed. Raises UserError for a source that is missing, empty or damaged, and
+    where folders leave it open which class an image is of.
+    """
+
+    def __init__(self, paths: Iterable[Path], wanted: Lists, files: ExitStack, spec: DatasetSpec) -> None:
+        self.pickled: dict[str, list[Pickle]] = {}
+        self.kinds: set[str] = set()
+        self.unread: list[str] = []
+        self._lists: dict[str, frozenset[str]] = {}
+        self._images: dict[tuple[str | None, str], dict[ImageName, list[Item]]] = {}
+        self._loose: list[Item] = []  # images in no class's folder or archive
+        self._all: list[Item] = []  # images, where rows of a CSV name them
+        self._places: dict[str, dict[tuple, set[ImageName]]] = {}  # class -> where its folders are -> images there
+        self._known: dict[tuple[str, ...], tuple[str, int] | None] = {}  # folders -> class and its position
+        self._wanted = wanted
+        self._files = files
+        self._spec = spec
+        for number, path in enumerate(paths):
+            self._source = number
+            self._add(path)
+        self.listed = self._lists if spec.lists else {}
+        if wanted.by_folder:
+            self._refuse_nested()
+        else:
+            self._settle_loose()
+            self._refuse_homonyms()
+
+    def images(self, split: str, cls: str) -> dict[ImageName, list[Item]]:
+        """Image -> its file (several: copies, to be compared) of a class in a split.
+
+        Where folders do not say the split, every image of the class.
+        """
+        return self._images.get((split if self._wanted.by_folder else None, cls), {})
+
+    def matching(self, path: FilePath) -> list[Item]:
+        """The images at a path, which may begin at any folder. Without an ending, those of that name with any."""
+        found = [item for item in self._by_name.get(path[-1], ()) if item.is_at(path)]
+        return found or [
+            item for item in self._by_stem.get(path[-1], ()) if item.is_at((*path[:-1], item.name))
+        ]
+
+    def remark(self) -> str:
+        """What to add where something is missing: the files that may hold it and were not read."""
+        return f" (not read: {some(self.unread)})" if self.unread else ""
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Item]]:
+        return _grouped((item.name, item) for item in self._all)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Item]]:
+        return _grouped((PurePath(item.name).stem, item) for item in self._all)
+
+    def _add(self, path: Path) -> None:
+        if not path.is_symlink() and not path.exists():
+            raise UserError(f"--from {path}: no such file or folder")
+        items = list(files_below(str(path)))
+        if not items:
+            raise UserError(f"--from {path}: the folder is empty")
+        for item in items:
+            self._visit(item)
+
+    def _visit(self, item: Item) -> None:
+        """Sort one file; archives are entered, anything unknown is left alone."""
+        if any(part.startswith(".") or part == "__MACOSX" for part in item.parts[1:]):
+            return
+        kind = self._kind(item)
+        importers = self._spec.importers
+        if kind == "image":
+            if not {"images", "ilsvrc"}.isdisjoint(importers):
+                self._add_image(item)
+        elif kind in ("zip", "tar"):
+            self._enter(item, kind)
+        elif kind in archives.COMPRESSED:
+            self._visit(archives.decompressed(item, kind, self._files))
+        elif kind == "pickle" and "pickles" in importers:
+            pickle = Pickle(item, self._wanted.splits)
+            self.kinds.add(pickle.format)
+            for cls in pickle.counts:
+                self.pickled.setdefault(cls, []).append(pickle)
+        elif kind == "list":
+            if self._spec.lists:
+                self.kinds.add("Ravi and Larochelle's lists")
+            for cls, names in read_ravi(item).items():
+                self._lists[cls] = self._lists.get(cls, frozenset()) | names
+
+    def _kind(self, item: Item) -> str | None:
+        if named_as_image(item.name):
+            return "image"  # there are many, so none is opened yet; decoding names those that are not
+        head = item.read(1024)
+        kind, label = identify(head, item.name)
+        if not head or kind == "foreign":
+            self.unread.append(f"{item.origin} ({label or 'empty'})")
+        return kind
+
+    def _add_image(self, item: Item) -> None:
+        if not item.packed:
+            self.kinds.add("image files")
+        if self._wanted.rows:
+            self._all.append(item)
+        if self._wanted.by_folder:
+            split, cls = item.parts[1:3] if len(item.parts) > 3 else ("", "")
+            if cls in self._wanted.splits.get(split, ()):
+                self._images.setdefault((split, cls), {}).setdefault((item.name, *item.parts[3:-1]), []).append(item)
+            return
+        folders = item.parts[:-1]
+        if folders not in self._known:
+            self._known[folders] = next(iter(self._wanted.classes_of(folders)), None)
+        known = self._known[folders]
+        if known is None:
+            self._loose.append(item)
+            return
+        cls, position = known
+        above, below = folders[1:position], folders[position + cls.count("/") + 1 :]
+        # train/cat/1.jpg and test/cat/1.jpg are two images; cat.zip and cat/, in which both are 1.jpg, have copies.
+        name = (item.name, *(part for part in above if part in SPLITS), *below)
+        self._images.setdefault((None, cls), {}).setdefault(name, []).append(item)
+        place = (self._source, *(part for part in above if part not in SPLITS))
+        self._places.setdefault(cls, {}).setdefault(place, set()).add(name)
+
+    def _enter(self, item: Item, kind: str) -> None:
+        name = archives.stem(item.name)
+        if "ilsvrc" in self._spec.importers and _WNID.fullmatch(name) and name not in self._wanted.classes:
+            return  # one of ImageNet's other 900
+        self.kinds.add(f"{kind} archives")
+        for member in archives.members(item, kind, self._files):
+            self._visit(member)
+
+    def _settle_loose(self) -> None:
+        class_of = {name: cls for cls, names in self._lists.items() for name in names}
+        raw = "ilsvrc" in self._spec.importers
+        for item in self._loose:
+            cls = class_of.get(item.name, item.name[:9] if raw else "")  # ImageNet's begin with the class
+            if cls in self._wanted.classes:
+                self._images.setdefault((None, cls), {}).setdefault((item.name,), []).append(item)
+
+    def _refuse_nested(self) -> None:
+        """Omniglot's train/Greek holds character01, character02, ...: a class each, or all one class?"""
+        for (split, cls), images in self._images.items():
+            inner = sorted({name[1] if len(name) > 1 else "" for name in images})
+            if len(inner) > 1 and "" not in inner:
+                raise UserError(
+                    f"{split}/{cls} holds folders of images ({some(inner)}), each of which may be a class: say it with"
+                    f" --splits, by rows such as {split},{cls}/{inner[0]} (a class each) or {split},{cls} (one class)"
+                )
+
+    def _refuse_homonyms(self) -> None:
+        """Greek/character01 and Latin/character01 are not one class because their folders are called the same."""
+        listed = self.listed.keys() | {cls for _, cls in self._wanted.rows}
+        for cls, places in self._places.items():
+            if self._spec.images_per_class or cls in listed:
+                continue  # their number or their names tell
+            first, *others = places.items()
+            for place, names in others:
+                if place[0] == first[0][0] and names.isdisjoint(first[1]):
+                    one, two = ("/".join((*where[1:], cls)) for where in (first[0], place))
+                    raise UserError(
+                        f"class {cls} may be {one} or {two}: if these are classes of their own, write so in the splits;"
+                        " if they are parts of one class, give each with a --from of its own"
+                    )
+
+
+def _grouped(pairs: Iterable[tuple[str, Item]]) -> dict[str, list[Item]]:
+    groups: dict[str, list[Item]] = {}
+    for key, item in pairs:
+        groups.setdefault(key, []).append(item)
+    return groups
