@@ -22,7 +22,8 @@ NAME = "glyphs-test-5w5s15q"
 
 
 def test_every_protocol_of_the_papers_has_a_list():
-    expected = {f"{d}-{s}-5w{n}s15q" for d in ("glyphs", "mini-imagenet") for s in ("val", "test") for n in (1, 5)}
+    datasets = ("glyphs", "mini-imagenet", "mini-imagenet-42")
+    expected = {f"{d}-{s}-5w{n}s15q" for d in datasets for s in ("val", "test") for n in (1, 5)}
     assert set(frozen.names()) == expected
 
 
@@ -110,3 +111,10 @@ def test_the_script_writes_the_lists_that_are_here(tmp_path, monkeypatch):
 def test_the_readme_explains_every_field_of_a_list():
     rows = re.findall(r"^\| (`.*?) \|", (ROOT / "episodes/README.md").read_text(), re.MULTILINE)
     assert re.findall(r"`(\w+)`", " ".join(rows)) == [field.name for field in dataclasses.fields(frozen.TaskList)]
+
+
+def test_mini_imagenet_at_42_px_has_the_same_tasks():
+    for split, shots in (("val", 1), ("val", 5), ("test", 1), ("test", 5)):
+        lists = [frozen.read(f"{name}-{split}-5w{shots}s15q") for name in ("mini-imagenet", "mini-imagenet-42")]
+        assert lists[0].digest == lists[1].digest and lists[0].membership == lists[1].membership
+        assert lists[0].fingerprint != lists[1].fingerprint
