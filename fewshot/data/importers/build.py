@@ -22,6 +22,7 @@ from fewshot.data.channels import Channels
 from fewshot.data.importers import lists
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
+from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
@@ -50,7 +51,13 @@ class Prepared:
 
 
 def prepare(
-    spec: DatasetSpec, paths: list[Path], splits: Path | None, root: Path, size: int | None, begin: Begin
+    spec: DatasetSpec,
+    paths: list[Path],
+    splits: Path | None,
+    root: Path,
+    size: int | None,
+    begin: Begin,
+    limits: Limits,
 ) -> Prepared:
     """Write the store `root/spec.name` of (size, size) images from the sources, or verify the one that is there.
 
@@ -63,12 +70,12 @@ def prepare(
     there = store.read_record(folder / "dataset.json") if store.occupied(folder) else None
     if there:
         size = _same_size(folder, there, size)
-    wanted = lists.wanted(spec, splits, paths)
+    wanted = lists.wanted(spec, splits, paths, limits)
     if there:
         _same_members(folder, there, wanted)
     with ExitStack() as files, quiet_pillow():
-        sources = Sources(paths, wanted, files, spec)
-        reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin)
+        sources = Sources(paths, wanted, files, spec, limits)
+        reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin, limits)
         if there:
             return Prepared(folder, _verified(folder, spec.name, reader), fresh=False)
         try:
@@ -130,10 +137,11 @@ def _verified(folder: Path, name: str, reader: _Reader) -> dict:
 class _Reader:
     """Reads the planned images, and notes what is worth knowing about them."""
 
-    def __init__(self, plans: list[ClassPlan], size: int, begin: Begin) -> None:
+    def __init__(self, plans: list[ClassPlan], size: int, begin: Begin, limits: Limits) -> None:
         self._plans = plans
         self._size = size
         self._begin = begin
+        self._limits = limits
         self._loaded: tuple[Pickle, ...] = ()
         self._reset()
 
@@ -246,7 +254,7 @@ class _Reader:
     def _fitted(self, content: bytes | np.ndarray) -> tuple[np.ndarray | Unreadable, bool]:
         """(size, size, 3) uint8, and whether it was resized; or why it is unreadable."""
         try:
-            pixels = decode(content) if isinstance(content, bytes) else content
+            pixels = decode(content, self._limits) if isinstance(content, bytes) else content
         except Unreadable as reason:
             return reason, False
         return fit(pixels, self._size), pixels.shape[:2] != (self._size, self._size)
