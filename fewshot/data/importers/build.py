@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import new_folder
+from fewshot.core.files import locked, new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
 from fewshot.data.importers import lists
@@ -32,6 +33,8 @@ from fewshot.data.spec import SPLITS, DatasetSpec
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
 # more than this share of it, is a mistake: such as one class under two names.
 MOST_COPIES = 0.05
+
+_MARK = ".preparing"  # locked, in a folder that is being written
 
 # Decoding releases the GIL, but threads are only worth it where decoding takes longer than handing the work over:
 # 84x84 files (3 KB) decode faster in one thread, ImageNet's own (110 KB) twice as fast in two.
@@ -79,7 +82,8 @@ def prepare(
         if there:
             return Prepared(folder, _verified(folder, spec.name, reader), fresh=False)
         try:
-            with new_folder(folder) as work:
+            _clear_abandoned(root)
+            with new_folder(folder) as work, locked(work / _MARK):
                 channels = None if spec.normalisation else Channels()
                 entries = reader.entries(work, channels)
                 normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
@@ -90,6 +94,13 @@ def prepare(
         except FileExistsError:
             raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
     return Prepared(folder, record, fresh=True)
+
+
+def _clear_abandoned(root: Path) -> None:
+    """Take away what a killed `prepare` left. One that is at work holds the lock in its folder."""
+    for mark in root.glob(f".new-*/{_MARK}"):
+        with suppress(OSError), locked(mark):
+            shutil.rmtree(mark.parent)
 
 
 def _same_size(folder: Path, record: dict, size: int | None) -> int:
@@ -209,8 +220,14 @@ class _Reader:
         if len({each.name for each in self._plans}) < len(self._plans):
             notes.append("Classes are in several splits: what is tested was seen in training.")
         if self._copies:
-            across = sum(label.split("/")[0] != first.split("/")[0] for label, first in self._copies)
-            notes.append(f"Images equal to another one, pixel by pixel: {len(self._copies)}, across splits {across}.")
+            leaks = [pair for pair in self._copies if _is_leak(pair)]
+            notes.append(
+                f"Images equal to another one, pixel by pixel: {len(self._copies)}, across splits {len(leaks)}."
+            )
+            if leaks:
+                notes.append(f"Leak between splits: {some(' = '.join(pair) for pair in leaks)}.")
+        if absent := [split for split in SPLITS if split not in {each.split for each in self._plans}]:
+            notes.append(f"There is no {' and no '.join(absent)} split: `train` needs train, val and test.")
         return notes
 
     @property
@@ -234,7 +251,8 @@ class _Reader:
             if copies > max(1, MOST_COPIES * each.count):
                 raise UserError(
                     f"class {each.name}: {copies} of its {each.count} images are copies of other images,"
-                    f" as {' = '.join(self._copies[-1])}: fetch it again"
+                    f" as {' = '.join(self._copies[-1])}{', a leak between splits' * _is_leak(self._copies[-1])}:"
+                    " give each image once"
                 )
             yield block
             advance(each.count)
@@ -264,6 +282,12 @@ class _Reader:
         if first != label:
             self._copies.append([label, first])
         return first != label
+
+
+def _is_leak(pair: list[str]) -> bool:
+    """Whether two images, such as train/cat/1.jpg and test/cat/7.jpg, are in different splits."""
+    one, other = (label.split("/")[0] for label in pair)
+    return one != other
 
 
 def _added(blocks: Iterator[np.ndarray], channels: Channels) -> Iterator[np.ndarray]:
