@@ -46,6 +46,11 @@ def parser() -> Parser:
         "--size", type=int, metavar="N",
         help="height and width of the stored images, in pixels (default: the specification's; 84 for one of your own)",
     )  # fmt: skip
+    result.add_argument(
+        "--limits", type=int, default=1, metavar="N",
+        help="let files ask for N times as much as is plausible: images of more than 90 million pixels or 256 MB,"
+        " archives that unpack to more than 1 GB and 100 times their size, pickles of more than 2 million steps",
+    )  # fmt: skip
     return result
 
 
@@ -53,14 +58,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
     from fewshot.data.importers import build  # not for --help: NumPy and Pillow take their time
+    from fewshot.data.importers.limits import Limits
     from fewshot.data.spec import SIZES
 
     spec = _specification(args.name, args.splits, args.sources)
     if args.size is not None and not SIZES[0] <= args.size <= SIZES[1]:
         raise UserError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
+    if args.limits < 1:
+        raise UserError(f"--limits {args.limits}: 1 or more")
+    limits = Limits().times(args.limits)
     started = time.perf_counter()
     with _progress() as begin:
-        prepared = build.prepare(spec, args.sources, args.splits, args.data_root, args.size, begin)
+        prepared = build.prepare(spec, args.sources, args.splits, args.data_root, args.size, begin, limits)
     verb = "prepared" if prepared.fresh else "already prepared, verified, nothing changed:"
     print(f"{verb} {prepared.folder} ({time.perf_counter() - started:.1f} s)")
     _report(prepared.record, spec.licence)

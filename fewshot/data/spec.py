@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 IMPORTERS = ("images", "pickles", "ilsvrc")
-SIZES = (8, 1024)  # pixels, the least and the most
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SIZES = (16, 1024)  # pixels, the least that a backbone can take, and the most
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class DatasetSpec:
     """Opens a data set that is embedded, and so is never prepared. None: `prepare` writes a store."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             raise UserError(f"a data set's name is letters, digits and . _ - only, not {self.name!r}")
         if not SIZES[0] <= self.image_size <= SIZES[1]:
             raise UserError(f"{self.name}: images of {self.image_size} px; give {SIZES[0]} to {SIZES[1]} pixels")

@@ -23,10 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import writable_parent
+from fewshot.core.files import read_bounded, writable_parent
 from fewshot.data.channels import Channels, Triple
+from fewshot.data.spec import NAME, SPLITS
 
 FORMAT = 1
+_LARGEST_RECORD = 256 << 20  # bytes of a dataset.json: a million copies are listed in so many
 Normalisation = tuple[Triple, Triple]
 """(mean, std) of each channel, in [0, 1]."""
 
@@ -59,7 +61,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, opened. `fingerprint` identifies its pixels (provenance).
+    """A data set, opened. `fingerprint` identifies its name, classes and pixels (provenance); `content` all but its
+    name, so that it is equal where a data set was prepared twice, under two names.
 
     `normalisation`: its (mean, std) where they are known; else they are computed when they are asked for.
     """
@@ -71,6 +74,7 @@ class Dataset:
     root: Path | None = None
     notes: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
+    content: str = ""
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -103,8 +107,16 @@ class Dataset:
 
 def fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
     """Digest over each split's classes, counts and array digest (`entries` as in dataset.json)."""
-    facts = [[split, e["classes"], e["counts"], e["shape"], e["sha256"]] for split, e in entries.items()]
-    return _sha256(json.dumps([name, facts], separators=(",", ":")).encode())
+    return _sha256(json.dumps([name, _facts(entries)], separators=(",", ":")).encode())
+
+
+def content(entries: Mapping[str, Mapping]) -> str:
+    """As `fingerprint`, whatever the data set is called."""
+    return _sha256(json.dumps(_facts(entries), separators=(",", ":")).encode())
+
+
+def _facts(entries: Mapping[str, Mapping]) -> list:
+    return [[split, e["classes"], e["counts"], e["shape"], e["sha256"]] for split, e in entries.items()]
 
 
 def pixel_digest(images: np.ndarray) -> str:
@@ -148,44 +160,79 @@ def open_store(
 
     Raises UserError where it is not prepared, or where the files are not what dataset.json says.
     """
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name of a data set: letters, digits and . _ - only")
     folder = Path(root) / name
     if not is_store(folder):
         near = difflib.get_close_matches(name, sorted(known), n=1)
         raise UserError(
             f"data set {name!r} is not prepared under {Path(root)}: run"
-            f" python -m fewshot.prepare {asked or name} --from PATH --data-root {Path(root)}"
+            f" python -m fewshot.prepare {asked or name} --from PATH{'' if asked else ' --splits CSV'}"
+            f" --data-root {Path(root)}"
             + (f" (or did you mean {near[0]!r}?)" if near and near[0] != name else "")
         )
     record = read_record(folder / "dataset.json")
     splits = {}
     for split, entry in record["splits"].items():
         path = folder / f"{split}.npy"
+        if not path.is_file():
+            raise UserError(f"{path} is missing or no file; delete {folder} and run prepare again")
         try:
-            images = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is missing or damaged ({error}); run prepare again") from None
-        if list(images.shape) != entry["shape"] or images.dtype != np.uint8:
+            images = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # numpy reads the header as Python, and what is wrong there has many names
+            raise UserError(f"{path} is damaged ({error}); delete {folder} and run prepare again") from None
+        if list(images.shape) != entry["shape"] or images.dtype != np.uint8 or not images.flags.c_contiguous:
             raise UserError(f"{path} does not match dataset.json; delete {folder} and run prepare again")
         splits[split] = Split(split, images, tuple(entry["classes"]), tuple(entry["counts"]))
     return Dataset(
         record["name"], splits, record["fingerprint"], record["source"], folder, tuple(record["notes"]),
-        _normalisation(record) or normalisation,
+        _normalisation(record) or normalisation, content(record["splits"]),
     )  # fmt: skip
 
 
 def read_record(index: Path) -> dict:
     """dataset.json as a dict; UserError where it is not one of ours."""
     try:
-        record = json.loads(index.read_text())
+        record = json.loads(read_bounded(index, _LARGEST_RECORD))
         entries = record["splits"]
+        _check(record)
         known = record["format"] == FORMAT and record["fingerprint"] == fingerprint(record["name"], entries)
-        record["source"], record["notes"], record["details"]  # their absence is a KeyError
-        _normalisation(record)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} is damaged ({error!r}); delete {index.parent} and run prepare again") from None
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {str(error)[:80]}"
+        raise UserError(f"{index} is damaged ({why}); delete {index.parent} and run prepare again") from None
     if not known:
         raise UserError(f"{index} is of another format or was edited; delete {index.parent} and run prepare again")
     return record
+
+
+def _check(record: Mapping) -> None:
+    """ValueError, KeyError or TypeError where a dataset.json does not hold what we write into one."""
+    for key, kind in (("name", str), ("source", str), ("notes", list), ("details", dict), ("splits", dict)):
+        if not isinstance(record[key], kind):
+            raise TypeError(f"{key} is no {kind.__name__}")
+    if not NAME.fullmatch(record["name"]) or not all(isinstance(note, str) for note in record["notes"]):
+        raise ValueError("name or notes")
+    if not record["splits"] or not set(record["splits"]) <= set(SPLITS):
+        raise ValueError(f"splits {', '.join(record['splits'])}")
+    sides = set()
+    for split, entry in record["splits"].items():
+        classes, counts, shape = entry["classes"], entry["counts"], entry["shape"]
+        if not all(isinstance(each, list) for each in (classes, counts, shape)):
+            raise TypeError(f"{split}'s classes, counts or shape are no lists")
+        if not all(isinstance(cls, str) for cls in classes) or len(set(classes)) < len(classes):
+            raise ValueError(f"{split}'s classes")
+        if not all(type(count) is int and count > 0 for count in (*counts, *shape)) or len(counts) != len(classes):
+            raise ValueError(f"{split}'s counts")
+        if len(shape) != 4 or shape[0] != sum(counts) or shape[1] != shape[2] or shape[3] != 3:
+            raise ValueError(f"{split}'s shape {shape}")
+        if not isinstance(entry["sha256"], str):
+            raise TypeError(f"{split}'s sha256")
+        sides.add(shape[1])
+    if len(sides) > 1:
+        raise ValueError(f"images of {' and '.join(map(str, sorted(sides)))} px")
+    _normalisation(record)
 
 
 def _normalisation(record: Mapping) -> Normalisation | None:

@@ -15,13 +15,14 @@ import pytest
 from fewshot import prepare
 from fewshot.core.console import run
 from fewshot.core.errors import UserError
+from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.unpickle import load
 
 ARRAY = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 
 
 def read(data: bytes):
-    return load(io.BytesIO(data), "some.pkl")
+    return load(io.BytesIO(data), "some.pkl", len(data), Limits())
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,7 @@ from PIL import Image
 
 from fewshot import prepare
 from fewshot.core.console import run
+from fewshot.core.files import locked
 from fewshot.data import open_dataset, store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -333,9 +335,13 @@ def test_copied_images_are_recorded_and_many_are_refused(tmp_path, call):
     files["n02000001"][names[7]] = files["n01000001"]["n0100000100000001.jpg"]
     assert call(made(tmp_path / "one", "class_zips", files))[0] == 0
     data = open_dataset("tiny", tmp_path / "root")
-    assert data.notes == ("Images equal to another one, pixel by pixel: 1, across splits 1.",)
+    first = "train/n01000001/n0100000100000001.jpg"
+    assert data.notes == (
+        "Images equal to another one, pixel by pixel: 1, across splits 1.",
+        f"Leak between splits: val/n02000001/{names[7]} = {first}.",
+    )
     record = json.loads((tmp_path / "root/tiny/dataset.json").read_text())
-    assert record["details"]["copies"] == [[f"val/n02000001/{names[7]}", "train/n01000001/n0100000100000001.jpg"]]
+    assert record["details"]["copies"] == [[f"val/n02000001/{names[7]}", first]]
     for name in names[10:12]:
         files["n02000001"][name] = files["n02000001"][names[0]]
     root = tmp_path / "second"
@@ -403,6 +409,34 @@ def test_interruption_leaves_nothing(tmp_path, call, monkeypatch):
     assert not list((tmp_path / "root").iterdir())
 
 
+KILLED = """
+import os, sys
+from fewshot import prepare
+from fewshot.core.console import run
+from fewshot.data import store
+
+number = int(sys.argv.pop(1))
+store.write_record = lambda *_: os.kill(os.getpid(), number)
+sys.exit(run(prepare.main))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_what_a_killed_prepare_leaves_is_cleared_by_the_next(number, tmp_path, call, splits):
+    """But not the folder of one that is still at work."""
+    source, root = made(tmp_path / "source", "class_zips"), tmp_path / "root"
+    argv = ["tiny", f"--from={source}", f"--splits={splits}", f"--data-root={root}"]
+    program = [sys.executable, "-c", KILLED, str(int(number))]
+    killed = subprocess.run([*program, *argv], cwd=REPOSITORY, capture_output=True)
+    assert killed.returncode == (-number if number == signal.SIGKILL else 130), killed.stderr
+    assert len(list(root.iterdir())) == (number == signal.SIGKILL)
+    (root / ".new-live").mkdir()
+    with locked(root / ".new-live/.preparing"):
+        assert call(source)[0] == 0
+        assert {path.name for path in root.iterdir()} == {"tiny", ".new-live"}
+    assert [path.name for path in (root / "tiny").iterdir() if path.name.startswith(".")] == []
+
+
 @pytest.mark.parametrize(
     ("argv", "word"),
     [
@@ -414,6 +448,7 @@ def test_interruption_leaves_nothing(tmp_path, call, monkeypatch):
         (["../up", "--from", "."], "name"),
         (["tiny", "--from", ".", "--splits", "x.csv", "--size", "0"], "--size 0"),
         (["tiny", "--from", ".", "--size", "big"], "--size"),
+        (["tiny", "--from", ".", "--splits", "x.csv", "--size", "15"], "--size 15: from 16"),  # no backbone takes it
     ],
 )
 def test_wrong_arguments(argv, word, capsys):

@@ -212,6 +212,12 @@ def test_folders_of_one_name_are_not_one_class(tmp_path, call):
     assert "Greek/character01 or Latin/character01" in error and "--from of its own" in error
 
 
+def test_a_class_may_be_in_several_archives(tmp_path, call):
+    for number, name in enumerate("abcd"):
+        fab.write(tmp_path / f"source/part{number}.zip", fab.zip_of({f"cat/{number}.png": PIXELS[name]}))
+    assert holds(call("split,class\ntrain,cat\n"), "train", cat="abcd")
+
+
 def test_classes_within_the_folders_of_splits_are_asked_about(tmp_path, call):
     tree(tmp_path / "source/train", *OMNIGLOT)
     assert "train,Greek/character01 (a class each) or train,Greek (one class)" in call("")

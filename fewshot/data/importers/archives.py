@@ -10,16 +10,17 @@ import gzip
 import lzma
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
+from fewshot.core.errors import UserError
 from fewshot.data.importers.items import Item, naming_damage
+from fewshot.data.importers.limits import Budget
 from fewshot.data.importers.table import path_of
 
 _DECOMPRESS: dict[str, Callable] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
@@ -35,21 +36,60 @@ def stem(name: str) -> str:
 def members(item: Item, kind: str, files: ExitStack) -> Iterator[Item]:
     """The files in a `zip` or `tar`; it is read from later, so it is closed with `files`.
 
-    Raises UserError where the archive is truncated or corrupt.
+    Raises UserError where the archive is truncated, corrupt, encrypted, or unpacks to more than the limits allow.
     """
     above = (*item.parts[:-1], stem(item.name))
     with naming_damage(item.origin):
         file = files.enter_context(item.open())
-        found: list[tuple[str, Callable[[], Any]]]
-        if kind == "zip":
-            zipped = files.enter_context(zipfile.ZipFile(file))
-            found = [(info.filename, partial(zipped.open, info)) for info in zipped.infolist() if not info.is_dir()]
-        else:
-            tarred = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
-            found = [(info.name, partial(tarred.extractfile, info)) for info in tarred if info.isfile()]
-    for name, opener in found:
+        budget = _budget(item, file)
+        found = list((_zipped if kind == "zip" else _tarred)(item.origin, file, files, budget))
+    for name, size, opener in found:
         parts = path_of(name)
-        yield Item(f"{item.origin}::{name}", above + parts, opener, packed=True)
+        if not parts or ".." in parts:
+            raise UserError(f"{item.origin} has a member called {name!r}, which is no name for a file: pack it again")
+        origin = f"{item.origin}::{name}"
+        shells = (*item.shells, len(above) - 1)
+        yield Item(origin, above + parts, opener, item.limits, size, budget, item.nesting + 1, shells)
+
+
+Member = tuple[str, int, Callable[[], Any]]  # name, size in bytes, what opens it
+
+
+def _zipped(origin: str, file: BinaryIO, files: ExitStack, budget: Budget) -> Iterator[Member]:
+    archive = files.enter_context(zipfile.ZipFile(file))
+    for info in archive.infolist():
+        if info.filename.endswith("/"):
+            continue
+        if info.flag_bits & 1:
+            raise UserError(f"{origin} is encrypted: unpack it with its password, and give the folder")
+        budget.charge(info.file_size)
+        yield info.filename, info.file_size, partial(archive.open, info)
+
+
+def _tarred(origin: str, file: BinaryIO, files: ExitStack, budget: Budget) -> Iterator[Member]:
+    archive = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
+    last = -1
+    found: dict[str, tarfile.TarInfo] = {}
+    for info in archive:
+        if info.size < 0 or info.offset <= last:  # some versions of Python would read such a file for ever
+            raise tarfile.ReadError("a member before the one that it follows")
+        last = info.offset
+        if info.issparse():
+            budget.charge(info.size)
+        name = info.name
+        if info.islnk():  # one more name of a file that was there already
+            if info.linkname not in found:
+                raise tarfile.ReadError(f"{name} links to a file that is not there")
+            info = found[info.linkname]
+        if info.isfile():
+            found[name] = info
+            yield name, info.size, partial(archive.extractfile, info)
+
+
+def _budget(item: Item, file: BinaryIO) -> Budget:
+    if item.nesting >= item.limits.nesting:
+        raise UserError(f"{item.origin} is an archive in {item.nesting} archives: unpack some of them")
+    return item.budget or Budget(item.origin, item.length(file), item.limits)
 
 
 def decompressed(item: Item, kind: str, files: ExitStack) -> Item:
@@ -58,12 +98,17 @@ def decompressed(item: Item, kind: str, files: ExitStack) -> Item:
     A compressed stream can only be read forwards, and images are wanted in the order of their names.
     """
     spool = files.enter_context(tempfile.TemporaryFile())
-    with naming_damage(item.origin), item.open() as file, _DECOMPRESS[kind](file) as stream:
-        shutil.copyfileobj(stream, spool, 1 << 20)
+    with naming_damage(item.origin), item.open() as file:
+        budget = _budget(item, file)
+        with _DECOMPRESS[kind](file) as stream:
+            while chunk := stream.read(1 << 20):
+                budget.charge(len(chunk))
+                spool.write(chunk)
     spool.flush()
 
     def reopen():
         spool.seek(0)
         return os.fdopen(os.dup(spool.fileno()), "rb")
 
-    return Item(item.origin, (*item.parts[:-1], stem(item.name)), reopen, packed=True)
+    parts = (*item.parts[:-1], stem(item.name))
+    return Item(item.origin, parts, reopen, item.limits, spool.tell(), budget, item.nesting + 1, item.shells)

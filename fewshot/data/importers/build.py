@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import new_folder
+from fewshot.core.files import locked, new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
 from fewshot.data.importers import lists
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
+from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
@@ -31,6 +33,8 @@ from fewshot.data.spec import SPLITS, DatasetSpec
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
 # more than this share of it, is a mistake: such as one class under two names.
 MOST_COPIES = 0.05
+
+_MARK = ".preparing"  # locked, in a folder that is being written
 
 # Decoding releases the GIL, but threads are only worth it where decoding takes longer than handing the work over:
 # 84x84 files (3 KB) decode faster in one thread, ImageNet's own (110 KB) twice as fast in two.
@@ -50,7 +54,13 @@ class Prepared:
 
 
 def prepare(
-    spec: DatasetSpec, paths: list[Path], splits: Path | None, root: Path, size: int | None, begin: Begin
+    spec: DatasetSpec,
+    paths: list[Path],
+    splits: Path | None,
+    root: Path,
+    size: int | None,
+    begin: Begin,
+    limits: Limits,
 ) -> Prepared:
     """Write the store `root/spec.name` of (size, size) images from the sources, or verify the one that is there.
 
@@ -63,16 +73,17 @@ def prepare(
     there = store.read_record(folder / "dataset.json") if store.occupied(folder) else None
     if there:
         size = _same_size(folder, there, size)
-    wanted = lists.wanted(spec, splits, paths)
+    wanted = lists.wanted(spec, splits, paths, limits)
     if there:
         _same_members(folder, there, wanted)
     with ExitStack() as files, quiet_pillow():
-        sources = Sources(paths, wanted, files, spec)
-        reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin)
+        sources = Sources(paths, wanted, files, spec, limits)
+        reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin, limits)
         if there:
             return Prepared(folder, _verified(folder, spec.name, reader), fresh=False)
         try:
-            with new_folder(folder) as work:
+            _clear_abandoned(root)
+            with new_folder(folder) as work, locked(work / _MARK):
                 channels = None if spec.normalisation else Channels()
                 entries = reader.entries(work, channels)
                 normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
@@ -83,6 +94,13 @@ def prepare(
         except FileExistsError:
             raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
     return Prepared(folder, record, fresh=True)
+
+
+def _clear_abandoned(root: Path) -> None:
+    """Take away what a killed `prepare` left. One that is at work holds the lock in its folder."""
+    for mark in root.glob(f".new-*/{_MARK}"):
+        with suppress(OSError), locked(mark):
+            shutil.rmtree(mark.parent)
 
 
 def _same_size(folder: Path, record: dict, size: int | None) -> int:
@@ -130,10 +148,11 @@ def _verified(folder: Path, name: str, reader: _Reader) -> dict:
 class _Reader:
     """Reads the planned images, and notes what is worth knowing about them."""
 
-    def __init__(self, plans: list[ClassPlan], size: int, begin: Begin) -> None:
+    def __init__(self, plans: list[ClassPlan], size: int, begin: Begin, limits: Limits) -> None:
         self._plans = plans
         self._size = size
         self._begin = begin
+        self._limits = limits
         self._loaded: tuple[Pickle, ...] = ()
         self._reset()
 
@@ -201,8 +220,14 @@ class _Reader:
         if len({each.name for each in self._plans}) < len(self._plans):
             notes.append("Classes are in several splits: what is tested was seen in training.")
         if self._copies:
-            across = sum(label.split("/")[0] != first.split("/")[0] for label, first in self._copies)
-            notes.append(f"Images equal to another one, pixel by pixel: {len(self._copies)}, across splits {across}.")
+            leaks = [pair for pair in self._copies if _is_leak(pair)]
+            notes.append(
+                f"Images equal to another one, pixel by pixel: {len(self._copies)}, across splits {len(leaks)}."
+            )
+            if leaks:
+                notes.append(f"Leak between splits: {some(' = '.join(pair) for pair in leaks)}.")
+        if absent := [split for split in SPLITS if split not in {each.split for each in self._plans}]:
+            notes.append(f"There is no {' and no '.join(absent)} split: `train` needs train, val and test.")
         return notes
 
     @property
@@ -226,7 +251,8 @@ class _Reader:
             if copies > max(1, MOST_COPIES * each.count):
                 raise UserError(
                     f"class {each.name}: {copies} of its {each.count} images are copies of other images,"
-                    f" as {' = '.join(self._copies[-1])}: fetch it again"
+                    f" as {' = '.join(self._copies[-1])}{', a leak between splits' * _is_leak(self._copies[-1])}:"
+                    " give each image once"
                 )
             yield block
             advance(each.count)
@@ -246,7 +272,7 @@ class _Reader:
     def _fitted(self, content: bytes | np.ndarray) -> tuple[np.ndarray | Unreadable, bool]:
         """(size, size, 3) uint8, and whether it was resized; or why it is unreadable."""
         try:
-            pixels = decode(content) if isinstance(content, bytes) else content
+            pixels = decode(content, self._limits) if isinstance(content, bytes) else content
         except Unreadable as reason:
             return reason, False
         return fit(pixels, self._size), pixels.shape[:2] != (self._size, self._size)
@@ -256,6 +282,12 @@ class _Reader:
         if first != label:
             self._copies.append([label, first])
         return first != label
+
+
+def _is_leak(pair: list[str]) -> bool:
+    """Whether two images, such as train/cat/1.jpg and test/cat/7.jpg, are in different splits."""
+    one, other = (label.split("/")[0] for label in pair)
+    return one != other
 
 
 def _added(blocks: Iterator[np.ndarray], channels: Channels) -> Iterator[np.ndarray]:

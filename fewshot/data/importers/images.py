@@ -9,13 +9,21 @@ from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from fewshot.data.importers.kinds import READ, identify
+from fewshot.data.importers.limits import Limits, above
 
 RESIZING = "whole image to {0}x{0}, aspect ratio not kept, Pillow's Lanczos filter"
 
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # where Pillow keeps what may say "turn me"
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF 6.0: whole tiles are decoded, however small the image is
 _16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+_SCAN, _MOST_SCANS = b"\xff\xda", 200  # progressive JPEGs have about 10
+
+LIMITS = Limits()
 
 
 class Unreadable(ValueError):
@@ -38,7 +46,7 @@ def quiet_pillow() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, limits: Limits = LIMITS) -> np.ndarray:
     """(height, width, 3) uint8 RGB pixels, as a person sees the image.
 
     It is turned as its EXIF data say; transparent pixels lie on white; of 16 bits the high 8 are taken, as Pillow does
@@ -46,8 +54,11 @@ def decode(data: bytes) -> np.ndarray:
     """
     if not data:
         raise Unreadable("empty")
+    if (scans := data.count(_SCAN)) > _MOST_SCANS and data.startswith(b"\xff\xd8"):
+        raise Unreadable(f"a JPEG of {scans:,} scans, each of which would be decoded")
     try:
         with Image.open(io.BytesIO(data), formats=READ) as image:
+            _refuse_large(image, limits.pixels)
             return np.asarray(_as_seen(image))
     except Unreadable:
         raise
@@ -55,6 +66,16 @@ def decode(data: bytes) -> np.ndarray:
         raise Unreadable(_refusal(data)) from None
     except Exception as error:  # a plug-in raises whatever its parser met
         raise Unreadable(f"damaged: {_short(error)}") from None
+
+
+def _refuse_large(image: Image.Image, most: int) -> None:
+    sizes = [image.size]
+    if isinstance(image, TiffImageFile):
+        sizes.append((image.tag_v2.get(_TILE_WIDTH, 0), image.tag_v2.get(_TILE_LENGTH, 0)))
+    for width, height in sizes:
+        if width * height > most:
+            size = above(f"{width:,}x{height:,} px", f"{most:,} pixels", width * height / most)
+            raise Unreadable(size)
 
 
 def _as_seen(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from fewshot.core.errors import UserError
+from fewshot.data.importers.limits import Budget, Limits, above, in_bytes
 
 # What the standard library raises on damaged, truncated or encrypted containers.
 _DAMAGE = (
@@ -36,13 +37,25 @@ _DAMAGE = (
 class Item:
     """One file. `origin` names it in messages; `parts` are the names from the source down to its own, in NFC.
 
-    `packed`: it is in an archive.
+    size:    bytes, where its archive says so
+    budget:  what the archive that it is in may still unpack to
+    nesting: of archives, how many it is in
+    shells:  which of `parts` are archives: 2 for the part of that position
     """
 
     origin: str
     parts: tuple[str, ...]
     open: Callable[[], BinaryIO]
-    packed: bool = False
+    limits: Limits = Limits()
+    size: int | None = None
+    budget: Budget | None = None
+    nesting: int = 0
+    shells: tuple[int, ...] = ()
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is in an archive."""
+        return self.nesting > 0
 
     @property
     def name(self) -> str:
@@ -52,10 +65,23 @@ class Item:
         """Whether these are its name and those of the folders above it, from whichever on."""
         return self.parts[-len(path) :] == path or (not self.packed and self.origin.endswith("/" + "/".join(path)))
 
-    def read(self, size: int = -1) -> bytes:
-        """Its bytes, or the first `size` of them. Raises UserError where its container is damaged."""
+    def read(self) -> bytes:
+        """Its bytes. Raises UserError where its container is damaged, or where an image may not have as many."""
+        most = self.limits.file
+        with naming_damage(self.origin), self.open() as file:
+            size = self.length(file)
+            if size > most:
+                raise UserError(above(f"{self.origin} has {in_bytes(size)}", in_bytes(most), size / most))
+            return file.read(size + 1)  # one more, so that a zip's check sum is looked at
+
+    def head(self, size: int) -> bytes:
+        """Its first bytes, at most `size`. Raises UserError where its container is damaged."""
         with naming_damage(self.origin), self.open() as file:
             return file.read(size)
+
+    def length(self, file: BinaryIO) -> int:
+        """How many bytes there are at most in `file`, which is this one, opened."""
+        return os.fstat(file.fileno()).st_size if self.size is None else self.size
 
 
 @contextmanager
@@ -79,14 +105,14 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def files_below(path: str) -> Iterator[Item]:
+def files_below(path: str, limits: Limits) -> Iterator[Item]:
     """Every file of a folder in the order of names, or the one file that `path` is.
 
     Links are followed (large sets are often linked together), each folder once.
     """
     root = os.path.abspath(path)
     if not os.path.isdir(root):
-        yield _file(root, (_name(root),))
+        yield _file(root, (_name(root),), limits)
         return
     seen = set()
     waiting: list[tuple[str, tuple[str, ...]]] = [(root, (_name(root),))]
@@ -99,7 +125,9 @@ def files_below(path: str) -> Iterator[Item]:
             entries = sorted(scanned, key=lambda entry: entry.name)
         below = [entry for entry in entries if _leads_to_folder(entry)]
         inner = {entry.name for entry in below}
-        yield from (_file(each.path, (*parts, _name(each.name))) for each in entries if each.name not in inner)
+        for each in entries:
+            if each.name not in inner:
+                yield _file(each.path, (*parts, _name(each.name)), limits)
         shown = [entry for entry in below if not entry.name.startswith((".", "__MACOSX"))]
         waiting += [(entry.path, (*parts, _name(entry.name))) for entry in reversed(shown)]
 
@@ -115,8 +143,8 @@ def _leads_to_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _file(path: str, parts: tuple[str, ...]) -> Item:
-    return Item(path, parts, lambda: open_regular(path))
+def _file(path: str, parts: tuple[str, ...], limits: Limits) -> Item:
+    return Item(path, parts, lambda: open_regular(path), limits)
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fewshot.core.errors import UserError
 from fewshot.data.importers.items import Item, files_below
+from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import Row, path_of, read_table
 from fewshot.data.spec import SPLITS, DatasetSpec
 
@@ -50,7 +51,7 @@ class Lists:
         ]
 
 
-def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path]) -> Lists:
+def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path], limits: Limits) -> Lists:
     """The splits: those of the specification; else those of the user's CSV file; else the folders of the sources.
 
     Raises UserError where none of these says what they are, or a class is in two splits that must not share one.
@@ -59,7 +60,7 @@ def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path]) ->
     if given is None:
         lists = _by_folder(sources)
     elif isinstance(given, Path):
-        lists = _read_csv(given)
+        lists = _read_csv(given, limits)
     else:
         lists = Lists({split: tuple(sorted(given[split])) for split in SPLITS if split in given})
         if unknown := set(given) - set(SPLITS):
@@ -85,15 +86,15 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
     return Lists({split: tuple(sorted(classes)) for split, classes in found.items() if classes}, by_folder=True)
 
 
-def _read_csv(path: Path) -> Lists:
+def _read_csv(path: Path, limits: Limits) -> Lists:
     """Columns `split,class` (all images of a class), or `filename,label,split` (the images named).
 
     Raises UserError for another header, an unknown split, or a file that is listed twice.
     """
     origin = f"--splits {path}"
-    if path.is_dir() or not path.exists():
+    if path.is_dir() or not (path.is_symlink() or path.exists()):
         raise UserError(f"{origin}: no such file")
-    (item,) = files_below(str(path))
+    (item,) = files_below(str(path), limits)
     columns, rows = read_table(origin, item.read())
     by_file = {"filename", "label", "split"} <= set(columns)
     if not rows or not (by_file or {"split", "class"} <= set(columns)):

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.data.importers.items import Item, some
-from fewshot.data.importers.unpickle import load
+from fewshot.data.importers.items import Item, naming_damage, some
+from fewshot.data.importers.limits import above
+from fewshot.data.importers.unpickle import load, shown
 
 REN, METAOPTNET = "learn2learn / Ren pickles", "MetaOptNet pickles"
 
@@ -30,7 +31,7 @@ class Pickle:
 
     def __init__(self, item: Item, splits: Mapping[str, tuple[str, ...]]) -> None:
         self.origin = item.origin
-        self._open = item.open
+        self._item = item
         self._splits = splits
         self.unnamed = False
         self._pixels: np.ndarray | None = None
@@ -50,18 +51,22 @@ class Pickle:
 
     def _read(self) -> np.ndarray:
         """All images (N, H, W, 3) uint8, kept until they are released, and the rows of each class."""
-        with self._open() as file:
-            content = load(file, self.origin)
+        with naming_damage(self.origin), self._item.open() as file:
+            content = load(file, self.origin, self._item.length(file), self._item.limits)
         if {"image_data", "class_dict"} <= content.keys():
             self.format, pixels, rows = REN, content["image_data"], self._by_class
         elif {"data", "labels"} <= content.keys():
             self.format, pixels, rows = METAOPTNET, content["data"], self._by_label
         else:
-            keys = some(sorted(map(str, content)))
+            keys = some(sorted(map(shown, content)))
             raise UserError(f"{self.origin}: neither image_data and class_dict nor data and labels in it, but {keys}")
         is_bytes = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
         if not is_bytes or pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
             raise UserError(f"{self.origin}: images must be one uint8 array (N, height, width, 3)")
+        _, height, width, _ = pixels.shape
+        if height * width > (most := self._item.limits.pixels):
+            size = above(f"images of {width:,}x{height:,} px", f"{most:,} pixels", height * width / most)
+            raise UserError(f"{self.origin}: {size}")
         self._pixels = pixels
         self._rows = rows(content, len(pixels))
         return pixels
@@ -69,14 +74,19 @@ class Pickle:
     def _by_class(self, content: dict, images: int) -> dict[str, np.ndarray]:
         if not isinstance(content["class_dict"], dict):
             raise UserError(f"{self.origin}: class_dict is not a dict of lists")
-        found = {str(cls): self._integers(rows, f"class {cls}") for cls, rows in content["class_dict"].items()}
-        for cls, rows in found.items():
+        found: dict[str, np.ndarray] = {}
+        left = images
+        for name, given in content["class_dict"].items():
+            cls = shown(name)
+            rows = self._integers(given, f"class {cls}", left)
+            left -= len(rows)
             if len(rows) and rows.max() >= images:
                 raise UserError(f"{self.origin}: class {cls} points outside of its {images:,} images")
+            found[cls] = rows
         return found
 
     def _by_label(self, content: dict, images: int) -> dict[str, np.ndarray]:
-        labels = self._integers(content["labels"], "labels")
+        labels = self._integers(content["labels"], "labels", images)
         if len(labels) != images:
             raise UserError(f"{self.origin}: {len(labels):,} labels for {images:,} images")
         names = self._names(content, np.unique(labels).tolist())
@@ -89,8 +99,8 @@ class Pickle:
         """Class of each number."""
         given = content.get("catname2label")
         if isinstance(given, dict):
-            own = self._integers(list(given.values()), "catname2label's values").tolist()
-            names = dict(zip(own, map(str, given), strict=True))
+            own = self._integers(list(given.values()), "catname2label's values", len(given)).tolist()
+            names = dict(zip(own, map(shown, given), strict=True))
         else:
             self.unnamed = True
             fitting = [classes for classes in self._splits.values() if len(classes) == len(numbers)]
@@ -102,9 +112,12 @@ class Pickle:
             raise UserError(f"{self.origin}: label {lost[0]} has no class name")
         return names
 
-    def _integers(self, values: object, what: str) -> np.ndarray:
-        """(n,) int64 of a list, tuple or array of whole numbers that are not negative."""
-        values = values.tolist() if isinstance(values, np.ndarray) else values
+    def _integers(self, values: object, what: str, most: int) -> np.ndarray:
+        """(n,) int64 of a list, tuple or array of at most so many whole numbers that are not negative."""
+        if isinstance(values, np.ndarray) and values.ndim == 1 and values.size <= most:
+            values = values.tolist()
+        if isinstance(values, (list, tuple)) and len(values) > most:
+            raise UserError(f"{self.origin}: {what} has more numbers than there are images")
         if not isinstance(values, (list, tuple)) or not all(type(v) is int and 0 <= v < 2**31 for v in values):
             raise UserError(f"{self.origin}: {what} must be a list of whole numbers")
         return np.array(values, np.int64)

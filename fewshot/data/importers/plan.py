@@ -12,6 +12,7 @@ from fewshot.core.errors import UserError
 from fewshot.data.importers.ilsvrc import is_raw, raw_names
 from fewshot.data.importers.images import Unreadable, decode
 from fewshot.data.importers.items import Item, some
+from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.lists import FilePath, Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.rows import Rows
@@ -185,7 +186,7 @@ def _agreed(items: tuple[Item, ...]) -> bytes:
     data = first.read()
     for other in others:
         again = other.read()
-        if again != data and not _same_pixels(again, data):
+        if again != data and not _same_pixels(again, data, first.limits):
             raise UserError(
                 f"{first.origin} and {other.origin} have one name and differ: give one of them, or write in a list of"
                 " images which one is meant, with its folder"
@@ -193,8 +194,8 @@ def _agreed(items: tuple[Item, ...]) -> bytes:
     return data
 
 
-def _same_pixels(one: bytes, other: bytes) -> bool:
+def _same_pixels(one: bytes, other: bytes, limits: Limits) -> bool:
     try:
-        return np.array_equal(decode(one), decode(other))
+        return np.array_equal(decode(one, limits), decode(other, limits))
     except Unreadable:
         return False

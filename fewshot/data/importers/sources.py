@@ -12,6 +12,7 @@ from fewshot.core.errors import UserError
 from fewshot.data.importers import archives
 from fewshot.data.importers.items import Item, files_below, some
 from fewshot.data.importers.kinds import identify, named_as_image
+from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.lists import FilePath, Lists, read_ravi
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.spec import SPLITS, DatasetSpec
@@ -34,7 +35,9 @@ class Sources:
     where folders leave it open which class an image is of.
     """
 
-    def __init__(self, paths: Iterable[Path], wanted: Lists, files: ExitStack, spec: DatasetSpec) -> None:
+    def __init__(
+        self, paths: Iterable[Path], wanted: Lists, files: ExitStack, spec: DatasetSpec, limits: Limits
+    ) -> None:
         self.pickled: dict[str, list[Pickle]] = {}
         self.kinds: set[str] = set()
         self.unread: list[str] = []
@@ -46,6 +49,7 @@ class Sources:
         self._known: dict[tuple[str, ...], tuple[str, int] | None] = {}  # folders -> class and its position
         self._wanted = wanted
         self._files = files
+        self._limits = limits
         self._spec = spec
         for number, path in enumerate(paths):
             self._source = number
@@ -86,7 +90,7 @@ class Sources:
     def _add(self, path: Path) -> None:
         if not path.is_symlink() and not path.exists():
             raise UserError(f"--from {path}: no such file or folder")
-        items = list(files_below(str(path)))
+        items = list(files_below(str(path), self._limits))
         if not items:
             raise UserError(f"--from {path}: the folder is empty")
         for item in items:
@@ -119,7 +123,7 @@ class Sources:
     def _kind(self, item: Item) -> str | None:
         if named_as_image(item.name):
             return "image"  # there are many, so none is opened yet; decoding names those that are not
-        head = item.read(1024)
+        head = item.head(1024)
         kind, label = identify(head, item.name)
         if not head or kind == "foreign":
             self.unread.append(f"{item.origin} ({label or 'empty'})")
@@ -147,7 +151,8 @@ class Sources:
         # train/cat/1.jpg and test/cat/1.jpg are two images; cat.zip and cat/, in which both are 1.jpg, have copies.
         name = (item.name, *(part for part in above if part in SPLITS), *below)
         self._images.setdefault((None, cls), {}).setdefault(name, []).append(item)
-        place = (self._source, *(part for part in above if part not in SPLITS))
+        between = (part for at, part in enumerate(above, 1) if part not in SPLITS and at not in item.shells)
+        place = (self._source, *between)
         self._places.setdefault(cls, {}).setdefault(place, set()).add(name)
 
     def _enter(self, item: Item, kind: str) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.core.shipped import shipped
 from fewshot.data.spec import SPLITS, DatasetSpec
-from fewshot.data.store import Dataset, Split, fingerprint, pixel_digest
+from fewshot.data.store import Dataset, Split, content, fingerprint, pixel_digest
 
 FILE = shipped("data") / "glyphs.npz"
 LEVELS = 16
@@ -72,7 +72,7 @@ def assemble(splits: Mapping[str, tuple[list[str], np.ndarray]], source: str) ->
             "shape": list(images.shape),
             "sha256": pixel_digest(images),
         }
-    return Dataset(SPEC.name, built, fingerprint(SPEC.name, entries), source)
+    return Dataset(SPEC.name, built, fingerprint(SPEC.name, entries), source, content=content(entries))
 
 
 def _damaged(path: Path, why: str) -> UserError:
