@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 import typing
@@ -228,6 +229,7 @@ def from_json(values: dict[str, Any], where: str) -> dict[str, Any]:
     for name in values:
         if name not in FIELDS:
             raise unknown(f"field in {where}:", name, FIELDS)
+    values = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
     if mistake := typed.wrong(values, _TYPES):
         raise UserError(f"{where}: {mistake}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

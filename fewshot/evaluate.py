@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from argparse import SUPPRESS
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewshot.core.console import Parser, add_trust, run, terminal
 from fewshot.core.errors import UserError
+
+if TYPE_CHECKING:
+    from fewshot.data import Dataset
+    from fewshot.runs import Run
 
 _PROTOCOL_FLAGS = {
     "ways": "classes in an episode (default: 5)", "shots": "support images a class (default: 1 5)",
@@ -56,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.core import compute
     from fewshot.data import open_dataset
     from fewshot.episodes import Protocol, frozen
+    from fewshot.evaluation.overlap import in_words
     from fewshot.evaluation.score import score_run
     from fewshot.model import load_run
     from fewshot.reports.tables import print_results
@@ -99,13 +106,41 @@ def main(argv: list[str] | None = None) -> None:
                     f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
                     f" {dataset.image_size} px; prepare it at that size"
                 )
-            work.append((run_folder, model, dataset, wanted))
+            training = _training(run_folder, dataset, root, args.trust)
+            work.append((run_folder, model, dataset, wanted, training))
         compute.keep_heap()
-        for run_folder, model, dataset, wanted in work:
+        for run_folder, model, dataset, wanted, training in work:
             if warning := frozen.pixel_warning(dataset, wanted):
                 console.print(f"Warning: {warning}.")
-            rows = score_run(run_folder, model, dataset, wanted, where, args.head, args.transform, args.replace)
+            if training is None:
+                console.print(
+                    f"Note: the images that {run_folder.folder} was trained on are not at hand; whether"
+                    f" {dataset.name} has some of them is not known."
+                )
+            rows = score_run(
+                run_folder, model, dataset, wanted, where, args.head, args.transform, args.replace, training
+            )
+            if overlap := rows[0].get("seen_in_training"):
+                console.print(
+                    f"Warning: {run_folder.folder} was trained on {in_words(overlap)} of what it is tested on here: the"
+                    " results say so, and are no few-shot results."
+                )
             print_results(console, str(run_folder.folder), rows)
+
+
+def _training(run: Run, dataset: Dataset, root: str, trust: Sequence[str]) -> Dataset | None:
+    """The data set that the run was trained on: `dataset` itself, or another that is at hand; else None."""
+    from fewshot.data import open_dataset
+
+    trained_on = run.resolved.get("fingerprint")
+    if dataset.fingerprint == trained_on:
+        return dataset
+    try:
+        run.check_code(trust, dataset=True)
+        other = open_dataset(run.config.dataset, root)
+    except UserError:
+        return None
+    return other if other.fingerprint == trained_on else None
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Rep
     progress = loop.train(folder, model, setup.regime, steps, plan(config), reporter)
     folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
     reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
-    score_run(folder, models.load_own(folder, setup.compute), setup.dataset, setup.test, setup.compute)
+    best, data = models.load_own(folder, setup.compute), setup.dataset
+    score_run(folder, best, data, setup.test, setup.compute, training=data)
 
 
 def plan(config: TrainConfig) -> Plan:

@@ -13,7 +13,7 @@ from commands import one_line_error
 
 from fewshot import compare, evaluate, leaderboard
 from fewshot.core import compute, console
-from fewshot.data import Split, open_dataset
+from fewshot.data import Split, open_dataset, store
 from fewshot.episodes import Protocol, frozen
 from fewshot.episodes.frozen import LISTS, freeze
 from fewshot.evaluation.score import score_run
@@ -219,3 +219,37 @@ def test_weights_of_another_network_are_refused(run_copy, capsys):
     (run_copy / "config.json").write_text(json.dumps(config))
     assert run(run_copy) == console.USER_ERROR
     assert "holds weights of another network" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize(
+    "classes, images, expected",
+    [(0, 0, None), (3, 0, {"classes": 3, "images": 0}), (0, 2, {"classes": 0, "images": 30})],
+)
+def test_what_was_seen_in_training_is_said_and_marked(small_run, tmp_path, capsys, classes, images, expected):
+    """Another data set, whose test split has classes (by name) and images (by pixels) of the training split."""
+    train, test = (open_dataset("glyphs")[name] for name in ("train", "test"))
+    names = [*train.classes[:classes], *(f"new {number}" for number in range(6 - classes))]
+    taken = [train.images[20 * n : 20 * n + 15] for n in range(images)]
+    pixels = np.concatenate([*taken, *(test.images[20 * n : 20 * n + 16] for n in range(6 - images))])
+    counts = [15] * images + [16] * (6 - images)
+    (tmp_path / "data" / "birds").mkdir(parents=True)
+    entry = {"classes": names, "counts": counts, "shape": list(pixels.shape)}
+    np.save(tmp_path / "data" / "birds" / "test.npy", pixels)
+    entries = {"test": entry | {"sha256": store.pixel_digest(pixels)}}
+    store.write_record(tmp_path / "data" / "birds", "birds", entries, "made", [], {}, ((0.5,) * 3, (0.25,) * 3))
+    runs = tmp_path / "runs"
+    folder = shutil.copytree(small_run, runs / "a")
+    flags = ["--dataset", "birds", "--data-root", tmp_path / "data", "--shots", 1, "--queries", 10]
+    assert run(folder, *flags, "--episodes", 20, "--threads", 1) == 0
+    out = capsys.readouterr().out
+    row = Run.open(folder).rows[-1]
+    assert row["dataset"] == "birds" and row.get("seen_in_training") == expected
+    assert ("was trained on" in out) == (expected is not None)
+    assert console.run(leaderboard.main, ["--runs", str(runs), "--csv", str(tmp_path / "board.csv")]) == 0
+    board = (tmp_path / "board.csv").read_text()
+    said = {3: "glyphs (3 classes of what is tested)", 0: "glyphs (30 images of what is tested)"}
+    assert (said[classes] in board) == (expected is not None)
+
+    edit(folder / "config.json", lambda config: config["resolved"].update(fingerprint="0" * 64))
+    assert run(folder, *flags, "--episodes", 20, "--threads", 1) == 0
+    assert "are not at hand" in capsys.readouterr().out

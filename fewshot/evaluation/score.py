@@ -13,6 +13,7 @@ from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation.embed import embed_base, embed_split
+from fewshot.evaluation.overlap import seen
 from fewshot.evaluation.records import Outcomes, Record, forget, free_name, keep
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import CI_METHOD, summarise
@@ -55,11 +56,13 @@ def score_run(
     head: str | None = None,
     transform: str | None = None,
     replace: bool = False,
+    training: Dataset | None = None,
 ) -> list[dict[str, Any]]:
     """Score on one split's tasks; keep rows and every episode's outcome in the run folder, whose lock is held.
 
     `dataset` has images of the model's size. `head` and `transform`: in place of the run's own, as written.
     `replace`: earlier results of the same protocols, on whichever tasks and pixels; else only those on the same ones.
+    `training`: the data set that the run was trained on, where it is at hand: rows say what was seen in it.
     """
     split = wanted[0].sampler.split
     solver = model.head if head is None else heads.build(head)
@@ -71,12 +74,14 @@ def score_run(
     records = [Record(*each) for each in zip(outcomes[: len(wanted)], outcomes[len(wanted) :], strict=True)]
     environment = runs.environment()  # asks git: once, not once a row
     config = run.config
-    shared = {
+    shared: dict[str, Any] = {
         "head": head or config.head, "transform": transform or config.transform, "setting": solver.setting,
         "dataset": dataset.name, "fingerprint": dataset.fingerprint,
     }  # fmt: skip
     by = {key: environment[key] for key in ("commit", "versions")}
     by |= {"device": describe(compute.device), "precision": compute.precision}
+    if training is not None and (overlap := seen(training, dataset, split.name)):
+        shared["seen_in_training"] = overlap
     other = _other_solver(shared, {"head": config.head, "transform": config.transform})
     rows = [
         _row(tasks, record) | shared | {"evaluated_by": by} for tasks, record in zip(wanted, records, strict=True)

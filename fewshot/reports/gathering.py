@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.core.errors import UserError
+from fewshot.evaluation.overlap import in_words
 from fewshot.evaluation.records import check_claims, read_accuracies
 from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, experiment_of
 from fewshot.runs import Run
@@ -48,16 +49,16 @@ def _scores(run: Run, name: str) -> list[Score]:
 
     UserError where a column cannot be filled, a file is damaged, or a figure is not what the record gives.
     """
-    config, experiment, environment, summary = run.config, experiment_of(run), run.environment, run.result.get("run")
-    versions = environment.get("versions")
-    if not isinstance(summary, dict) or not isinstance(versions, dict):
-        raise UserError(f"{run.result_path} is not a result of ours; move it out of --runs")
+    config, experiment, environment, summary = run.config, experiment_of(run), run.environment, run.summary
+    versions = environment.get("versions", {})
     trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots, "code": run.code_digest}
     scores = []
     for scored in run.longest:
         if scored["split"] != "test":  # validation images chose the weights
             continue
         facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
+        if scored.get("seen_in_training"):
+            facts["trained_on"] += f" ({in_words(scored['seen_in_training'])} of what is tested)"
         missing = [column for column in (*SHARED, *OWN) if column not in facts]
         missing += [column for column in _NUMBERS if not isinstance(facts.get(column), (int, float))]
         if missing:

@@ -12,7 +12,8 @@ The columns, all of them strings, in the order of the CSV:
     fingerprint         of the test set's pixels  episodes_digest of the test episodes
     run                 folder, relative to --runs; several in the shell's notation, runs/seed{0,1}
     queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
-    trained_on, train_ways, train_shots     data set and episodes of the training
+    trained_on, train_ways, train_shots     data set and episodes of the training; behind the data set, in brackets,
+                        how many of the classes and images that are tested were trained on, where there are any
     tasks               `common`, or how the row's tasks differ from those of most rows of that data set, ways and
                         shots: `other queries`, `other episodes`, `other pixels`. Their ranks begin at 1 again
     rank_by             what decided whether rows share a rank: `paired differences`, or `ci95`

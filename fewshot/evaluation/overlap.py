@@ -1,0 +1,36 @@
+"""Whether a network is tested on what it was trained on: the same classes, or the very same images."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fewshot.data import Dataset, Split
+
+
+def seen(training: Dataset, tested: Dataset, split: str) -> dict[str, int]:
+    """How many `classes` (by name) and `images` (by pixels) of a split were trained on; {} where none were.
+
+    Both data sets have images of one size. Within one data set pixels are not compared: `prepare` has done that.
+    """
+    known, asked = training["train"], tested[split]
+    classes = len(set(known.classes) & set(asked.classes))
+    images = 0 if training.fingerprint == tested.fingerprint else _shared_images(known, asked)
+    return {"classes": classes, "images": images} if classes or images else {}
+
+
+def _shared_images(known: Split, asked: Split) -> int:
+    """How many images of `asked` are in `known` as well."""
+    if known.images.shape[1:] != asked.images.shape[1:]:
+        return 0
+    digests = set(map(_digest, known.images))
+    return sum(_digest(image) in digests for image in asked.images)
+
+
+def _digest(image) -> bytes:
+    return hashlib.blake2b(image, digest_size=16).digest()
+
+
+def in_words(overlap: dict[str, int]) -> str:
+    """`3 classes and 60 images`."""
+    single = {"classes": "class", "images": "image"}
+    return " and ".join(f"{n:,} {single.get(name, name) if n == 1 else name}" for name, n in overlap.items() if n)
