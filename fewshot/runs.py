@@ -54,7 +54,7 @@ _ROW = {  # of result.json
     "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int, "accuracy": float,
     "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str, "membership": str,
     "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
-    "seen_in_training": dict[str, int],
+    "seen_in_training": dict[str, int], "solver_code": str,
 }  # fmt: skip
 _RESOLVED = {
     "fingerprint": str, "image_size": int, "mean": tuple[float, float, float], "std": tuple[float, float, float],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fewshot.episodes import Protocol, frozen
 from fewshot.episodes.frozen import LISTS, freeze
 from fewshot.evaluation.score import score_run
 from fewshot.model import load_run
+from fewshot.reports.gathering import gather
 from fewshot.runs import Run
 
 
@@ -253,3 +255,18 @@ def test_what_was_seen_in_training_is_said_and_marked(small_run, tmp_path, capsy
     edit(folder / "config.json", lambda config: config["resolved"].update(fingerprint="0" * 64))
     assert run(folder, *flags, "--episodes", 20, "--threads", 1) == 0
     assert "are not at hand" in capsys.readouterr().out
+
+
+def test_a_head_of_the_users_own_leaves_its_digest_and_an_edited_one_stands_apart(run_copy, tmp_path, monkeypatch):
+    (tmp_path / "my_head.py").write_text("from fewshot.heads.proto import Proto\n\n\nclass Mine(Proto):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for number in range(2):
+        assert run(run_copy, "--shots", 1, "--episodes", 20, "--head", "my_head.Mine", "--threads", 1) == 0
+        scores, _ = gather(tmp_path)
+        found += [score.shared["code"] for score in scores if score.shared["head"] == "my_head.Mine"]
+        (tmp_path / "my_head.py").write_text(f"{(tmp_path / 'my_head.py').read_text()}\n# edit {number}\n")
+        monkeypatch.delitem(sys.modules, "my_head")
+    trained, solved = found[0].split("+")
+    assert trained == Run.open(run_copy).code_digest and len(solved) == 8
+    assert found[1].startswith(f"{trained}+") and found[1] != found[0]

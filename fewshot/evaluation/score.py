@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fewshot import heads, runs, transforms
+from fewshot.core import sources
 from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
@@ -78,6 +79,8 @@ def score_run(
         "head": head or config.head, "transform": transform or config.transform, "setting": solver.setting,
         "dataset": dataset.name, "fingerprint": dataset.fingerprint,
     }  # fmt: skip
+    if theirs := _users_code(solver, mapped):
+        shared["solver_code"] = theirs
     by = {key: environment[key] for key in ("commit", "versions")}
     by |= {"device": describe(compute.device), "precision": compute.precision}
     if training is not None and (overlap := seen(training, dataset, split.name)):
@@ -93,6 +96,13 @@ def score_run(
     run.write_result(rows, replace)
     forget(run, before)
     return rows
+
+
+def _users_code(head: Head, transform: Transform) -> str:
+    """Short digest of the user's own modules that solve: "" where head and transform are ours."""
+    parts = [head, *(part for part in transform.modules() if isinstance(part, Transform))]
+    files = sources.users(dict.fromkeys(type(part).__module__ for part in parts))
+    return digest({name: sources.digest(path) for name, path in files.items()}) if files else ""
 
 
 def _outcomes(tasks: Tasks, right: np.ndarray) -> Outcomes:

@@ -20,7 +20,7 @@ from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, d
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
-from fewshot.reports.leaderboard import DEFAULTS, braced, experiment_of
+from fewshot.reports.leaderboard import DEFAULTS, braced, code_behind, experiment_of
 from fewshot.reports.tables import percent, task_name
 from fewshot.runs import Run
 
@@ -63,7 +63,8 @@ class Finished:
         for row in sorted((DEFAULTS | row for row in rows), key=lambda row: -row["episodes"]):
             if (row["head"], row["transform"]) == (config.head, config.transform):
                 results.setdefault(tuple(row[key] for key in _PROTOCOL), []).append(Result(row, read(run, row)))
-        return cls(str(folder), config, experiment_of(run), run.code_digest, results)
+        compared = [result.row for same in results.values() for result in same]
+        return cls(str(folder), config, experiment_of(run), code_behind(run, compared), results)
 
     @property
     def identity(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from fewshot.core.errors import UserError
 from fewshot.evaluation.overlap import in_words
 from fewshot.evaluation.records import check_claims, read_accuracies
-from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, experiment_of
+from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, code_behind, experiment_of
 from fewshot.runs import Run
 
 _NUMBERS = ("seed", "accuracy", "ci95", "train_seconds")
@@ -51,12 +51,13 @@ def _scores(run: Run, name: str) -> list[Score]:
     """
     config, experiment, environment, summary = run.config, experiment_of(run), run.environment, run.summary
     versions = environment.get("versions", {})
-    trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots, "code": run.code_digest}
+    trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots}
     scores = []
     for scored in run.longest:
         if scored["split"] != "test":  # validation images chose the weights
             continue
         facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
+        facts["code"] = code_behind(run, [scored])
         if scored.get("seen_in_training"):
             facts["trained_on"] += f" ({in_words(scored['seen_in_training'])} of what is tested)"
         missing = [column for column in (*SHARED, *OWN) if column not in facts]

@@ -89,6 +89,11 @@ def experiment_of(run: Run) -> dict[str, Any]:
     return facts | ({"init": settled["init"]["weights"]} if "init" in settled else {})
 
 
+def code_behind(run: Run, rows: Iterable[dict[str, Any]]) -> str:
+    """Digest of the code that trained a run, and of the user's own that solved the tasks of these rows, if any did."""
+    return "+".join([run.code_digest, *sorted({row["solver_code"] for row in rows if "solver_code" in row})])
+
+
 @dataclass(frozen=True)
 class Score:
     """One run under one protocol: SHARED columns as strings, OWN values as JSON has them."""
