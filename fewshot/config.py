@@ -29,6 +29,9 @@ else:
     import tomli as tomllib
 
 
+MOST_EPISODES = 10_000_000  # in one evaluation: their record is still read whole
+
+
 def option(default: Any, text: str) -> Any:
     """A field with its one-line explanation, which `--help` prints."""
     return field(default=default, metadata={"help": text})
@@ -97,6 +100,9 @@ class TrainConfig:
         for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give at least {least}")
+        for name in ("val_episodes", "test_episodes"):
+            if getattr(self, name) > MOST_EPISODES:
+                raise UserError(f"{flag(name)} {getattr(self, name)}: give at most {MOST_EPISODES:,}")
         for name in ("lr", "checkpoint_seconds"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give a positive number")

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fewshot.config import MOST_EPISODES
 from fewshot.core.console import Parser, add_trust, run, terminal
 from fewshot.core.errors import UserError
 
@@ -84,6 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     compute.settle(where, args.threads)
     if args.episodes < 2:
         raise UserError(f"--episodes {args.episodes}: an interval needs at least 2")
+    if args.episodes > MOST_EPISODES:
+        raise UserError(f"--episodes {args.episodes}: give at most {MOST_EPISODES:,}")
     with ExitStack() as held:
         work = []
         runs = {Path(folder).resolve(): folder for folder in args.runs}

@@ -123,7 +123,7 @@ def test_ones_own_run_needs_no_word_until_its_code_changes(folder, capsys, monke
         capsys.readouterr()
         assert call(evaluate, again) == console.USER_ERROR
         assert "give --trust my_drop " in one_line_error(capsys)
-    (folder / "my_scale.py").write_text("SCALE = 1.125\n")  # what the component imports counts, too
+    (folder / "my_scale.py").write_text("SCALE = 0.875\n")  # what the component imports counts, too
     assert call(evaluate, again) == console.USER_ERROR
     assert "as it is now" in one_line_error(capsys)
     assert call(evaluate, [*again, "--trust", "my_drop"]) == 0

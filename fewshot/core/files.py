@@ -23,6 +23,7 @@ except ImportError:  # on Windows, where two processes are not kept from each ot
 
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)  # 0: on Windows
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV)  # what opening a link or device says
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a network file system without them
 
 
@@ -35,7 +36,7 @@ def open_own(path: Path, flags: int) -> int:
     try:
         handle = os.open(path, flags | _NO_FOLLOW | _NO_WAIT, 0o666)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
+        if error.errno in _NO_FILE:
             raise _no_file(path) from None
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -46,7 +47,12 @@ def open_own(path: Path, flags: int) -> int:
 
 def read_bounded(path: Path, most: int) -> bytes:
     """All of a regular file, or of what a link leads to. UserError where it is none, or has more than `most` bytes."""
-    handle = os.open(path, os.O_RDONLY | _NO_WAIT)
+    try:
+        handle = os.open(path, os.O_RDONLY | _NO_WAIT)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise _no_file(path) from None
+        raise
     with os.fdopen(handle, "rb") as file:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):

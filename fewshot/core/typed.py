@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+
+from fewshot.core.errors import UserError
 
 _NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "none"}
 _LARGEST = 2**63  # torch and NumPy hold no larger integer
@@ -51,6 +54,17 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (int, float) and isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < _LARGEST
     return isinstance(value, hint)
+
+
+def integer(value: Any, name: str, least: int = 0, most: int = 2**31) -> int:
+    """An integer that a caller gave, NumPy's included. UserError where it is none, or not within least..most."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name}={value!r}: give an integer") from None
+    if isinstance(value, bool) or not least <= number <= most:
+        raise UserError(f"{name}={value!r}: give an integer from {least} to {most:,}")
+    return number
 
 
 def _each_fits(values: Any, hints: tuple[Any, ...]) -> bool:

@@ -26,9 +26,10 @@ def features(values: Array, images: int | None, what: str = "features") -> Tenso
     """(images, D) float32. UserError where they are of another number (None: any will do) or shape."""
     if not isinstance(values, Tensor):
         values = torch.from_numpy(_array(values, what, "biuf", 2).astype(np.float32))
-    if values.ndim != 2 or images not in (None, len(values)):
+    if values.ndim != 2 or images not in (None, len(values)) or not values.numel() or values.is_complex():
         rows = "N" if images is None else images
-        raise UserError(f"{what} must have the shape ({rows}, D), one row an image, not {tuple(values.shape)}")
+        kind = "complex numbers of shape " if values.is_complex() else ""
+        raise UserError(f"{what} must have the shape ({rows}, D), one row an image, not {kind}{tuple(values.shape)}")
     return values.detach().float()
 
 
@@ -69,11 +70,20 @@ def _array(values: Array, what: str, kinds: str, dimensions: int) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     elif isinstance(values, (str, os.PathLike)):
+        if not Path(values).is_file():  # a pipe would be waited for
+            raise UserError(f"{what}: {values} is not a .npy file: there is no such file")
         try:
-            values = np.load(Path(values))
-        except (OSError, ValueError, EOFError) as error:
+            loaded = np.load(Path(values), mmap_mode="r")  # a header may promise more than there is
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
             raise UserError(f"{what}: {values} is not a .npy file that can be read ({error})") from None
-    values = np.asarray(values)
+        if not isinstance(loaded, np.ndarray):
+            loaded.close()
+            raise UserError(f"{what}: {values} is a .npz file of many arrays; give one, or a .npy file")
+        values = loaded
+    try:
+        values = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what}: this is no array ({error})") from None
     if values.dtype.kind not in kinds or values.ndim != dimensions:
         raise UserError(
             f"{what} must be an array of {dimensions} dimension{'s' * (dimensions > 1)}, of numbers"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot import heads, transforms
+from fewshot.config import MOST_EPISODES
+from fewshot.core import typed
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
@@ -23,7 +25,7 @@ from fewshot.data.images import Normalise
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import arrays
 from fewshot.evaluation.arrays import Array
-from fewshot.evaluation.embed import Base, check_finite, embed_base, embed_split
+from fewshot.evaluation.embed import Base, check_embeddings, check_finite, embed_base, embed_split
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
@@ -100,16 +102,20 @@ def benchmark(
     not finite, naming the first image. Warns where the pixels are not those of the list's reference copy, and where the
     model returns the output of a linear layer, which may be a classifier's class scores.
     """
-    if episodes < 2:
+    if typed.integer(episodes, "episodes", 0, MOST_EPISODES) < 2:
         raise UserError(f"episodes={episodes}: an interval needs at least 2")
+    form = {name: typed.integer(value, name) for name, value in (("ways", ways), ("queries", queries))}
+    each_shots = [typed.integer(n, "shots") for n in (shots if isinstance(shots, Iterable) else [shots])]
+    if not each_shots:
+        raise UserError("shots is empty: give at least one number")
     solver, mapped = _solver(model, head, transform)
-    _check_arguments(model, dataset, labels, base, base_labels, preprocess)
+    _check_arguments(model, dataset, labels, base, base_labels, preprocess, split)
     if labels is not None and not isinstance(model, nn.Module):
         dataset, features = arrays.labelled(model, labels, split)
     elif not isinstance(dataset, Dataset):
         root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
         dataset = open_dataset(dataset or default_dataset(root)[0], root)
-    protocols = [Protocol(ways, int(n), queries) for n in dict.fromkeys(np.atleast_1d(shots).tolist())]
+    protocols = [Protocol(shots=n, **form) for n in dict.fromkeys(each_shots)]
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
     if warning := frozen.pixel_warning(dataset, wanted):
         warnings.warn(warning, stacklevel=2)
@@ -127,7 +133,7 @@ def benchmark(
     return [_score(dataset, tasks, right, solver) for tasks, right in zip(wanted, scored, strict=True)]
 
 
-def _check_arguments(model, dataset, labels, base, base_labels, preprocess) -> None:
+def _check_arguments(model, dataset, labels, base, base_labels, preprocess, split) -> None:
     """UserError for arguments that do not go together."""
     module = isinstance(model, nn.Module)
     if module and labels is not None:
@@ -140,10 +146,16 @@ def _check_arguments(model, dataset, labels, base, base_labels, preprocess) -> N
         raise UserError("features with labels have no dataset; leave one of the two out")
     if base is None and base_labels is not None:
         raise UserError("base_labels are those of base: give base, too")
+    for value, name, kinds in ((dataset, "dataset", (str, Dataset)), (split, "split", (str,))):
+        if value is not None and not isinstance(value, kinds):
+            raise UserError(f"{name}={value!r}: give a name{' or an opened data set' if name == 'dataset' else ''}")
 
 
 def _solver(model, head: str | Head | None, transform: str | Transform | None) -> tuple[Head, Transform]:
     """Copies of the head and the transform in evaluation mode: the caller's stay as they are."""
+    for value, name, kind in ((head, "head", Head), (transform, "transform", Transform)):
+        if value is not None and not isinstance(value, (str, kind)):
+            raise UserError(f"{name}={value!r}: give its name, or an object of fewshot's class {kind.__name__}")
     if isinstance(model, Model):
         head, transform = head or model.head, transform or model.transform
     head = copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")
@@ -163,7 +175,9 @@ def _embed(
     with evaluating(model):
         image = to_unit(torch.from_numpy(np.array(dataset[split].images[:1])).to(device))
         with _last_linear(model) as layer, torch.no_grad():
-            name = layer(network(image))
+            returned = network(image)
+            name = layer(returned)
+        check_embeddings(returned, 1)
         if name:  # the network is more than this layer
             warnings.warn(
                 f"the network returns the output of its linear layer {name!r}: if that is a classifier, replace it by"

@@ -35,7 +35,8 @@ def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Comp
     """Embeddings (I, D) float32 on the device of every image of the split.
 
     `network`, in evaluation mode, maps images (B, 3, S, S) in [0, 1] to (B, D); longer shapes are made flat.
-    UserError names the first image whose embedding is not finite.
+    UserError where the network does not return one row of numbers for each image, and names the first image whose
+    embedding is not finite.
     """
     source = ImageSource(split, compute.device)
     images = len(split.images)
@@ -43,12 +44,31 @@ def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Comp
     for start in range(0, images, batch):
         held, positions = source.fetch(np.arange(start, min(start + batch, images)))
         with compute.autocast(), full_fp32():
-            z = network(to_unit(held[positions])).flatten(1)
+            z = network(to_unit(held[positions]))
+        check_embeddings(z, len(positions))
+        z = z.flatten(1)
         if start == 0:
             embeddings = torch.empty(images, z.shape[1], device=compute.device)
+        if z.shape[1] != embeddings.shape[1]:
+            raise UserError(
+                f"the network returned {embeddings.shape[1]} features an image at first, and {z.shape[1]} for image"
+                f" {start}: it must return as many for each"
+            )
         embeddings[start : start + len(z)] = z
     check_finite(embeddings, split)
     return embeddings
+
+
+def check_embeddings(z: object, images: int) -> None:
+    """UserError where what a network returned is not a row of real numbers for each of `images` images."""
+    if not isinstance(z, Tensor):
+        raise UserError(f"the network returned a {type(z).__name__}, not a tensor of one row an image")
+    if z.ndim < 2 or len(z) != images or not z[:1].numel() or z.is_complex():
+        kind = str(z.dtype).removeprefix("torch.")
+        raise UserError(
+            f"the network returned {kind} of shape {tuple(z.shape)} for {images} image{'s' * (images != 1)}: it must"
+            " return one row of real numbers for each"
+        )
 
 
 def check_finite(embeddings: Tensor, split: Split) -> None:

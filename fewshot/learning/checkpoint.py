@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from fewshot.core import typed
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 
@@ -32,6 +34,9 @@ class Progress:
     """Wall time in training steps and validation, over all sittings."""
 
 
+_TYPES = typing.get_type_hints(Progress)
+
+
 def save(path: Path, state: dict[str, Any], progress: Progress) -> None:
     """Write a checkpoint atomically: state dicts by name, and how far training has come."""
     buffer = io.BytesIO()  # torch.save on a full disk raises what no one can tell from a bug of ours
@@ -43,6 +48,8 @@ def load(path: Path, restore: Callable[[dict[str, Any]], None]) -> Progress:
     """Read a checkpoint, and hand its state dicts to `restore`. UserError where it is damaged or of another run."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if mistake := typed.wrong(state["progress"], _TYPES, _TYPES):
+            raise ValueError(mistake)
         restore(state)
         return Progress(**state["progress"])
     except (OSError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted

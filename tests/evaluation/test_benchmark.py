@@ -215,3 +215,66 @@ def test_base_features_that_are_missing_or_do_not_fit_are_named():
 def test_wrong_input_is_named(model, options, complaint):
     with pytest.raises(UserError, match=complaint):
         fewshot.benchmark(model, **options)
+
+
+FEATURES, LABELS = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32), np.repeat(np.arange(10), 20)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"model": np.zeros((0, 8)), "labels": np.zeros(0)}, "must have the shape (0, D)"),
+        ({"model": np.zeros((200, 0))}, "must have the shape (200, D), one row an image, not (200, 0)"),
+        ({"model": torch.zeros(200, 8, dtype=torch.complex64)}, "not complex numbers"),
+        ({"model": [[1, 2], [3]], "labels": [0, 1]}, "features: this is no array"),
+        ({"episodes": 10.5}, "episodes=10.5: give an integer"),
+        ({"episodes": "10"}, "episodes='10': give an integer"),
+        ({"episodes": 10**30}, "give an integer from 0 to 10,000,000"),
+        ({"shots": 1.5}, "shots=1.5: give an integer"),
+        ({"shots": float("nan")}, "shots=nan: give an integer"),
+        ({"shots": []}, "shots is empty"),
+        ({"ways": 2.5}, "ways=2.5: give an integer"),
+        ({"queries": 5.5}, "queries=5.5: give an integer"),
+        ({"split": 3}, "split=3: give a name"),
+        ({"head": 5}, "head=5: give its name"),
+        ({"transform": 5}, "transform=5: give its name"),
+        ({"transform": "center", "base": np.zeros((0, 8))}, "base must have the shape (N, D)"),
+    ],
+    ids=str,
+)
+def test_features_and_numbers_that_are_none_are_one_line(given, expected):
+    with pytest.raises(UserError) as refused:
+        fewshot.benchmark(**{"model": FEATURES, "labels": LABELS, "queries": 5, "episodes": 10} | given)
+    assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
+class Returning(torch.nn.Module):
+    """A network whose output is whatever `wanted` makes of its flat images."""
+
+    def __init__(self, wanted):
+        super().__init__()
+        self.wanted, self.calls = wanted, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.wanted(x.flatten(1), self.calls)
+
+
+@pytest.mark.parametrize(
+    "wanted, expected",
+    [
+        (lambda x, n: x[:-1], "shape (0, 3072) for 1 image: it must return one row"),
+        (lambda x, n: x.mean(0, keepdim=True), "shape (1, 3072) for 100 images"),
+        (lambda x, n: torch.cat([x, x]), "shape (2, 3072) for 1 image"),
+        (lambda x, n: x.mean(), "shape () for 1 image"),
+        (lambda x, n: x[:, :0], "shape (1, 0) for 1 image"),
+        (lambda x, n: x[:, : 10 + n], "returned 12 features an image at first, and 13 for image 100"),
+        (lambda x, n: (x, x), "returned a tuple, not a tensor"),
+        (lambda x, n: None, "returned a NoneType, not a tensor"),
+        (lambda x, n: x.to(torch.complex64), "complex64 of shape (1, 3072)"),
+    ],
+)
+def test_a_network_must_return_a_row_for_each_image(wanted, expected):
+    with pytest.raises(UserError) as refused:
+        fewshot.benchmark(Returning(wanted), "glyphs", episodes=10)
+    assert expected in str(refused.value)
