@@ -429,3 +429,48 @@ def test_runs_that_are_not_finished_are_named(small_run, tmp_path, capsys):
     (variant(small_run, tmp_path / "runs" / "cut") / "result.json").unlink()
     assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
     assert "Left out, because they are not finished: cut." in capsys.readouterr().out
+
+
+HOSTILE = {
+    "=HYPERLINK(1)": r"\=HYPERLINK",
+    "+1+cmd|' /C calc'!A0": r"cmd\|",
+    "-2+3": "-2+3",
+    "@SUM(1)": "@SUM(1)",
+    "'=1": "'=1",
+    "\t=1": "=1",
+    "<script>alert(1)</script>": r"\<script\>",
+    "[here](javascript:alert(1))": r"\[here\]",
+    "see https://evil.example www.evil.example": r"https\:// www\.".split()[0],
+    "one\n\n# two | three": r"one # two \| three",
+    "\x1b[2J\x07\x9b31m": r"\\x1b\[2J\\x07\\x9b31m",
+    "\u202eevil": r"\\u202eevil",
+    "&lt;b&gt; $x$": r"&amp;lt;b&amp;gt; \$x\$",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_what_others_named_is_shown_and_does_nothing(small_run, tmp_path, capsys, name):
+    variant(small_run, tmp_path / "runs" / "a", reg=name)
+    variant(small_run, tmp_path / "runs" / "b", reg="none", noise=0.05)
+    files = {kind: tmp_path / f"board.{kind}" for kind in ("csv", "markdown", "html")}
+    flags = ["--runs", tmp_path / "runs", *(each for kind, path in files.items() for each in (f"--{kind}", path))]
+    assert run(*flags) == 0
+    out = capsys.readouterr().out
+    assert not set(map(ord, out)) & {*range(9), *range(11, 32), *range(127, 160), 0x202E}
+    lines = [line for line in files["markdown"].read_text().splitlines() if line.startswith("|")]
+    assert len(lines) == 8 and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert sum(HOSTILE[name].lstrip("\\") in line for line in lines) == 2
+    assert not re.search(r"(?<!\\)<script|https://|(?i:(?<!\\)www\.)|[\x1b\x9b\u202e]", "".join(lines))
+    cells = {row["regularizer"] for row in read(files["csv"])}
+    assert not any(cell[:1] in "=+-@\t\r" for cell in cells)
+    assert cells == {"none", f"'{name}" if re.match(r"'*[=+\-@\t\r]", name) else name}
+    before = files["csv"].read_bytes()
+    assert run(*flags, "--append") == 0, "it is read back as it was"
+    assert files["csv"].read_bytes() == before.replace(b"paired differences", b"ci95")
+    assert "<script>alert" not in files["html"].read_text()
+
+
+def test_errors_and_names_do_not_steer_the_terminal(capsys):
+    assert run("--runs", "\x1b]0;evil\x07\udce9\u202e") == console.USER_ERROR
+    error = one_line_error(capsys)
+    assert r"\x1b]0;evil\x07\udce9\u202e is not a folder" in error

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fewshot.core import process
 from fewshot.core.errors import UserError
@@ -18,8 +19,11 @@ from fewshot.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Operating-system refusals that the user, not we, can mend.
 _USERS_TO_MEND = {
@@ -67,10 +71,25 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def terminal() -> Console:
-    """Standard output for people: long lines are left to the terminal, text is printed as it is."""
+    """Standard output for people: long lines are left to the terminal, text is printed as it is.
+
+    Names come from files and other people: what would steer the terminal is shown as an escape sequence (`visible`).
+    """
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    class Visible(Console):
+        def render_str(self, text: str, **options: Any) -> Text:  # through which rich passes every text
+            return super().render_str(visible(text), **options)
+
+    return Visible(highlight=False, markup=False, soft_wrap=True)
+
+
+def visible(text: str) -> str:
+    r"""Text with its control characters written out, `\x1b`: those that move a cursor, colour, or reverse what is read.
+
+    Also what no terminal can show, halves of characters from undecodable file names. Tabs and line ends stay.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def run(
@@ -97,11 +116,11 @@ def run(
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{remedy}")
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        print(visible(str(interrupt)) or "interrupted", file=sys.stderr)
         return INTERRUPTED
     return DONE
 
 
 def _complain(text: str) -> int:
-    print("error: " + " ".join(text.split()), file=sys.stderr)
+    print("error: " + visible(" ".join(text.split())), file=sys.stderr)
     return USER_ERROR

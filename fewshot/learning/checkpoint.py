@@ -17,7 +17,7 @@ import torch
 
 from fewshot.core import typed
 from fewshot.core.errors import UserError
-from fewshot.core.files import write_atomic
+from fewshot.core.files import read_bounded, write_atomic
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Progress:
     """Wall time in training steps and validation, over all sittings."""
 
 
+_LARGEST = 8 * 2**30  # bytes
 _TYPES = typing.get_type_hints(Progress)
 
 
@@ -46,13 +47,14 @@ def save(path: Path, state: dict[str, Any], progress: Progress) -> None:
 
 def load(path: Path, restore: Callable[[dict[str, Any]], None]) -> Progress:
     """Read a checkpoint, and hand its state dicts to `restore`. UserError where it is damaged or of another run."""
+    data = read_bounded(path, _LARGEST)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if mistake := typed.wrong(state["progress"], _TYPES, _TYPES):
             raise ValueError(mistake)
         restore(state)
         return Progress(**state["progress"])
-    except (OSError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted
+    except (MemoryError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

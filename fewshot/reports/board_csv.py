@@ -1,5 +1,7 @@
 """The leaderboard as CSV: RFC 4180 (CRLF, quotes where needed), UTF-8, a header line, reports/leaderboard.py's COLUMNS.
 
+A cell that begins as a formula does, with = + - @, has an apostrophe before it, which reading takes away again.
+
 It can be read back: each_run holds what every run adds, key vouches for what they share, and the rest follows.
 
 Versions. A file of version 1 ends with each_run; version 2 adds setting, transform, code and csv_version. Rows of
@@ -12,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from fewshot.reports.leaderboard import (
     columns_digest,
 )
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes before it, too: so it can be read back
 MARK = "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,"  # how every version's header begins
 NEW_IN_2 = ("setting", "transform", "code", "csv_version")
 COLUMNS_1 = tuple(column for column in COLUMNS if column not in NEW_IN_2)
@@ -42,7 +46,7 @@ def render(rows: Sequence[Row]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # whose default dialect ends lines in CRLF
     writer.writerow(COLUMNS)
-    writer.writerows([row[column] for column in COLUMNS] for row in rows)
+    writer.writerows([_inert(row[column]) for column in COLUMNS] for row in rows)
     return text.getvalue()
 
 
@@ -71,7 +75,7 @@ def read(path: Path) -> list[Score]:
 def _scores(path: Path, header: tuple[str, ...], number: int, cells: list[str]) -> list[Score]:
     if len(cells) != len(header):
         raise _damaged(path, f"row {number} has {len(cells)} fields, not {len(header)}")
-    written = FILLED_1 | dict(zip(header, cells, strict=True))
+    written = FILLED_1 | dict(zip(header, map(_plain, cells), strict=True))
     version, shared = written["csv_version"], {column: written[column] for column in SHARED}
     if version not in ("1", VERSION):
         raise _damaged(path, f"row {number} has csv_version {version}, not 1 or {VERSION}")
@@ -93,6 +97,16 @@ def _scores(path: Path, header: tuple[str, ...], number: int, cells: list[str]) 
         if column in derived and columns[column] != written[column]:
             raise _damaged(path, f"{column} of row {number} does not follow from its each_run")
     return scores
+
+
+def _inert(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: before one that begins like that stands an apostrophe."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _plain(cell: str) -> str:
+    """What `_inert` was given."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
 def _own(value: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich import box
@@ -13,7 +12,7 @@ from rich.table import Table
 from fewshot.reports.leaderboard import Row
 from fewshot.reports.progress import duration
 from fewshot.reports.ranking import BY_INTERVALS, PAIRED, board, tied
-from fewshot.reports.tables import head_name, task_name, wrap
+from fewshot.reports.tables import head_name, markdown_text, task_name, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"
 WHAT = (
@@ -37,8 +36,9 @@ def render(rows: Sequence[Row]) -> str:
     parts = [MARK, "# Leaderboard", WHAT]
     for title, same_board, cells in _boards(rows):
         table = [list(cells[0]), ["---:" if name in _NUMBERS else "---" for name in cells[0]]]
-        table += [_escaped(line.values()) for line in cells]
-        parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in table), _how(same_board)]
+        table += [[markdown_text(cell) for cell in line.values()] for line in cells]
+        drawn = "\n".join(f"| {' | '.join(line)} |" for line in table)
+        parts += [f"## {markdown_text(title)}", drawn, markdown_text(_how(same_board))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,8 +86,3 @@ def _how(rows: Sequence[Row]) -> str:
         f"{int(first['episodes']):,} episodes of {first['queries']} queries a class. Interval: {methods}."
         f" Ranks by {_RANKED[first['rank_by']]}."
     )
-
-
-def _escaped(cells: Iterable[str]) -> list[str]:
-    """Text that Markdown shows as it is."""
-    return [re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", cell) for cell in cells]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
-from fewshot.reports.tables import percent
+from fewshot.reports.tables import markdown_text, percent
 from fewshot.runs import Run
 
 
@@ -63,4 +63,6 @@ def explained(seeds: int, compared_with: str) -> str:
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *lines])
+    """A Markdown table of text that is shown as it is."""
+    cells = [[*map(markdown_text, header)], ["---"] * len(header), *([*map(markdown_text, row)] for row in lines)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)

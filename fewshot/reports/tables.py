@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from fewshot.core.console import visible
 from fewshot.reports.leaderboard import DEFAULTS
 
 _SORTED_BY = ("dataset", "split", "ways", "shots", "queries", "head")
@@ -55,6 +56,13 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
     console.print(table)
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
     console.print(f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class.")
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, in one line: no table cell, tag, link or formula ends or begins in it."""
+    line = visible(" ".join(text.split()))
+    line = re.sub(r"([\\`_\[\]<>|~$]|\*(?=\S)|(?<=\S)\*)", r"\\\1", line).replace("&", "&amp;")
+    return re.sub(r"(?i)(www)\.|(https?|ftp)://", lambda found: re.sub(r"([.:])", r"\\\1", found[0]), line)
 
 
 def wrap(text: str, letters: int) -> str:
