@@ -53,10 +53,11 @@ def read_bounded(path: Path, most: int) -> bytes:
         if error.errno in _NO_FILE:
             raise _no_file(path) from None
         raise
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise _no_file(path)
     with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise _no_file(path)
         if facts.st_size > most:
             raise UserError(f"{path} has {facts.st_size:,} bytes; of such a file {most:,} are the most that is read")
         return file.read(most)

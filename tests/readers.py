@@ -1,0 +1,34 @@
+"""Everything that reads a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fewshot
+from fewshot.core.errors import UserError
+from fewshot.learning import checkpoint
+from fewshot.reports import comparison, gathering, pictures
+from fewshot.runs import Run
+
+
+def read_it_all(folder: Path) -> list[str]:
+    """Every reader of a run folder; what they refused. What is not refused in one line is an error of ours."""
+    run, refused = Run.open(folder), []
+    readers = (
+        lambda: run.config, lambda: run.resolved, lambda: run.images, lambda: run.environment, lambda: run.rows,
+        lambda: run.longest, lambda: run.code_digest, lambda: run.summary, lambda: run.trained, lambda: run.finished,
+        lambda: pictures.read_curves(run), lambda: gathering.gather(folder.parent),
+        lambda: gathering.unfinished(folder.parent), lambda: comparison.Finished.load(str(folder)),
+        lambda: fewshot.load(folder, device="cpu"), lambda: resume(run),
+    )  # fmt: skip
+    for reader in readers:
+        try:
+            reader()
+        except UserError as error:
+            refused.append(str(error))
+    return refused
+
+
+def resume(run: Run) -> None:
+    if run.checkpoint_path.exists():  # else training begins anew
+        checkpoint.load(run.checkpoint_path, lambda state: None)
