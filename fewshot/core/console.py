@@ -102,6 +102,11 @@ def run(
     return DONE
 
 
+def printable(text: str) -> str:
+    """Foreign text in one line, with nothing in it that a terminal obeys."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+
+
 def _complain(text: str) -> int:
-    print("error: " + " ".join(text.split()), file=sys.stderr)
+    print("error: " + printable(text), file=sys.stderr)
     return USER_ERROR
