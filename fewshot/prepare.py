@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.core.console import Parser, run
+from fewshot.core.console import Parser, run, visible
 from fewshot.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _report(record: dict, licence: str) -> None:
         print(f"  {split:5}  {len(entry['classes']):4} classes  {images:7,} images of {height}x{width}")
     print(f"  from {record['source']}; fingerprint {record['fingerprint'][:16]}")
     for note in record["notes"]:
-        print(f"  note: {note}")
+        print(f"  note: {visible(' '.join(note.split()))}")
     if licence:
         print(f"  licence: {licence}")
 

@@ -103,6 +103,24 @@ def test_folders_in_a_circle_end(tmp_path):
     assert run(prepare.main, ["mine", f"--from={source}", f"--data-root={tmp_path / 'root'}", "--size=16"]) == 0
 
 
+NAMES = [b"\x1b[2J\x07.png", b"\xff\xfe.png", "\u202egnp.exe.png".encode(), b"two\nlines.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_names_are_nothing_that_a_terminal_obeys(name, packed, tmp_path, refused):
+    """Neither where an image is unreadable, nor where two of the name are one image."""
+    source = three(tmp_path / "source")
+    if packed:
+        fab.write(source / "train/cat.zip", fab.zip_of({name.decode("latin1"): b"no image"}))
+    else:
+        with open(os.path.join(os.fsencode(source / "train/cat"), name), "wb") as file:
+            file.write(b"no image")
+    splits = tmp_path / "splits.csv"
+    splits.write_text("split,class\ntrain,cat\n")
+    assert "unreadable" in (error := refused(f"--splits={splits}")) and error.isprintable()
+
+
 # ---- archives
 
 
