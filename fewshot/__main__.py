@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None and os.getcwd() not in sys.path:  # as python -m has it: a user's modules lie there
         sys.path.insert(0, os.getcwd())
     name, rest = (given[0], given[1:]) if given else ("--help", [])
-    if name in ("-h", "--help"):
+    if name in ("-h", "--help", "help"):
         print(_overview())
         return console.DONE
     if name == "--version":

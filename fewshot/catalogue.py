@@ -34,7 +34,7 @@ def entries(kind: str) -> list[Entry]:
     if kind == "datasets":
         return [Entry(name.replace("_", "-"), about) for name, about in _modules(PACKAGE / "data" / "specs")]
     if kind == "recipes":
-        return [Entry(name, recipe_about(name).splitlines()[0]) for name in config.recipe_names()]
+        return [Entry(name, _first_sentence(recipe_about(name))) for name in config.recipe_names()]
     assert kind == "tasks"
     return [_tasks(path) for path in sorted(shipped("episodes").glob("*.json"))]
 
@@ -49,6 +49,11 @@ def recipe_about(name: str) -> str:
     lines = (config.RECIPES / f"{name}.toml").read_text("utf-8").splitlines()
     comment = [line.lstrip("# ") for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
     return "\n".join(comment) or "(no comment)"
+
+
+def _first_sentence(text: str) -> str:
+    first, stop, _ = " ".join(text.split()).partition(". ")
+    return first + stop.strip()
 
 
 def _modules(folder: Path) -> list[Entry]:

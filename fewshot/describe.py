@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any
 
 from fewshot import catalogue, config
+from fewshot.core.components import Family
 from fewshot.core.console import Parser, run, terminal
-from fewshot.core.errors import unknown
+from fewshot.core.errors import UserError, unknown
 from fewshot.core.shipped import shipped
 
 
@@ -23,7 +25,7 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    name = parser().parse_args(argv).name
+    name = re.split("[@:]", parser().parse_args(argv).name)[0]  # a component as it stands on a command line
     descriptions = list(_dotted(name)) if "." in name and "/" not in name else list(_named(name))
     if not descriptions:
         raise unknown("name", name, {known for kind in catalogue.KINDS for known in catalogue.names(kind)})
@@ -49,23 +51,31 @@ def _named(name: str) -> Iterator[str]:
 
 
 def _dotted(name: str) -> Iterator[str]:
-    """A user's own class, in whichever families it belongs."""
-    from fewshot.core.errors import UserError
-
-    refused = None
+    """A user's own class, in the family that it belongs to."""
+    module_name, _, class_name = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(f"no module {error.name!r}: is its folder on PYTHONPATH?") from None
+        raise  # the module is there, and what it imports is not
+    cls = getattr(module, class_name, None)
+    if cls is None:
+        raise unknown(f"name in module {module_name}:", class_name, [each for each in vars(module) if each[0] != "_"])
     for kind in catalogue.FAMILIES:
-        try:
+        if isinstance(cls, type) and issubclass(cls, _family(kind).base):
             yield component(kind, name)
             return
-        except UserError as error:
-            refused = refused or error
-    assert refused is not None
-    raise refused
+    raise UserError(f"{name!r} is no component: its class derives from none of fewshot's")
+
+
+def _family(kind: str) -> Family:
+    return importlib.import_module(f"fewshot.{catalogue.FAMILIES[kind].replace('/', '.')}").FAMILY
 
 
 def component(kind: str, name: str) -> str:
     """Docstring, options with types and defaults, and what its class declares."""
-    family = importlib.import_module(f"fewshot.{catalogue.FAMILIES[kind].replace('/', '.')}").FAMILY
+    family = _family(kind)
     cls = family.find(name)
     module = inspect.getdoc(importlib.import_module(cls.__module__)) or ""
     own = inspect.getdoc(cls) if cls.__doc__ else ""

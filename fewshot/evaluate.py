@@ -128,7 +128,8 @@ def main(argv: list[str] | None = None) -> None:
                     f"Warning: {run_folder.folder} was trained on {in_words(overlap)} of what it is tested on here: the"
                     " results say so, and are no few-shot results."
                 )
-            print_results(console, str(run_folder.folder), rows)
+            solved = [f"{name} {value}" for name in ("head", "transform") if (value := getattr(args, name)) is not None]
+            print_results(console, ", ".join([str(run_folder.folder), *solved]), rows)
 
 
 def _training(run: Run, dataset: Dataset, root: str, trust: Sequence[str]) -> Dataset | None:

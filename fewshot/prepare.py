@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.data.importers.limits import Limits
     from fewshot.data.spec import SIZES
 
+    for source in args.sources:
+        if not os.path.lexists(source):
+            raise UserError(f"--from {source}: no such file or folder")
     spec = _specification(args.name, args.splits, args.sources)
     if args.size is not None and not SIZES[0] <= args.size <= SIZES[1]:
         raise UserError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")

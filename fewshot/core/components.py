@@ -6,10 +6,11 @@
     dropout@1,2:drop_prob=0.1+dropblock@3,4
     my_pkg.my_module.MyDrop:rate=0.2
 
-A family (backbones, heads, regularizers) is a package with one file a component: the file's name is
-the component's name, the file defines one public subclass of the family's base, and the keyword-only
-parameters of its `__init__` are its options, typed and with defaults. Adding a component is adding a
-file. Nothing here imports torch.
+A family (backbones, heads, regularizers, transforms, regimes) is a package with one file a component: the file's name
+is the component's name, the file defines one public subclass of the family's base, and the keyword-only parameters of
+its `__init__` are its options, typed and with defaults. Adding a component is adding a file.
+
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def _parse_one(text: str) -> Spec:
             raise UserError(f"cannot read the sites of {text!r}: {how}")
         numbers = sorted({int(label) for label in labels if label.isdecimal()})
         sites = (*numbers, *sorted({label for label in labels if not label.isdecimal()}))
+    if match["options"] == "":
+        raise UserError(f"cannot read component {text!r}: write key=value behind the colon, or leave it out")
     options: dict[str, str] = {}
     for pair in match["options"].split(",") if match["options"] else []:
         key, equals, value = (piece.strip() for piece in pair.partition("="))

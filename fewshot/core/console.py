@@ -42,7 +42,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Prints a default where it says something: "(default: None)" does not."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == [""]:
+        if action.default in (None, False, True) or action.default == [""]:
             return action.help
         return super()._get_help_string(action)
 

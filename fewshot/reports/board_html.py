@@ -92,7 +92,7 @@ _SECTION = """<section>
 <tbody role="rowgroup">
 {lines}
 </tbody></table></div>
-<p class="key"><span class="leads">rank 1: the best, and what the test cannot separate from it</span>
+<p class="key"><span class="leads">a shared rank: not separated from the first of its group</span>
 <span>± and whiskers: 95% interval, {methods}</span> <span>Ties (=) by {rank_by}</span></p>
 </section>"""
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fewshot import regularizers
 from fewshot.core.components import parse
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, unknown
 from fewshot.regularizers import Guide, Regularizer, Site
 from fewshot.regularizers._probe import grows
 
@@ -88,6 +88,8 @@ def check_regularizer(
     Takes some seconds. AssertionError names the law that is broken, and where; UserError where the method cannot
     be built at all, and where `drops` is missing or cannot be measured.
     """
+    if mean_one not in get_args(Scope):
+        raise unknown("mean_one", mean_one, get_args(Scope))
     case = Case(spec, drops, mean_one)
     masked = case.component.has_mask()
     if masked and drops is None:

@@ -188,3 +188,8 @@ def test_options_of_every_type_are_read_or_refused_in_one_line(users_module):
         with pytest.raises(UserError) as error:
             regularizers.build(f"typed.Drop:{text}", SITE)
         assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_nothing_behind_the_colon_is_no_component():
+    with pytest.raises(UserError, match="write key=value behind the colon"):
+        parse("targetdrop@3:")
