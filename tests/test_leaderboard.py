@@ -424,6 +424,16 @@ def test_a_place_that_cannot_be_written_is_one_line(small_run, tmp_path, capsys)
     assert not (tmp_path / "new").exists()
 
 
+def test_the_terminal_says_what_rows_were_trained_on(small_run, tmp_path, capsys):
+    variant(small_run, tmp_path / "runs" / "a")
+    assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
+    assert capsys.readouterr().out.count("Trained on glyphs 5-way 1-shot.") == 2
+    variant(small_run, tmp_path / "runs" / "b", reg="none", config={"dataset": "birds", "shots": 5})
+    assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
+    out = capsys.readouterr().out
+    assert "glyphs 5-way 1-shot (a)" in out and "birds 5-way 5-shot (b)" in out
+
+
 def test_runs_that_are_not_finished_are_named(small_run, tmp_path, capsys):
     variant(small_run, tmp_path / "runs" / "done")
     (variant(small_run, tmp_path / "runs" / "cut") / "result.json").unlink()

@@ -10,6 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from boards import edit, variant
 from commands import SMALL, one_line_error
 from readers import read_it_all
@@ -179,3 +180,38 @@ def test_a_damaged_log_is_one_line(small_run, tmp_path, capsys):
         assert "metrics.jsonl is damaged" in one_line_error(capsys)
     board = ["--runs", str(tmp_path), "--csv", str(tmp_path / "b.csv")]
     assert console.run(leaderboard.main, board) == 0, "which needs no log"
+
+
+def group(state):
+    state["optimizer"]["param_groups"][0]["momentum"] = "x"
+
+
+def buffer(state):
+    state["optimizer"]["state"][0]["momentum_buffer"] = torch.ones(3, 2)
+
+
+def number(state):
+    state["optimizer"]["state"][0]["momentum_buffer"] = 5
+
+
+def step(state):
+    state["progress"]["step"] = "3"
+
+
+def missing(state):
+    del state["model"]
+
+
+def listed(state):
+    state["optimizer"]["state"] = [1]
+
+
+@pytest.mark.parametrize("spoil", [group, buffer, number, step, missing, listed])
+def test_a_checkpoint_that_is_not_the_runs_is_one_line(small_run, tmp_path, capsys, spoil):
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    (folder / "result.json").unlink()
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    spoil(state)
+    torch.save(state, folder / "checkpoint.pt")
+    assert console.run(train.main, ["--out", str(folder), "--resume"]) == console.USER_ERROR
+    assert "checkpoint.pt cannot be read" in one_line_error(capsys)

@@ -114,7 +114,7 @@ def read(name: str) -> TaskList:
         tasks = TaskList(**values)
         if any(type(getattr(tasks, f.name)).__name__ != f.type for f in fields(TaskList)):
             raise TypeError
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         wanted = ", ".join(f.name for f in fields(TaskList))
         raise UserError(f"{path} is not a task list: it must be a JSON object with {wanted}") from None
     if tasks.episodes < 2:

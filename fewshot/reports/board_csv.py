@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.core.errors import UserError
+from fewshot.core.files import read_bounded
 from fewshot.identity import digest
 from fewshot.reports.leaderboard import (
     COLUMNS,
@@ -33,6 +34,7 @@ from fewshot.reports.leaderboard import (
     columns_digest,
 )
 
+_LARGEST = 2**30  # bytes
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes before it, too: so it can be read back
 MARK = "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,"  # how every version's header begins
 NEW_IN_2 = ("setting", "transform", "code", "csv_version")
@@ -56,7 +58,7 @@ def read(path: Path) -> list[Score]:
     UserError where it is not ours, of a newer version, or damaged: every row must follow from its key and each_run.
     """
     try:
-        lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True))
+        lines = list(csv.reader(io.StringIO(read_bounded(path, _LARGEST).decode(), newline=""), strict=True))
     except FileNotFoundError:
         return []
     except (UnicodeDecodeError, csv.Error):

@@ -51,7 +51,7 @@ def print_board(console: Console, rows: Sequence[Row]) -> None:
         for line in cells:
             table.add_row(*(wrap(line[name], _WIDEST.get(name, 80)) for name in _TERMINAL))
         console.print(table)
-        console.print(_how(same_board))
+        console.print(f"{_how(same_board)} {_trained(cells)}")
 
 
 def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str, str]]]]:
@@ -76,6 +76,16 @@ def _cells(row: Row, equal: bool) -> dict[str, str]:
         "steps": f"{int(row['steps']):,}", "time": duration(float(row["train_seconds"])),
         "parameters": f"{int(row['parameters']):,}", "run": row["run"],
     }  # fmt: skip
+
+
+def _trained(cells: Sequence[dict[str, str]]) -> str:
+    """On what the rows of a board were trained; where that differs, which run on what."""
+    runs: dict[str, list[str]] = {}
+    for line in cells:
+        runs.setdefault(line["trained on"], []).append(line["run"])
+    if len(runs) == 1:
+        return f"Trained on {next(iter(runs))}."
+    return "Trained on " + "; ".join(f"{on} ({', '.join(names)})" for on, names in runs.items()) + "."
 
 
 def _how(rows: Sequence[Row]) -> str:

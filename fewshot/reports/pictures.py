@@ -113,7 +113,7 @@ def run_labels(configs: Sequence[TrainConfig], folders: Sequence[str]) -> list[s
 
 def ours(path: Path) -> bool:
     """Whether the file is a picture that `save` wrote."""
-    return MARK.encode() in path.read_bytes()
+    return path.is_file() and MARK.encode() in path.read_bytes()
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:
