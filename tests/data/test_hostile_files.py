@@ -121,6 +121,21 @@ def test_names_are_nothing_that_a_terminal_obeys(name, packed, tmp_path, refused
     assert "unreadable" in (error := refused(f"--splits={splits}")) and error.isprintable()
 
 
+def test_folders_in_folders_end(tmp_path):
+    """Deeper than Python would follow by calling itself."""
+    source = three(tmp_path / "source")
+    here = os.getcwd()
+    try:
+        os.chdir(source)
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    assert run(prepare.main, ["mine", f"--from={source}", f"--data-root={tmp_path / 'root'}", "--size=16"]) == 0
+    os.removedirs(source.joinpath(*["d"] * 1200))  # before pytest tries, by calling itself
+
+
 # ---- archives
 
 
