@@ -364,6 +364,20 @@ def test_pickles_that_harm_are_refused(name):
         tracemalloc.stop()
 
 
+def test_long_names_of_classes_in_a_pickle_are_not_cut(tmp_path):
+    """Only messages are: these two begin alike."""
+    long = "x" * 100
+    content = {
+        "image_data": np.arange(4 * 16 * 16 * 3, dtype=np.uint32).astype(np.uint8).reshape(4, 16, 16, 3) // 7,
+        "class_dict": {long + "1": [0, 1], long + "2": [2, 3]},
+    }
+    content["image_data"][..., 0] = np.arange(4)[:, None, None]
+    fab.write(tmp_path / "source/set.pkl", pickle.dumps(content))
+    (tmp_path / "splits.csv").write_text(f"split,class\ntrain,{long}1\ntest,{long}2\n")
+    argv = ["mine", f"--from={tmp_path / 'source'}", f"--splits={tmp_path / 'splits.csv'}", "--size=16"]
+    assert run(prepare.main, [*argv, f"--data-root={tmp_path / 'root'}"]) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
