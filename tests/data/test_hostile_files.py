@@ -121,6 +121,21 @@ def test_names_are_nothing_that_a_terminal_obeys(name, packed, tmp_path, refused
     assert "unreadable" in (error := refused(f"--splits={splits}")) and error.isprintable()
 
 
+def test_folders_in_folders_end(tmp_path):
+    """Deeper than Python would follow by calling itself."""
+    source = three(tmp_path / "source")
+    here = os.getcwd()
+    try:
+        os.chdir(source)
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    assert run(prepare.main, ["mine", f"--from={source}", f"--data-root={tmp_path / 'root'}", "--size=16"]) == 0
+    os.removedirs(source.joinpath(*["d"] * 1200))  # before pytest tries, by calling itself
+
+
 # ---- archives
 
 
@@ -347,6 +362,20 @@ def test_pickles_that_harm_are_refused(name):
         assert tracemalloc.get_traced_memory()[1] < 60 * MB
     finally:
         tracemalloc.stop()
+
+
+def test_long_names_of_classes_in_a_pickle_are_not_cut(tmp_path):
+    """Only messages are: these two begin alike."""
+    long = "x" * 100
+    content = {
+        "image_data": np.arange(4 * 16 * 16 * 3, dtype=np.uint32).astype(np.uint8).reshape(4, 16, 16, 3) // 7,
+        "class_dict": {long + "1": [0, 1], long + "2": [2, 3]},
+    }
+    content["image_data"][..., 0] = np.arange(4)[:, None, None]
+    fab.write(tmp_path / "source/set.pkl", pickle.dumps(content))
+    (tmp_path / "splits.csv").write_text(f"split,class\ntrain,{long}1\ntest,{long}2\n")
+    argv = ["mine", f"--from={tmp_path / 'source'}", f"--splits={tmp_path / 'splits.csv'}", "--size=16"]
+    assert run(prepare.main, [*argv, f"--data-root={tmp_path / 'root'}"]) == 0
 
 
 @pytest.mark.parametrize(

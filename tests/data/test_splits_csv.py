@@ -79,6 +79,8 @@ def changed(old: str, new: str) -> str:
         (ROWS.replace("filename", "path"), ("header", "path, label, split")),
         (ROWS.replace(",train", ""), ("line 2", "2 columns instead of the header's 3")),
         (ROWS.replace(",", "|"), ("header", "filename|label|split")),
+        (ROWS.replace("label", "split"), ("header", "two columns called split")),
+        (changed("dog/3.png", '"dog/3.png'), ("line 5", "no CSV")),
         (ROWS.encode("utf-16-le"), ("no text", "UTF-8")),
         (ROWS.encode() + b"caf\xe9/1.png,caf\xe9,train\n", ("line 6", "not UTF-8")),
     ],

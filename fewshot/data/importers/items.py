@@ -114,15 +114,16 @@ def files_below(path: str, limits: Limits) -> Iterator[Item]:
     if not os.path.isdir(root):
         yield _file(root, (_name(root),), limits)
         return
-    seen = set()
+    seen: set[tuple[int, int]] = set()
     waiting: list[tuple[str, tuple[str, ...]]] = [(root, (_name(root),))]
     while waiting:
         folder, parts = waiting.pop()
-        if (place := os.path.realpath(folder)) in seen:
+        with _naming(folder), os.scandir(folder) as scanned:
+            facts = os.stat(folder)
+            entries = sorted(scanned, key=lambda entry: entry.name)
+        if (place := (facts.st_dev, facts.st_ino)) in seen:
             continue
         seen.add(place)
-        with _naming(folder), os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
         below = [entry for entry in entries if _leads_to_folder(entry)]
         inner = {entry.name for entry in below}
         for each in entries:

@@ -63,4 +63,4 @@ class Budget:
         self._used += size
         if self._used > self._limit:
             amount = f"{self._origin} unpacks to {in_bytes(self._used)} at least"
-            raise UserError(above(amount, in_bytes(self._limit), self._used / self._limit))
+            raise UserError(above(amount, in_bytes(self._limit)))  # how much there is in all, nobody knows yet

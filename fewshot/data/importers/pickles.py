@@ -82,7 +82,7 @@ class Pickle:
             left -= len(rows)
             if len(rows) and rows.max() >= images:
                 raise UserError(f"{self.origin}: class {cls} points outside of its {images:,} images")
-            found[cls] = rows
+            found[str(name)] = rows
         return found
 
     def _by_label(self, content: dict, images: int) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ class Pickle:
         given = content.get("catname2label")
         if isinstance(given, dict):
             own = self._integers(list(given.values()), "catname2label's values", len(given)).tolist()
-            names = dict(zip(own, map(shown, given), strict=True))
+            names = dict(zip(own, map(str, given), strict=True))
         else:
             self.unnamed = True
             fitting = [classes for classes in self._splits.values() if len(classes) == len(numbers)]

@@ -28,7 +28,7 @@ def read_table(origin: str, data: bytes) -> tuple[tuple[str, ...], list[Row]]:
     """
     text = _text(origin, data)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count), strict=True)
     columns: tuple[str, ...] = ()
     rows = []
     try:
@@ -38,6 +38,8 @@ def read_table(origin: str, data: bytes) -> tuple[tuple[str, ...], list[Row]]:
                 continue
             if not columns:
                 columns = tuple(cell.lower() for cell in cells)
+                if twice := [name for name in columns if name and columns.count(name) > 1]:
+                    raise UserError(f"{origin}: the header has two columns called {twice[0]}")
                 continue
             if len(cells) != len(columns):
                 raise UserError(
