@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
     assert console.run(train.main, [*SMALL, "--reg", "targetdrop", "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture
+def hears_hangup() -> Iterator[None]:
+    """Processes begun by the test answer SIGHUP, even where nohup has told this one to ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

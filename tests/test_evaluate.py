@@ -266,7 +266,7 @@ def test_a_head_of_the_users_own_leaves_its_digest_and_an_edited_one_stands_apar
         scores, _ = gather(tmp_path)
         found += [score.shared["code"] for score in scores if score.shared["head"] == "my_head.Mine"]
         (tmp_path / "my_head.py").write_text(f"{(tmp_path / 'my_head.py').read_text()}\n# edit {number}\n")
-        monkeypatch.delitem(sys.modules, "my_head")
+        del sys.modules["my_head"]
     trained, solved = found[0].split("+")
     assert trained == Run.open(run_copy).code_digest and len(solved) == 8
     assert found[1].startswith(f"{trained}+") and found[1] != found[0]

@@ -105,7 +105,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_saves_the_checkpoint_and_exits_with_130(number, tmp_path):
+def test_an_interrupt_saves_the_checkpoint_and_exits_with_130(number, tmp_path, hears_hangup):
     out = tmp_path / "run"
     flags = [*SMALL, "--epochs", "50", "--episodes-per-epoch", "200", "--out", str(out)]
     process = subprocess.Popen([sys.executable, "-m", "fewshot.train", *flags], stderr=subprocess.PIPE, text=True)

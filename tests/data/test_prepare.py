@@ -422,7 +422,7 @@ sys.exit(run(prepare.main))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
-def test_what_a_killed_prepare_leaves_is_cleared_by_the_next(number, tmp_path, call, splits):
+def test_what_a_killed_prepare_leaves_is_cleared_by_the_next(number, tmp_path, call, splits, hears_hangup):
     """But not the folder of one that is still at work."""
     source, root = made(tmp_path / "source", "class_zips"), tmp_path / "root"
     argv = ["tiny", f"--from={source}", f"--splits={splits}", f"--data-root={root}"]

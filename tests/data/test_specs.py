@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fabricate as fab
@@ -34,11 +35,12 @@ NUMBER = 7
 
 
 @pytest.fixture
-def my_sets(tmp_path, monkeypatch) -> None:
+def my_sets(tmp_path, monkeypatch) -> Iterator[None]:
     """A user's own file, somewhere on the path."""
     (tmp_path / "my_sets.py").write_text(SHAPES)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_sets", raising=False)
+    yield
+    sys.modules.pop("my_sets", None)
 
 
 def in_splits(folder: Path, counts: dict[str, int], classes: tuple[str, ...] = CLASSES) -> Path:
