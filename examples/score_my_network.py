@@ -1,4 +1,4 @@
-"""Score a network of your own on everyone's few-shot tasks, without training it: here torchvision's ResNet-18.
+"""Score a network of your own on the standard few-shot tasks, without training it: here torchvision's ResNet-18.
 
     python examples/score_my_network.py
 

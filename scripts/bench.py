@@ -35,7 +35,7 @@ def parser() -> Parser:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="what to measure")
     parser.add_argument("--data-root", default=root, metavar="FOLDER", help="folder of prepared data sets")
     parser.add_argument("--dataset", default="mini-imagenet", metavar="NAME", help="its images are used")
-    parser.add_argument("--noise", action="store_true", help="random pixels in mini-ImageNet's stead: as fast")
+    parser.add_argument("--noise", action="store_true", help="random pixels in place of mini-ImageNet's: as fast")
     parser.add_argument("--backbone", nargs="+", default=["conv4"], metavar="NAME", help="one or more networks")
     for name, value in {"ways": 5, "shots": 1, "queries": 6, "episodes-per-batch": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help="of a training step")

@@ -1,4 +1,4 @@
-"""From every round's figures to medians, ratios within rounds, bars, and tables for people."""
+"""From every round's figures to medians, ratios within rounds, bars, and tables."""
 
 from __future__ import annotations
 

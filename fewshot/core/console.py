@@ -1,4 +1,4 @@
-"""What every command shares: one-line errors, exit statuses, a console for people.
+"""What every command shares: one-line errors, exit statuses, a console.
 
 Imports no torch, so that `--help` answers at once.
 """
@@ -71,7 +71,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def terminal() -> Console:
-    """Standard output for people: long lines are left to the terminal, text is printed as it is.
+    """Standard output: long lines are left to the terminal, text is printed as it is.
 
     Names come from files and other people: what would steer the terminal is shown as an escape sequence (`visible`).
     """

@@ -19,7 +19,7 @@ CASES: dict[str, Callable[[TrainConfig, int], dict[str, Any]]] = {}
 
 
 class Declined(Exception):
-    """Why a case does not take part, for people to read."""
+    """Why a case does not take part."""
 
 
 def case(function: Callable) -> Callable:

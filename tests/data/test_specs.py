@@ -64,7 +64,7 @@ def test_each_of_ours_is_one_file_that_says_its_name(name):
 
 
 def test_a_classification_data_set_is_one_file_of_the_users(tmp_path, my_sets, capsys):
-    """Every class in every split, told apart by folders: prepared, opened, trained on, scored."""
+    """Every class in every split, separated by folders: prepared, opened, trained on, scored."""
     source = in_splits(tmp_path / "source", {"train": 6, "val": 4, "test": 5})
     root = tmp_path / "root"
     assert call("my_sets.SHAPES", "--from", source, "--data-root", root) == 0

@@ -140,7 +140,7 @@ def _file_path(where: str, row: Row) -> FilePath:
 
 
 def _check_shared(lists: Lists, spec: DatasetSpec, where: str) -> None:
-    """UserError for a class in two splits, unless the specification allows it and its images are told apart."""
+    """UserError for a class in two splits, unless the specification allows it and says whose image is whose."""
     first: dict[str, str] = {}
     for split, classes in lists.splits.items():
         for cls in classes:
