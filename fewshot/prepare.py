@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
 def _specification(name: str, splits: Path | None, sources: list[Path]) -> DatasetSpec:
     """A known data set's, the user's own by its dotted name, or one made of nothing but a name and the splits."""
     from fewshot.data import DatasetSpec, specs
-    from fewshot.data.spec import SPLITS
+    from fewshot.data.names import SPLITS
 
     own = DatasetSpec(name)  # which checks the name
     spec = specs.find(name)

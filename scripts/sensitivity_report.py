@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from fewshot.core.files import write_atomic
 from fewshot.evaluation.statistics import paired_difference, summarise
-from fewshot.reports.sweep import difference, explained, markdown, score
+from fewshot.reports.sweep import Bold, difference, explained, markdown, score
 from fewshot.runs import Run
 from fewshot.sweeps.points import Point
 from fewshot.sweeps.runs import accuracies
@@ -88,7 +88,7 @@ def table(found: Findings) -> str:
     header = ["option", "value", *(name for n in found.shots for name in (f"{n}-shot", "difference")), "dropped"]
     lines = [["none", "", *(cell for n in found.shots for cell in (_accuracy(found.none, n), "")), ""]]
     for point in found.points:
-        value = f"**{point.value}**" if point.reg == found.base else point.value
+        value = Bold(point.value) if point.reg == found.base else point.value
         cells = ["declined"] + [""] * (2 * len(found.shots))
         if not point.declined:
             ours = found.measured[point.reg]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from fewshot.core.errors import UserError
 from fewshot.data.channels import Triple
+from fewshot.data.names import NAME
 
 if TYPE_CHECKING:
     from fewshot.data.store import Dataset
 
-SPLITS = ("train", "val", "test")
 IMPORTERS = ("images", "pickles", "ilsvrc")
 SIZES = (16, 1024)  # pixels, the least that a backbone can take, and the most
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, writable_parent
 from fewshot.data.channels import Channels, Triple
-from fewshot.data.spec import NAME, SPLITS
+from fewshot.data.names import NAME, SPLITS
 
 FORMAT = 1
 _LARGEST_RECORD = 256 << 20  # bytes of a dataset.json: a million copies are listed in so many

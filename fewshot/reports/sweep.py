@@ -62,7 +62,16 @@ def explained(seeds: int, compared_with: str) -> str:
     return text + f" Means over {seeds} seeds; in brackets each seed's own difference."
 
 
+class Bold(str):
+    """A cell that a Markdown table shows in bold."""
+
+
+def _cell(text: str) -> str:
+    shown = markdown_text(text)
+    return f"**{shown}**" if isinstance(text, Bold) else shown
+
+
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of text that is shown as it is."""
-    cells = [[*map(markdown_text, header)], ["---"] * len(header), *([*map(markdown_text, row)] for row in lines)]
+    """A Markdown table of text that is shown as it is; a cell that is `Bold`, in bold."""
+    cells = [[*map(_cell, header)], ["---"] * len(header), *([*map(_cell, row)] for row in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)

@@ -61,7 +61,7 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
 def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is, in one line: no table cell, tag, link or formula ends or begins in it."""
     line = visible(" ".join(text.split()))
-    line = re.sub(r"([\\`_\[\]<>|~$]|\*(?=\S)|(?<=\S)\*)", r"\\\1", line).replace("&", "&amp;")
+    line = re.sub(r"([\\`\[\]<>|~$]|(?<!\w)_|_(?!\w)|\*(?=\S)|(?<=\S)\*)", r"\\\1", line).replace("&", "&amp;")
     return re.sub(r"(?i)(www)\.|(https?|ftp)://", lambda found: re.sub(r"([.:])", r"\\\1", found[0]), line)
 
 

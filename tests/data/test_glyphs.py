@@ -13,7 +13,7 @@ import pytest
 
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
-from fewshot.data.spec import SPLITS
+from fewshot.data.names import SPLITS
 from fewshot.data.specs import glyphs
 from fewshot.data.store import fingerprint, pixel_digest
 

@@ -17,7 +17,7 @@ from fewshot import prepare, train
 from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
 from fewshot.data import DatasetSpec, default_dataset, open_dataset, specs, store
-from fewshot.data.spec import SPLITS
+from fewshot.data.names import SPLITS
 from fewshot.runs import Run
 
 CLASSES = ("circle", "cross", "ring", "square")

@@ -28,7 +28,8 @@ from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
 from fewshot.data.importers.sources import Sources
-from fewshot.data.spec import SPLITS, DatasetSpec
+from fewshot.data.names import SPLITS
+from fewshot.data.spec import DatasetSpec
 
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
 # more than this share of it, is a mistake: such as one class under two names.

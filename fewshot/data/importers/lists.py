@@ -11,7 +11,8 @@ from fewshot.core.errors import UserError
 from fewshot.data.importers.items import Item, files_below
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import Row, path_of, read_table
-from fewshot.data.spec import SPLITS, DatasetSpec
+from fewshot.data.names import SPLITS
+from fewshot.data.spec import DatasetSpec
 
 FilePath = tuple[str, ...]
 """A file by its name and those of as many folders above it as were written, the outermost first."""

@@ -15,7 +15,8 @@ from fewshot.data.importers.kinds import identify, named_as_image
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.lists import FilePath, Lists, read_ravi
 from fewshot.data.importers.pickles import Pickle
-from fewshot.data.spec import SPLITS, DatasetSpec
+from fewshot.data.names import SPLITS
+from fewshot.data.spec import DatasetSpec
 
 _WNID = re.compile(r"n\d{8}")
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.core.shipped import shipped
-from fewshot.data.spec import SPLITS, DatasetSpec
+from fewshot.data.names import SPLITS
+from fewshot.data.spec import DatasetSpec
 from fewshot.data.store import Dataset, Split, content, fingerprint, pixel_digest
 
 FILE = shipped("data") / "glyphs.npz"
