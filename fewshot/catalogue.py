@@ -40,7 +40,9 @@ def entries(kind: str) -> list[Entry]:
 
 
 def names(kind: str) -> list[str]:
-    """The names of a kind."""
+    """The names of a kind. Of components no file is read, for every `train` asks for them."""
+    if kind in FAMILIES:
+        return _public(PACKAGE / FAMILIES[kind])
     return [entry.name for entry in entries(kind)]
 
 
@@ -57,8 +59,12 @@ def _first_sentence(text: str) -> str:
 
 
 def _modules(folder: Path) -> list[Entry]:
-    found = sorted(module.name for module in pkgutil.iter_modules([str(folder)]))
-    return [Entry(name, _first_line(folder / f"{name}.py")) for name in found if not name.startswith("_")]
+    return [Entry(name, _first_line(folder / f"{name}.py")) for name in _public(folder)]
+
+
+def _public(folder: Path) -> list[str]:
+    found = (module.name for module in pkgutil.iter_modules([str(folder)]))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def _first_line(path: Path) -> str:

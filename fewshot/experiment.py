@@ -77,8 +77,8 @@ def run(
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
         reporter.say(f"Warning: {warning}.")
     if begun is None:
-        code = sources.users(component_modules(setup))
-        folder = Run.create(config, out, resolved(config, setup), code)
+        code = code_files(setup)
+        folder = Run.create(config, out, resolved(config, setup) | {"code": digests(code)}, code["users"])
     else:
         folder = begun
         _check_goes_on(folder, setup, reporter)
@@ -155,7 +155,6 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
             f"site {reg.site.label}: {reg}" + f" ({reg.remark})" * bool(reg.remark)
             for reg in model.backbone.regularizers
         ],
-        "code": code_of(setup),
     }  # fmt: skip
     if config.init:
         facts["init"] = {"run": config.init, "weights": file_digest(Run.open(config.init).best_path)}
@@ -170,13 +169,17 @@ def component_modules(setup: Setup) -> list[str]:
     return list(dict.fromkeys(type(each).__module__ for each in components))
 
 
-def code_of(setup: Setup) -> dict[str, dict[str, str]]:
-    """Digests of the source files that train a run: {"ours": {file: digest}, "users": {file: digest}}."""
+def code_files(setup: Setup) -> dict[str, dict[str, Path]]:
+    """The source files that train a run, by their names: {"ours": {name: path}, "users": {name: path}}."""
     modules = component_modules(setup)
     ours = {path.relative_to(sources.PACKAGE).as_posix(): path for path in sources.ours(TRAINING_CODE, modules)}
+    return {"ours": ours, "users": sources.users(modules)}
+
+
+def digests(code: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
+    """The same with each file's digest in place of its path: what a run keeps as `resolved.code`."""
     return {
-        whose: {name: sources.digest(path) for name, path in sorted(files.items())}
-        for whose, files in (("ours", ours), ("users", sources.users(modules)))
+        whose: {name: sources.digest(path) for name, path in sorted(files.items())} for whose, files in code.items()
     }
 
 
@@ -206,7 +209,7 @@ def _check_goes_on(folder: Run, setup: Setup, reporter: Reporter) -> None:
     if folder.resolved["fingerprint"] != setup.dataset.fingerprint:
         name = setup.dataset.name
         raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
-    before, now = folder.resolved.get("code"), code_of(setup)
+    before, now = folder.resolved.get("code"), digests(code_files(setup))
     if before is None or before == now:
         return
     changed = [

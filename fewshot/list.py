@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewshot import catalogue
 from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import unknown
 
 
 def parser() -> Parser:
@@ -18,8 +19,6 @@ def main(argv: list[str] | None = None) -> None:
     kinds = parser().parse_args(argv).kinds
     for kind in kinds:
         if kind not in catalogue.KINDS:
-            from fewshot.core.errors import unknown
-
             raise unknown("kind", kind, catalogue.KINDS)
 
     from rich.table import Table

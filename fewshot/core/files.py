@@ -33,8 +33,22 @@ def open_own(path: Path, flags: int) -> int:
     `flags` are os.open's. No link is followed, nothing is truncated, and no pipe or device is waited for. UserError
     where `path` is no regular file; FileNotFoundError where there is none and `flags` do not create it.
     """
+    return _open_regular(path, flags | _NO_FOLLOW)
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """All of a regular file, or of what a link leads to. UserError where it is none, or has more than `most` bytes."""
+    handle = _open_regular(path, os.O_RDONLY)
+    with os.fdopen(handle, "rb") as file:
+        size = os.fstat(handle).st_size
+        if size > most:
+            raise UserError(f"{path} has {size:,} bytes; of such a file {most:,} are the most that is read")
+        return file.read(most)
+
+
+def _open_regular(path: Path, flags: int) -> int:
     try:
-        handle = os.open(path, flags | _NO_FOLLOW | _NO_WAIT, 0o666)
+        handle = os.open(path, flags | _NO_WAIT, 0o666)
     except OSError as error:
         if error.errno in _NO_FILE:
             raise _no_file(path) from None
@@ -43,24 +57,6 @@ def open_own(path: Path, flags: int) -> int:
         os.close(handle)
         raise _no_file(path)
     return handle
-
-
-def read_bounded(path: Path, most: int) -> bytes:
-    """All of a regular file, or of what a link leads to. UserError where it is none, or has more than `most` bytes."""
-    try:
-        handle = os.open(path, os.O_RDONLY | _NO_WAIT)
-    except OSError as error:
-        if error.errno in _NO_FILE:
-            raise _no_file(path) from None
-        raise
-    facts = os.fstat(handle)
-    if not stat.S_ISREG(facts.st_mode):
-        os.close(handle)
-        raise _no_file(path)
-    with os.fdopen(handle, "rb") as file:
-        if facts.st_size > most:
-            raise UserError(f"{path} has {facts.st_size:,} bytes; of such a file {most:,} are the most that is read")
-        return file.read(most)
 
 
 def _no_file(path: Path) -> UserError:

@@ -19,7 +19,7 @@ from fewshot.core.seeding import derive, generator_for
 from fewshot.learning import checkpoint
 from fewshot.learning.checkpoint import Progress
 from fewshot.learning.interrupt import Interrupt
-from fewshot.learning.optimizer import moving_average
+from fewshot.learning.optimizer import check_state, moving_average
 from fewshot.learning.regimes import Regime
 from fewshot.learning.reporter import Reporter
 from fewshot.learning.schedule import Schedule
@@ -132,7 +132,7 @@ class Parts:
 
     def load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        _check_optimizer(self.optimizer, state["optimizer"])
+        check_state(self.optimizer, state["optimizer"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -144,24 +144,6 @@ class Parts:
             return self.model
         assert isinstance(self.average.module, Model)
         return self.average.module
-
-
-_SCHEDULED = {"lr", "weight_decay"}  # of a group: set anew before each step
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """ValueError where a state is not of such an optimizer of these weights: torch takes it, and fails at the step."""
-    ours, theirs = optimizer.state_dict()["param_groups"], state["param_groups"]
-    for group, kept in zip(ours, theirs, strict=True):
-        for name in (group.keys() & kept.keys()) - _SCHEDULED:  # another torch may have settings more, or fewer
-            if group[name] != kept[name]:
-                raise ValueError(f"its optimizer has another {name}")
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    for number, kept in state["state"].items():
-        for name, value in kept.items():
-            fits = isinstance(value, Tensor) and value.is_floating_point()
-            if not fits or value.shape not in (weights[number].shape, torch.Size([])):
-                raise ValueError(f"its optimizer's {name} is not of these weights")
 
 
 def _start(run: Run, parts: Parts) -> Progress:
