@@ -2,8 +2,6 @@
 
 A value comes from, in rising order: the dataclass, the recipes (`--recipe`, else the one named as the
 data set), the flags. Nothing here imports torch.
-
-An epoch is a number of episodes, not of steps: a step that ends one may begin the next.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from typing import Any, Literal
 from fewshot.core import typed
 from fewshot.core.components import parse
 from fewshot.core.errors import UserError, unknown
+from fewshot.core.pace import Pace
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -130,22 +129,9 @@ class TrainConfig:
             raise UserError(f"--warmup-epochs {self.warmup_epochs}: training has only {self.epochs}")
 
     @property
-    def steps(self) -> int:
-        """Optimizer steps in all: the episodes of all epochs, rounded up to whole batches."""
-        return -(-self.epochs * self.episodes_per_epoch // self.episodes_per_batch)
-
-    def epochs_done(self, step: int) -> int:
-        """Whole epochs behind us after `step` steps."""
-        return min(self.epochs, step * self.episodes_per_batch // self.episodes_per_epoch)
-
-    def first_step(self, epoch: int) -> int:
-        """The step (from 0) before which `epoch` whole epochs have passed."""
-        return -(-epoch * self.episodes_per_epoch // self.episodes_per_batch)
-
-    def validates_after(self, step: int) -> bool:
-        """Whether the `step`-th step (from 1) ends an epoch that is validated, or training."""
-        before, after = (self.epochs_done(n) // self.val_every for n in (step - 1, step))
-        return after > before or step == self.steps
+    def episodic_pace(self) -> Pace:
+        """How long an episodic training is. Another regime may count otherwise: `Regime.pace`."""
+        return Pace(self.epochs, self.episodes_per_epoch, self.episodes_per_batch, self.val_every)
 
 
 _AT_LEAST = {

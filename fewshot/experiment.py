@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from typing import Any
 import torch
 
 from fewshot import config as configs
-from fewshot import heads, transforms
 from fewshot import model as models
 from fewshot.config import TrainConfig
 from fewshot.core import compute, sources, trust
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.files import file_digest
+from fewshot.core.pace import Pace
 from fewshot.data import Dataset, open_dataset
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation.score import score_run
@@ -103,14 +104,13 @@ def prepare(config: TrainConfig) -> Setup:
 
     validation = tasks("val", (config.val_shots or config.shots, *config.test_shots), config.val_episodes)
     test = tasks("test", config.test_shots, config.test_episodes)
-    regime = regimes.find(config.regime).build(config, dataset, validation, where)
+    regime = regimes.build(config.regime, config, dataset, validation, where)
     model = models.build(
         config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed,
-        config.transform,
+        config.transform, regime.classifier,
     )  # fmt: skip
-    if config.steps:
-        heads.check_trainable(model.head)
-        transforms.check_trainable(model.transform)
+    if config.epochs:
+        regime.check(model)
     return Setup(where, dataset, validation, test, model, regime)
 
 
@@ -122,26 +122,27 @@ def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Rep
     )
     model = setup.model.to(device)
     steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
-    progress = loop.train(folder, model, setup.regime, steps, plan(config), reporter)
+    progress = loop.train(folder, model, setup.regime, steps, plan(config, setup.regime), reporter)
     folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
     reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
     best, data = models.load_own(folder, setup.compute), setup.dataset
     score_run(folder, best, data, setup.test, setup.compute, training=data)
 
 
-def plan(config: TrainConfig) -> Plan:
+def plan(config: TrainConfig, regime: Regime) -> Plan:
     """What the loop needs to know."""
+    pace = regime.pace(config)
     return Plan(
-        config.seed, schedule(config), config.weight_decay, config.epochs, config.epochs_done, config.validates_after,
-        config.checkpoint_seconds, config.clip_norm, config.ema, config.compile,
+        config.seed, schedule(config, pace), config.weight_decay, pace, config.checkpoint_seconds, config.clip_norm,
+        config.ema, config.compile,
     )  # fmt: skip
 
 
-def schedule(config: TrainConfig) -> Schedule:
+def schedule(config: TrainConfig, pace: Pace) -> Schedule:
     """The learning rates: epochs become the steps in which they have passed."""
     return Schedule(
-        config.schedule, config.lr, config.steps, tuple(map(config.first_step, config.lr_epochs)), config.lr_values,
-        config.first_step(config.warmup_epochs),
+        config.schedule, config.lr, pace.steps, tuple(map(pace.first_step, config.lr_epochs)), config.lr_values,
+        pace.first_step(config.warmup_epochs),
     )  # fmt: skip
 
 
@@ -151,11 +152,14 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
     facts = {
         "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": dataset.mean, "std": dataset.std,
         "parameters": model.parameter_count, "features": model.backbone.features,
+        "steps": setup.regime.pace(config).steps,
         "regularizers": [
             f"site {reg.site.label}: {reg}" + f" ({reg.remark})" * bool(reg.remark)
             for reg in model.backbone.regularizers
         ],
     }  # fmt: skip
+    if setup.regime.classifier:
+        facts["classifier"] = dataclasses.asdict(setup.regime.classifier)
     if config.init:
         facts["init"] = {"run": config.init, "weights": file_digest(Run.open(config.init).best_path)}
     return facts
@@ -166,6 +170,7 @@ def component_modules(setup: Setup) -> list[str]:
     model = setup.model
     mapped = [each for each in model.transform.modules() if isinstance(each, Transform)]
     components = [model.backbone, model.head, *model.backbone.regularizers, *mapped, setup.regime]
+    components += [model.classifier] if model.classifier else []
     return list(dict.fromkeys(type(each).__module__ for each in components))
 
 
@@ -187,8 +192,8 @@ def describe(config: TrainConfig, setup: Setup) -> str:
     """What will be trained, in a line."""
     return (
         f"{config.backbone} ({setup.model.parameter_count:,} parameters), {config.head} head, regularizer {config.reg};"
-        f" recipe {config.recipe}: {config.steps:,} steps of {config.episodes_per_batch} {config.ways}-way"
-        f" {config.shots}-shot episodes; {setup.compute.device}, {setup.compute.precision}."
+        f" recipe {config.recipe}: {setup.regime.pace(config).steps:,} steps of {setup.regime.what};"
+        f" {setup.compute.device}, {setup.compute.precision}."
     )
 
 

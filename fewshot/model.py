@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from fewshot import backbones, heads, transforms
 from fewshot.backbones import Backbone
+from fewshot.classifiers import Classifier, Form
+from fewshot.core import typed
 from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
@@ -28,12 +31,21 @@ from fewshot.transforms import Transform
 class Model(nn.Module):
     """`model(images)` embeds (N, 3, S, S) in [0, 1]; `model.solve` solves episodes of embeddings."""
 
-    def __init__(self, backbone: Backbone, head: Head, normalise: Normalise, transform: Transform) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        normalise: Normalise,
+        transform: Transform,
+        classifier: Classifier | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.normalise = normalise
         self.transform = transform
+        self.classifier = classifier
+        """Of the base classes, where supervised training has left one."""
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -81,6 +93,7 @@ def build(
     std: tuple[float, ...],
     seed: int = 0,
     transform: str = "none",
+    classifier: Form | None = None,
 ) -> Model:
     """The untrained model of these components. `mean` and `std` of each channel are those of images in [0, 1].
 
@@ -91,7 +104,9 @@ def build(
         network = backbones.build(backbone, reg, image_size)
     with _seeded(seed, "initialisation of the head"):
         solver = heads.build(head)
-    return Model(network, solver, Normalise(mean, std), transforms.build(transform))
+    with _seeded(seed, "initialisation of the classifier"):
+        classes = Classifier(classifier, network.features) if classifier else None
+    return Model(network, solver, Normalise(mean, std), transforms.build(transform), classes)
 
 
 @contextmanager
@@ -117,12 +132,25 @@ def load_run(run: Run, compute: Compute, trust: Sequence[str] = ()) -> Model:
 def load_own(run: Run, compute: Compute) -> Model:
     """As `load_run`, for a run of this very process: its components are imported already."""
     config, (size, mean, std) = run.config, run.images
-    model = build(config.backbone, config.reg, config.head, size, mean, std, transform=config.transform)
+    model = build(
+        config.backbone, config.reg, config.head, size, mean, std, transform=config.transform,
+        classifier=_classifier(run),
+    )  # fmt: skip
     try:
         model.load_state_dict(_weights(run))
     except RuntimeError:
         raise UserError(f"{run.best_path} holds weights of another network than {config.backbone}") from None
     return model.to(compute.device).eval()
+
+
+def _classifier(run: Run) -> Form | None:
+    """The classifier of the base classes that a run was trained with, if it was."""
+    written = run.resolved.get("classifier")
+    if written is None:
+        return None
+    if mistake := typed.wrong(written, typing.get_type_hints(Form), ("kind", "classes")):
+        raise UserError(f"{run.folder / 'config.json'} is damaged: in 'resolved', the classifier: {mistake}")
+    return Form(**written)
 
 
 def begin_with(model: Model, run: Run) -> None:

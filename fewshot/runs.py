@@ -58,7 +58,7 @@ _ROW = {  # of result.json
 }  # fmt: skip
 _RESOLVED = {
     "fingerprint": str, "image_size": int, "mean": tuple[float, float, float], "std": tuple[float, float, float],
-    "parameters": int, "features": int, "code": dict[str, dict[str, str]], "init": dict[str, str],
+    "parameters": int, "features": int, "steps": int, "code": dict[str, dict[str, str]], "init": dict[str, str],
 }  # fmt: skip
 _ENVIRONMENT = {
     "commit": str | None, "versions": dict[str, str | None], "python": str, "started": str, "device": str,
@@ -197,6 +197,11 @@ class Run:
         return size, mean, std
 
     @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training. Runs that do not say so were all episodic."""
+        return self.resolved.get("steps", self.config.episodic_pace.steps)
+
+    @property
     def code_digest(self) -> str:
         """Of the code that trained the run, the user's and ours; "" where an older version did not record it."""
         code = self.resolved.get("code")
@@ -261,7 +266,7 @@ class Run:
             "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
             "seed": config.seed, "parameters": settled.get("parameters"), "trained_on": config.dataset,
             "train_fingerprint": settled.get("fingerprint"), "train_seconds": environment.get("train_seconds"),
-            "steps": config.steps, "device": environment.get("device"), "commit": environment.get("commit"),
+            "steps": self.steps, "device": environment.get("device"), "commit": environment.get("commit"),
         }  # fmt: skip
 
     def others(self, rows: Sequence[dict[str, Any]], replace: bool = False) -> list[dict[str, Any]]:

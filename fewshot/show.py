@@ -237,7 +237,7 @@ def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
         late = [(run, its) for run, its in zip(group, curves, strict=True) if not run.trained]
         if late:
             label += (
-                " (unfinished: step " + ", ".join(f"{its.last_step} of {run.config.steps}" for run, its in late) + ")"
+                " (unfinished: step " + ", ".join(f"{its.last_step} of {run.steps}" for run, its in late) + ")"
             )
         drawn.append(pictures.Group(label, curves))
     names = ", ".join(dict.fromkeys(config.dataset for config in configs))

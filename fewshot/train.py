@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"Data set: {config.dataset} ({why}).")
         if config.recipe == "none" and "recipe" not in flags and config.dataset not in configs.recipe_names():
             console.print(
-                f"No recipe is named {config.dataset}: the defaults and your flags make {config.steps:,} steps of"
-                f" {config.episodes_per_batch} episodes; --epochs and --episodes-per-epoch change that."
+                f"No recipe is named {config.dataset}: the defaults and your flags make {config.epochs} epochs;"
+                " --epochs changes that."
             )
         reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
         done.append(experiment.run(config, folder, reporter, resume=resume))

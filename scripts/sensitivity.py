@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     if flags["dataset"] == "glyphs":
         flags.setdefault("recipe", "glyphs-quick")
     config = configure(**flags)
-    if config.steps == 0:
+    if config.episodic_pace.steps == 0:
         raise UserError("--epochs 0: untrained, all points are the same; give 1 or more")
     dataset = open_dataset(config.dataset, config.data_root)
     base, points = plan(config.reg, config.backbone, dataset.image_size, args.sweep or [])
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     shots = tuple(dict.fromkeys(config.test_shots))
     measured = {reg: Measured([runs[reg, seed] for seed in range(args.seeds)], shots) for reg in regs}
     seeds = f", {args.seeds} seeds" * (args.seeds > 1)
-    title = f"{base} on {config.dataset}: {config.backbone}, {config.head}, {config.steps:,} steps{seeds}"
+    title = f"{base} on {config.dataset}: {config.backbone}, {config.head}, {config.episodic_pace.steps:,} steps{seeds}"
     command = "python scripts/sensitivity.py " + " ".join(sys.argv[1:] if argv is None else argv)
     terminal().print(keep(results, Findings(title, base, points, shots, measured), command))
     terminal().print(f"Table, plot and points: {results}")
@@ -113,7 +113,8 @@ def announce(config: TrainConfig, dataset: Dataset, points: list[Point], asked: 
         console.print(f"Not swept, for {config.reg} has none: {', '.join(absent)}.")
     left = [folder for folder in folders if not (folder.exists() and Run.open(folder).finished)]
     estimate = duration(len(left) * seconds_a_run(config, dataset)) if left else "0s"
-    console.print(f"{len(folders)} runs of {config.steps:,} steps, {len(left)} of them to do: about {estimate}.")
+    steps = config.episodic_pace.steps
+    console.print(f"{len(folders)} runs of {steps:,} steps, {len(left)} of them to do: about {estimate}.")
 
 
 def seconds_a_run(config: TrainConfig, dataset: Dataset) -> float:
@@ -139,9 +140,9 @@ def seconds_a_run(config: TrainConfig, dataset: Dataset) -> float:
         loss.backward()
         loss.item()  # waits for the device
         took = time.perf_counter() - began
-    validations = sum(config.validates_after(step) for step in range(1, config.steps + 1))
+    validations = sum(config.episodic_pace.validates_after(step) for step in range(1, config.episodic_pace.steps + 1))
     embedded = validations * len(dataset["val"].images) + len(dataset["test"].images)
-    return took * (config.steps + embedded / 3 / in_a_step)
+    return took * (config.episodic_pace.steps + embedded / 3 / in_a_step)
 
 
 def slug(reg: str) -> str:

@@ -13,7 +13,7 @@ ASIDE = {"dataset", "data_root", "recipe", "seed", "device", "precision", "threa
 
 
 def steps(name: str) -> int:
-    return resolve("mini-imagenet", {"recipe": name}).steps
+    return resolve("mini-imagenet", {"recipe": name}).episodic_pace.steps
 
 
 def test_there_are_twelve_cells_with_every_knob_visible():
@@ -34,11 +34,11 @@ def test_lengths():
     cell = "table3/proto-resnet12-dropblock-5shot"
     assert [steps(cell + length) for length in ("", "+long", "+quick", "+cpu")] == [10_000, 80_000, 1_000, 250]
     metaoptnet = resolve("mini-imagenet", {"recipe": cell + "+metaoptnet"})
-    assert (metaoptnet.steps, metaoptnet.shots, metaoptnet.val_shots) == (60_000, 15, 5)
+    assert (metaoptnet.episodic_pace.steps, metaoptnet.shots, metaoptnet.val_shots) == (60_000, 15, 5)
     assert metaoptnet.embed == "separate"
     assert metaoptnet.reg == "original", "what the variant does not name stays the cell's"
     flawed = resolve("mini-imagenet", {"recipe": cell + "+metaoptnet+metaoptnet-dropblock"})
-    assert "variant=metaopt,ramp=0.11" in flawed.reg and flawed.steps == 60_000
+    assert "variant=metaopt,ramp=0.11" in flawed.reg and flawed.episodic_pace.steps == 60_000
 
 
 def test_flags_override_every_recipe():

@@ -8,7 +8,7 @@
 
 A family (backbones, heads, regularizers, transforms, regimes) is a package with one file a component: the file's name
 is the component's name, the file defines one public subclass of the family's base, and the keyword-only parameters of
-its `__init__` are its options, typed and with defaults. Adding a component is adding a file.
+its `__init__` (a regime's: of `build`) are its options, typed and with defaults. Adding a component is adding a file.
 
 Nothing here imports torch.
 """
@@ -85,8 +85,15 @@ def _parse_one(text: str) -> Spec:
 class Family(Generic[Component]):
     """The components of one package, subclasses of its class `base`: `Family("fewshot.heads", "head", "Head")`."""
 
-    def __init__(self, package: str, kind: str, base: str, aliases: Mapping[str, str] | None = None) -> None:
-        self.package, self.kind, self._base = package, kind, base
+    def __init__(
+        self,
+        package: str,
+        kind: str,
+        base: str,
+        aliases: Mapping[str, str] | None = None,
+        constructor: str = "__init__",
+    ) -> None:
+        self.package, self.kind, self._base, self._constructor = package, kind, base, constructor
         self.aliases = aliases or {}
         """What else may be written in a component's place, and what it stands for: the family's own code sees to it."""
 
@@ -140,8 +147,8 @@ class Family(Generic[Component]):
         return component
 
     def options(self, component: type) -> dict[str, tuple[Any, Any]]:
-        """name -> (type, default) of a component's options: its keyword-only parameters."""
-        constructor: Any = getattr(component, "__init__")  # noqa: B009  (that of this very class)
+        """name -> (type, default) of a component's options: its constructor's keyword-only parameters."""
+        constructor: Any = getattr(component, self._constructor)
         hints = typing.get_type_hints(constructor)
         parameters = inspect.signature(constructor).parameters.values()
         return {p.name: (hints.get(p.name, str), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fewshot.core.compute import keep_heap, tidy_heap
 from fewshot.core.errors import UserError
+from fewshot.core.pace import Pace
 from fewshot.core.seeding import derive, generator_for
 from fewshot.learning import checkpoint
 from fewshot.learning.checkpoint import Progress
@@ -36,11 +36,7 @@ class Plan:
     seed: int
     schedule: Schedule
     weight_decay: float
-    epochs: int
-    epochs_done: Callable[[int], int]
-    """Whole epochs behind us after so many steps."""
-    validates_after: Callable[[int], bool]
-    """Whether a step, counted from 1, is followed by a validation."""
+    pace: Pace
     checkpoint_seconds: float
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0: any."""
@@ -50,7 +46,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.schedule.steps
+        return self.pace.steps
 
 
 def train(
@@ -96,7 +92,7 @@ def train(
                 progress.step += 1
                 log.add(loss.detach(), accuracy, _dropped(model, loss), rate)
 
-                if plan.validates_after(progress.step):
+                if plan.pace.validates_after(progress.step):
                     log.flush()
                     _validate(run, regime, parts, plan, progress, log)
                 if progress.step % LOG_EVERY == 0:
@@ -173,7 +169,7 @@ def _validate(run: Run, regime: Regime, parts: Parts, plan: Plan, progress: Prog
     if best:
         progress.best_accuracy, progress.best_step = found.selected, progress.step
         parts.judged.save(run.best_path)
-    log.validation(found.figures, plan.epochs_done(progress.step), plan.epochs, best)
+    log.validation(found.figures, plan.pace.epochs_done(progress.step), plan.pace.epochs, best)
 
 
 class _Log:

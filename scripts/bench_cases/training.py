@@ -80,7 +80,7 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(config, Path(folder) / "run", {})
         with contextlib.suppress(Done):
-            train(run, model, setup.regime, sgd, experiment.plan(config), Last())
+            train(run, model, setup.regime, sgd, experiment.plan(config, setup.regime), Last())
         rates = [row["images_per_second"] for row in run.metrics() if row["step"] > last - steps]
     return {"images_per_second": statistics.median(rates)}
 

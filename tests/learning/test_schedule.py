@@ -9,10 +9,14 @@ from fewshot.config import TrainConfig, recipe
 from fewshot.core.errors import UserError
 
 
+def rates_of(config):
+    return experiment.schedule(config, config.episodic_pace)
+
+
 def test_the_papers_table():
     config = TrainConfig(**recipe("mini-imagenet"))
-    rates = experiment.schedule(config)
-    assert (config.epochs_done(124), config.epochs_done(125), config.steps) == (0, 1, 10_000)
+    rates, pace = rates_of(config), config.episodic_pace
+    assert (pace.epochs_done(124), pace.epochs_done(125), pace.steps) == (0, 1, 10_000)
     by_epoch = [rates.rate(epoch * 125) for epoch in (0, 11, 12, 29, 30, 44, 45, 79)]
     assert by_epoch == [0.1, 0.1, 0.003, 0.003, 0.00032, 0.00032, 0.00014, 0.00014]
     assert rates.rate(12 * 125 - 1) == 0.1
@@ -20,20 +24,20 @@ def test_the_papers_table():
 
 def test_cosine_falls_from_the_initial_rate_towards_zero():
     config = TrainConfig(epochs=2, episodes_per_epoch=40, lr=0.2)
-    rates = [experiment.schedule(config).rate(step) for step in range(10)]
+    rates = [rates_of(config).rate(step) for step in range(10)]
     assert rates[0] == 0.2 and rates[5] == pytest.approx(0.1)
     assert rates == sorted(rates, reverse=True) and 0 < rates[-1] < 0.01
 
 
 def test_constant():
     config = TrainConfig(schedule="constant")
-    rates = experiment.schedule(config)
-    assert rates.rate(0) == rates.rate(config.steps - 1) == 0.1
+    rates = rates_of(config)
+    assert rates.rate(0) == rates.rate(9_999) == 0.1
 
 
 def test_warm_up_rises_to_where_the_schedule_is():
     plain, warmed = (
-        experiment.schedule(TrainConfig(epochs=4, episodes_per_epoch=40, lr=0.2, warmup_epochs=n)) for n in (0, 2)
+        rates_of(TrainConfig(epochs=4, episodes_per_epoch=40, lr=0.2, warmup_epochs=n)) for n in (0, 2)
     )
     assert warmed.warmup == 10
     expected = [plain.rate(0) / 10, plain.rate(4) / 2, plain.rate(9)]

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from fewshot.core.components import Family
+from collections.abc import Sequence
+
+from fewshot.config import TrainConfig
+from fewshot.core.components import Family, parse
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
+from fewshot.data import Dataset
+from fewshot.episodes import Tasks
 from fewshot.learning.regimes._base import Regime, Validation, validate_on_tasks
 
-__all__ = ["FAMILY", "Regime", "Validation", "find", "validate_on_tasks"]
+__all__ = ["FAMILY", "Regime", "Validation", "build", "validate_on_tasks"]
 
-FAMILY: Family[Regime] = Family("fewshot.learning.regimes", "regime", "Regime")
+FAMILY: Family[Regime] = Family("fewshot.learning.regimes", "regime", "Regime", constructor="build")
 
 
-def find(name: str) -> type[Regime]:
-    """The class of a regime, by its name or its dotted path. UserError where there is none."""
-    return FAMILY.find(name)
+def build(
+    spec: str, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute
+) -> Regime:
+    """A regime by its name or dotted path, and options: `supervised:batch=128`. See Regime.build.
+
+    UserError for an unknown name or option, and for what the regime refuses.
+    """
+    (parsed, *more) = parse(spec)
+    if more or parsed.sites:
+        raise UserError(f"--regime {spec}: give one, without sites (they belong to --reg)")
+    component, options = FAMILY.check(parsed)
+    return component.build(config, dataset, validation, compute, **options)

@@ -9,8 +9,10 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from fewshot.classifiers import Form
 from fewshot.config import TrainConfig
 from fewshot.core.compute import Compute
+from fewshot.core.pace import Pace
 from fewshot.data import Dataset
 from fewshot.episodes import Tasks
 from fewshot.evaluation.score import score
@@ -49,9 +51,27 @@ class Regime(ABC, Generic[Batch]):
     ) -> Regime[Batch]:
         """The regime of a run. It takes what it needs of the configuration, here and nowhere else.
 
+        Options of its own are keyword-only parameters, typed and with defaults: `--regime supervised:batch=128`.
         `validation`: the tasks on which weights are chosen; the first decide. UserError where the data set cannot
         give what the configuration asks for.
         """
+
+    @property
+    def classifier(self) -> Form | None:
+        """The classifier of the base classes that the model is to have: `model.classifier`. None: it needs none."""
+        return None
+
+    def check(self, model: Model) -> None:
+        """UserError where this regime cannot train such a model. Called before anything is written."""
+
+    def pace(self, config: TrainConfig) -> Pace:
+        """How long training is. An epoch may be a number of episodes, as it is here, or of other things."""
+        return config.episodic_pace
+
+    @property
+    def what(self) -> str:
+        """What a step trains on, for people: "8 5-way 1-shot episodes"."""
+        return f"{self.images_per_step} images"
 
     @property
     @abstractmethod

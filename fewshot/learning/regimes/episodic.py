@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot import heads, transforms
 from fewshot.config import TrainConfig
 from fewshot.core.compute import Compute
 from fewshot.core.seeding import generator_for
@@ -54,6 +55,16 @@ class Episodic(Regime[Tensor]):
     def protocol(self) -> Protocol:
         """The form of a training task."""
         return self.sampler.protocol
+
+    def check(self, model: Model) -> None:
+        """See Regime.check: head and transform must be trainable."""
+        heads.check_trainable(model.head)
+        transforms.check_trainable(model.transform)
+
+    @property
+    def what(self) -> str:
+        """See Regime.what."""
+        return f"{self.tasks_per_step} {self.protocol.ways}-way {self.protocol.shots}-shot episodes"
 
     @property
     def images_per_step(self) -> int:

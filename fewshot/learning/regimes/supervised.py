@@ -1,0 +1,208 @@
+"""Supervised training: one classifier of all base classes, as in plain image classification.
+
+Shapes: B images in a step, S x S pixels, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewshot.classifiers import Form
+from fewshot.config import TrainConfig
+from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
+from fewshot.core.pace import Pace
+from fewshot.core.seeding import derive, generator_for
+from fewshot.data import Dataset
+from fewshot.data.augment import Augmentation
+from fewshot.data.images import ImageSource
+from fewshot.episodes import Tasks
+from fewshot.learning.regimes._base import Regime, Validation, validate_on_tasks
+from fewshot.model import Model
+from fewshot.regularizers import Guide
+
+ROTATIONS = 4  # by 0, 90, 180 and 270 degrees
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step trains on."""
+
+    images: Tensor
+    """(B, 3, S, S) in [0, 1]."""
+    labels: Tensor
+    """(B,) int64: the classes that images show, or show most of."""
+    others: Tensor
+    """(B,) int64: the classes that are mixed in."""
+    share: float
+    """Of `labels`, in each image: 1 where nothing is mixed."""
+
+
+@dataclass(frozen=True)
+class Supervised(Regime[Batch]):
+    """Cross-entropy over the base classes, on images in random order, each once an epoch.
+
+    `batch`: images in a step. `classifier`: linear, or cosine (fewshot/classifiers.py). `smoothing`: label smoothing,
+    0..1 (Szegedy et al., CVPR 2016). `mixup`: images are blended in pairs with a share drawn from Beta(mixup, mixup),
+    one for all pairs of a step (Zhang et al., ICLR 2018). `cutmix`: a rectangle of one image is put into another, its
+    area from Beta(cutmix, cutmix) (Yun et al., ICCV 2019). With both, each step does one of the two, with equal
+    probability. 0 switches either off. `rotation`: each image is also shown turned by 90, 180 and 270 degrees, which
+    makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
+
+    Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
+    not trained here. A regularizer that needs a guide gets the classifier's own weights and the images' own classes.
+    """
+
+    seed: int
+    source: ImageSource
+    classes: np.ndarray
+    """(I,) int64: the class of each image of the training split."""
+    augment: Augmentation
+    validation: Sequence[Tasks]
+    compute: Compute
+    images: int
+    classifier_form: Form
+    smoothing: float
+    mixup: float
+    cutmix: float
+
+    @classmethod
+    def build(
+        cls,
+        config: TrainConfig,
+        dataset: Dataset,
+        validation: Sequence[Tasks],
+        compute: Compute,
+        *,
+        batch: int = 64,
+        classifier: Literal["linear", "cosine"] = "linear",
+        smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        rotation: bool = False,
+    ) -> Supervised:
+        """See Regime.build."""
+        if batch < 2:
+            raise UserError(f"supervised:batch={batch}: give at least 2 images; batch norm needs them")
+        if not 0 <= smoothing < 1:
+            raise UserError(f"supervised:smoothing={smoothing}: give 0 or more, and less than 1")
+        for name, value in (("mixup", mixup), ("cutmix", cutmix)):
+            if not 0 <= value < float("inf"):
+                raise UserError(f"supervised:{name}={value}: give 0 for none, or a positive number")
+        train = dataset["train"]
+        return cls(
+            config.seed,
+            ImageSource(train, compute.device),
+            train.labels,
+            Augmentation(config.crop_padding, config.jitter, config.mirror),
+            validation,
+            compute,
+            batch,
+            Form(classifier, len(train.classes), ROTATIONS if rotation else 0),
+            smoothing,
+            mixup,
+            cutmix,
+        )
+
+    @property
+    def classifier(self) -> Form:
+        """See Regime.classifier."""
+        return self.classifier_form
+
+    def pace(self, config: TrainConfig) -> Pace:
+        """See Regime.pace: an epoch is each image once."""
+        return Pace(config.epochs, len(self.classes), self.images, config.val_every)
+
+    @property
+    def images_per_step(self) -> int:
+        """B."""
+        return self.images * max(1, self.classifier_form.rotations)
+
+    @property
+    def what(self) -> str:
+        """See Regime.what."""
+        return f"{self.images} images of {self.classifier_form.classes} classes"
+
+    def batch(self, step: int) -> Batch:
+        """See Regime.batch."""
+        index = self._index(step)
+        images, positions = self.source.fetch(index)
+        drawn = self.augment.draw(len(index), generator_for(self.seed, step, "augmentation"))
+        batch = self.augment(images, positions, drawn.to(self.compute.device))
+        labels = torch.from_numpy(self.classes[index]).to(self.compute.device)
+        batch, order, share = self._mixed(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
+        return Batch(batch, labels, labels[order], share)
+
+    def loss(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The mean cross-entropy, and how often the class that an image shows most of is named."""
+        assert model.classifier is not None
+        images, labels, others = batch.images, batch.labels, batch.others
+        if rotations := self.classifier_form.rotations:
+            images = torch.cat([images.rot90(turns, (2, 3)) for turns in range(rotations)])
+            images = images.contiguous(memory_format=torch.channels_last)
+            labels, others = labels.repeat(rotations), others.repeat(rotations)
+        guide = None
+        if model.backbone.guided:
+            guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), labels)
+        with self.compute.autocast(), model.backbone.guided_by(guide):
+            z = model(images)
+        logits = model.classifier(z)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        if batch.share < 1:
+            other = F.cross_entropy(logits, others, label_smoothing=self.smoothing)
+            loss = batch.share * loss + (1 - batch.share) * other
+        if rotations:
+            turns = torch.arange(rotations, device=z.device).repeat_interleave(len(batch.images))
+            loss = loss + F.cross_entropy(model.classifier.rotated(z), turns)
+        return loss, (logits.detach().argmax(1) == labels).float().mean()
+
+    def validate(self, model: Model) -> Validation:
+        """Accuracy on the validation tasks, by shots."""
+        return validate_on_tasks(model, self.validation, self.compute)
+
+    def _index(self, step: int) -> np.ndarray:
+        """(B,) int64: which images; those of an epoch come in that epoch's order, and batches run on over its end."""
+        count = len(self.classes)
+        places = np.arange(step * self.images, (step + 1) * self.images)
+        epochs, within = places // count, places % count
+        orders = {epoch: _order(self.seed, int(epoch), count) for epoch in np.unique(epochs)}
+        return np.array([orders[epoch][place] for epoch, place in zip(epochs, within, strict=True)])
+
+    def _mixed(self, batch: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+        """The batch (B, 3, S, S), mixed with itself in another order (B,), and each image's own share in its place."""
+        own = torch.arange(len(batch), device=batch.device)
+        ways = [way for way, on in (("mixup", self.mixup), ("cutmix", self.cutmix)) if on]
+        if not ways:
+            return batch, own, 1.0
+        way = ways[draw.integers(len(ways))]
+        alpha = self.mixup if way == "mixup" else self.cutmix
+        share = float(draw.beta(alpha, alpha))
+        order = torch.from_numpy(draw.permutation(len(batch))).to(batch.device)
+        if way == "mixup":
+            return batch.lerp(batch[order], 1 - share), order, share
+        size = batch.shape[2]
+        top, bottom, left, right = _rectangle(size, share, draw)
+        mixed = batch.clone()
+        mixed[:, :, top:bottom, left:right] = batch[order][:, :, top:bottom, left:right]
+        return mixed, order, 1 - (bottom - top) * (right - left) / size**2
+
+
+@functools.lru_cache(maxsize=2)  # a batch may see the end of one epoch and the beginning of the next
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """(count,) int64: the order of the images in an epoch."""
+    return np.random.default_rng(derive(seed, epoch, "order of images")).permutation(count)
+
+
+def _rectangle(size: int, share: float, draw: np.random.Generator) -> tuple[int, int, int, int]:
+    """top, bottom, left, right of a square of area 1 - share around a uniform centre, clipped to the image."""
+    half = size * (1 - share) ** 0.5 / 2
+    edges = [(int(max(0, c - half)), int(min(size, c + half))) for c in draw.integers(size, size=2)]
+    return (*edges[0], *edges[1])

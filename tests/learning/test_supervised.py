@@ -1,0 +1,206 @@
+"""Supervised training against plain PyTorch; its batches, mixing and turns; its run folder and what follows on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from commands import SMALL, one_line_error
+
+import fewshot
+from fewshot import evaluate, experiment, train
+from fewshot.config import resolve
+from fewshot.core import console
+from fewshot.core.errors import UserError
+from fewshot.core.seeding import derive
+from fewshot.learning.reporter import Reporter
+
+CONFIG = resolve(
+    "glyphs",
+    {
+        "regime": "supervised:batch=32", "epochs": 1, "val_episodes": 20, "test_episodes": 50, "threads": 1,
+        "device": "cpu", "precision": "fp32", "lr": 0.05, "schedule": "constant",
+    },
+)  # fmt: skip
+IMAGES = 7  # of each class: an epoch of a few steps, and enough for an episode
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    """The training split with few images of each class, its statistics as they are."""
+    whole = experiment.open_dataset
+
+    def smaller(name, root):
+        dataset = whole(name, root)
+        train = dataset["train"]
+        chosen = np.concatenate([np.flatnonzero(train.labels == label)[:IMAGES] for label in range(len(train.classes))])
+        few = dataclasses.replace(train, images=train.images[chosen], counts=(IMAGES,) * len(train.classes))
+        return dataclasses.replace(dataset, splits=dataset.splits | {"train": few})
+
+    monkeypatch.setattr(experiment, "open_dataset", smaller)
+
+
+def setup(**changes) -> experiment.Setup:
+    return experiment.prepare(dataclasses.replace(CONFIG, **changes))
+
+
+def test_an_epoch_is_every_image_once_and_batches_run_over_its_end():
+    regime = setup().regime
+    count = IMAGES * len(setup().dataset["train"].classes)
+    assert regime.pace(CONFIG).steps == -(-count // 32)
+    stream = np.concatenate([regime._index(step) for step in range(3 * count // 32 + 1)])
+    for epoch in range(3):
+        assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
+    assert not np.array_equal(stream[:count], stream[count : 2 * count])
+    assert np.array_equal(regime._index(1), setup().regime._index(1))
+    labels = regime.batch(1).labels.numpy()
+    assert np.array_equal(labels, setup().dataset["train"].labels[regime._index(1)])
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_step_is_plain_pytorchs(kind, tmp_path):
+    config = dataclasses.replace(CONFIG, regime=f"supervised:batch=32,classifier={kind},smoothing=0.1")
+    made = experiment.prepare(config)
+    batch, model = made.regime.batch(0), made.model.train()
+    loss, accuracy = made.regime.loss(model, batch)
+    again = experiment.prepare(config).model.train()
+    z = again.backbone(again.normalise(batch.images))
+    weight = again.state_dict()["classifier.weight"]
+    if kind == "linear":
+        logits = z @ weight.T + again.state_dict()["classifier.bias"]
+    else:
+        logits = 10 * (z / z.norm(dim=1, keepdim=True)) @ (weight / weight.norm(dim=1, keepdim=True)).T
+    log_p = logits.log_softmax(1)
+    expected = -(0.9 * log_p[torch.arange(32), batch.labels] + 0.1 * log_p.mean(1)).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert accuracy == (logits.argmax(1) == batch.labels).float().mean()
+
+
+def test_mixing_is_what_it_says_and_its_loss_is_shared():
+    """mixup: share * image + (1 - share) * other. cutmix: each pixel is of one of the two, in the area that is said."""
+    plain = setup(jitter=0.0).regime
+    for name, step in (("mixup", 0), ("cutmix", 3)):
+        regime = setup(jitter=0.0, regime=f"supervised:batch=32,{name}=1.0").regime
+        own, mixed = plain.batch(step), regime.batch(step)
+        assert torch.equal(own.labels, mixed.labels) and 0 < mixed.share < 1
+        draw = np.random.default_rng(derive(0, step, "mixing"))
+        draw.integers(1)
+        draw.beta(1.0, 1.0)
+        order = draw.permutation(32)
+        assert torch.equal(mixed.others, own.labels[order])
+        if name == "mixup":
+            expected = mixed.share * own.images + (1 - mixed.share) * own.images[order]
+            assert torch.allclose(mixed.images, expected, atol=1e-6)
+        else:
+            mine, theirs = mixed.images == own.images, mixed.images == own.images[order]
+            assert (mine | theirs).all()
+            replaced = (~mine.all(1)).any(0).float().mean().item()  # pixels in which some image is not its own
+            assert replaced == pytest.approx(1 - mixed.share, abs=0.05)
+    model = setup().model.train()
+    logits = model.classifier(model(mixed.images))
+    one, other = F.cross_entropy(logits, mixed.labels), F.cross_entropy(logits, mixed.others)
+    loss, _ = regime.loss(setup().model.train(), mixed)
+    assert loss.item() == pytest.approx((mixed.share * one + (1 - mixed.share) * other).item(), rel=1e-5)
+
+
+def test_rotation_shows_each_image_in_four_turns():
+    made = setup(regime="supervised:batch=8,rotation=true")
+    assert made.regime.images_per_step == 32
+    batch, model, seen = made.regime.batch(0), made.model.train(), []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    loss, _ = made.regime.loss(model, batch)
+    normal = model.normalise(batch.images)
+    for turn, part in enumerate(seen[0].split(8)):
+        assert torch.allclose(part, torch.rot90(normal, turn, (2, 3)))
+    z = setup(regime="supervised:batch=8,rotation=true").model.train().backbone(seen[0])
+    named = F.cross_entropy(model.classifier(z), batch.labels.repeat(4))
+    turned = F.cross_entropy(model.classifier.rotated(z), torch.arange(4).repeat_interleave(8))
+    assert loss.item() == pytest.approx((named + turned).item(), rel=1e-4)
+
+
+def test_camdrop_is_guided_by_the_classifiers_own_weights():
+    made = setup(reg="camdrop")
+    guides = []
+    with_guide = made.model.backbone.guided_by
+    made.model.backbone.guided_by = lambda guide: (guides.append(guide), with_guide(guide))[1]
+    batch = made.regime.batch(0)
+    made.regime.loss(made.model.train(), batch)
+    (guide,) = guides
+    weights = made.model.classifier.weight
+    sites = made.model.backbone.sites[-1]
+    assert torch.allclose(guide.weights, weights.view(len(weights), sites.channels, -1).mean(2))
+    assert torch.equal(guide.labels, batch.labels)
+
+
+class Stop(Reporter):
+    """Asks the training to stop, as `kill` does, once it has come to step 20."""
+
+    def step(self, step, *_):
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
+    config = dataclasses.replace(CONFIG, regime="supervised:batch=64,mixup=0.2", reg="camdrop+focuseddropout")
+    whole = experiment.run(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 20"):
+        experiment.run(config, tmp_path / "cut", Stop())
+    cut = experiment.run(config, tmp_path / "cut", resume=True)
+    one, other = (torch.load(run.checkpoint_path, weights_only=True)["model"] for run in (whole, cut))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert one["classifier.weight"].shape == (337, 256)
+    losses = [row["loss"] for row in whole.metrics() if "loss" in row]
+    assert len(losses) == whole.steps == whole.summary["steps"] == 37
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    assert whole.resolved["classifier"] == {"kind": "linear", "classes": 337, "rotations": 0}
+    assert "classifiers.py" in whole.resolved["code"]["ours"]
+
+
+def test_what_follows_on_it(tmp_path, capsys):
+    """Any head evaluates it, fewshot.load loads it, and an episodic run begins with its backbone."""
+    config = dataclasses.replace(CONFIG, regime="supervised:batch=600,classifier=cosine")
+    run = experiment.run(config, tmp_path / "run")
+    assert [row["shots"] for row in run.rows] == [1, 5]
+    few = ["--episodes", "40", "--device", "cpu", "--threads", "1"]
+    assert console.run(evaluate.main, [str(run.folder), "--head", "r2d2", *few]) == 0
+    model = fewshot.load(run.folder)
+    assert model.classifier is not None and model.classifier.kind == "cosine"
+    flags = ["--init", str(run.folder), "--epochs", "0", "--out", str(tmp_path / "on")]
+    assert console.run(train.main, [*SMALL, *flags]) == 0
+    begun = fewshot.load(tmp_path / "on")
+    assert begun.classifier is None
+    layers = {name: tensor for name, tensor in model.backbone.state_dict().items() if not name.startswith("regs.")}
+    assert layers and all(torch.equal(begun.backbone.state_dict()[name], tensor) for name, tensor in layers.items())
+
+
+@pytest.mark.parametrize(
+    ("regime", "message"),
+    [
+        ("supervised:batch=1", "supervised:batch=1: give at least 2 images"),
+        ("supervised:smoothing=1.5", "supervised:smoothing=1.5: give 0 or more"),
+        ("supervised:mixup=-1", "supervised:mixup=-1.0: give 0 for none"),
+        ("supervised:clasifier=cosine", "unknown option of regime 'supervised': 'clasifier'"),
+        ("supervised:classifier=svm", "unknown value of supervised:classifier"),
+        ("supervised@3", "--regime supervised@3: give one, without sites"),
+        ("supervized", "unknown regime 'supervized'"),
+    ],
+)
+def test_mistakes_are_one_line(regime, message, tmp_path, capsys):
+    assert console.run(train.main, [*SMALL, "--regime", regime, "--out", str(tmp_path / "run")]) == 2
+    assert message in one_line_error(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_classifier_in_a_run_is_named(tmp_path, capsys):
+    run = experiment.run(dataclasses.replace(CONFIG, epochs=0), tmp_path / "run")
+    path = run.folder / "config.json"
+    text = path.read_text()
+    assert text.count('"classes": 337') == 1
+    path.write_text(text.replace('"classes": 337', '"classes": "many"'))
+    with pytest.raises(UserError, match="config.json is damaged"):
+        fewshot.load(run.folder)
