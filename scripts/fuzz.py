@@ -1,326 +1,276 @@
-"""Feed damaged files to every reader of foreign data: nothing may be executed, crash, hang or take much memory.
+"""Feed damaged files to every reader of foreign files: nothing may be executed, crash, hang or take much memory.
 
-    python scripts/fuzz.py --inputs 100000        # writes results/fuzz.md
+    python scripts/fuzz.py --inputs 1000000 --minutes 75      # adds to results/fuzz.json, writes results/fuzz.md
 
-Good files of every kind are changed at random (bytes replaced, cut, doubled, moved from one to another) and read. What
-a reader may do with one is to give its content, or to refuse it (UserError, Unreadable). Each reader runs in a process
-of its own, with a bound on memory and an alarm on time; whatever starts a program, opens a connection or loads a
-library is counted as an execution. The same `--seed` gives the same inputs.
+Good files of every kind (scripts/foreign.py) are damaged at random, bytes and structure, and read
+(scripts/fuzz_readers.py). What a reader may do with one is to give its content, or to refuse it in one line.
+
+Each reader runs in a process of its own, with a bound on memory. An input hangs where it takes more than 10 s of
+processor time, or a minute by the clock while the process may run (it can be stopped and continued). An execution is:
+a program started, a connection opened, a library loaded, a file written or removed outside the reader's folder, or the
+module fuzz_trap imported, which damaged files name.
+
+Input N of a reader depends on the reader, N and --seed alone. What is done is added to --record after every part, so
+that a run that is stopped goes on where it was; --only READER --first N --count 1 repeats a single input.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import io
 import json
-import multiprocessing
+import mmap
 import os
-import pickle
 import platform
 import random
 import resource
 import signal
+import struct
+import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import traceback
-import zipfile
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
-import numpy as np
-from PIL import Image
-
-from fewshot.core.errors import UserError
-from fewshot.data import store
-from fewshot.data.importers.images import Unreadable, decode, quiet_pillow
-from fewshot.data.importers.limits import Limits
-from fewshot.data.importers.lists import Lists, wanted
-from fewshot.data.importers.sources import Sources
-from fewshot.data.importers.unpickle import load
-from fewshot.data.spec import DatasetSpec
-
-SECONDS, MEMORY = 10, 2 << 30  # an input that takes longer hangs; bytes of memory beyond those after start
-LIMITS = Limits(pixels=4_000_000, file=1 << 24, unpacked=1 << 24, steps=200_000)
-SPEC = DatasetSpec("mine")
-REPORT = Path(__file__).resolve().parent.parent / "results" / "fuzz.md"
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 10  # of processor time: an input that takes longer hangs
+PATIENCE = 60  # seconds in which the process may run and an input is not done
+STUCK = 180  # the same, for one that does not even hear its alarm
+MEMORY = 2 << 30  # bytes of address space beyond those after start
+LEAST = 10_000  # inputs of every reader; beyond them each gets the same time
+PART_SECONDS = 60
+OUTCOMES = ("done", "read", "refused", "crashed", "hung", "executed", "slowest_us", "memory_kb")
 
 
 @dataclass
 class Tally:
     """What became of one reader's inputs."""
 
+    done: int = 0
     read: int = 0
     refused: int = 0
     crashed: int = 0
     hung: int = 0
     executed: int = 0
-    slowest: float = 0.0
-    """Seconds of one input."""
-    memory: int = 0
-    """Kilobytes that the process had more at its largest than at its start."""
+    slowest_us: int = 0
+    """Microseconds of processor time of one input."""
+    memory_kb: int = 0
+    """Kilobytes that a process had more at its largest than at its start."""
     worst: list[str] = field(default_factory=list)
 
-    @property
-    def inputs(self) -> int:
-        return self.read + self.refused + self.crashed + self.hung
+    def add(self, other: Tally) -> None:
+        for name in OUTCOMES[:6]:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in OUTCOMES[6:]:
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+        self.worst += other.worst
+
+
+# ---- a part: one process, one reader, inputs FIRST, FIRST + 1, ...
+
+_HARMFUL = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "ctypes.dlopen")
+_WRITING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
 
 
 class Hang(BaseException):
     """An input took too long."""
 
 
-# ---- good files
+class Board:
+    """A part's numbers in a file that its parent reads, whatever becomes of the process."""
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 8 * len(OUTCOMES))
+
+    def write(self, tally: Tally) -> None:
+        struct.pack_into(f"{len(OUTCOMES)}q", self._map, 0, *(getattr(tally, name) for name in OUTCOMES))
+
+    def read(self) -> Tally:
+        return Tally(*struct.unpack_from(f"{len(OUTCOMES)}q", self._map))
 
 
-def _picture(kind: str, mode: str = "RGB") -> bytes:
-    file = io.BytesIO()
-    noise = np.random.default_rng(len(kind)).integers(0, 256, (24, 17, 4), np.uint8)
-    Image.fromarray(noise).convert(mode).save(file, kind)
-    return file.getvalue()
+def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path, board: Board) -> None:
+    """Read so many inputs, or as many as there is time for. What is remarkable is printed, a line each."""
+    from fuzz_readers import reader
 
+    from fewshot.core.errors import UserError
+    from fewshot.data.importers.images import Unreadable, quiet_pillow
 
-def _tar(members: dict[str, bytes], mode: str = "w") -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
+    tally, armed, ticks, begun = Tally(), False, 0, 0.0
 
-
-def _zip(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
-def _pictures() -> list[bytes]:
-    modes = {
-        "PNG": ("L", "RGB", "RGBA", "P", "1", "I;16"), "JPEG": ("L", "RGB", "CMYK"), "GIF": ("P",), "WEBP": ("RGBA",),
-        "BMP": ("RGB", "P"), "TIFF": ("L", "RGBA", "CMYK"), "PPM": ("L", "RGB"),
-    }  # fmt: skip
-    return [_picture(kind, mode) for kind, each in modes.items() for mode in each]
-
-
-def _pickles() -> list[bytes]:
-    pixels = np.arange(4 * 3 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3, 3)
-    ren = {"image_data": pixels, "class_dict": {"a": [0, 1], "b": (2, np.int64(3))}}
-    metaoptnet = {"data": np.asfortranarray(pixels), "labels": [0, 0, 1, 1], "catname2label": {"a": 0, "b": 1}}
-    return [pickle.dumps(content, protocol) for content in (ren, metaoptnet) for protocol in range(6)]
-
-
-def _archives() -> list[bytes]:
-    members = {f"cat/{number}.png": _picture("PNG") for number in range(2)}
-    return [
-        _zip(members), _tar(members), _tar(members, "w:gz"), gzip.compress(_zip(members)),
-        _zip({"a.tar": _tar(members)}), _zip({"deep.pkl": _pickles()[4]}),
-    ]  # fmt: skip
-
-
-def _tables() -> list[bytes]:
-    texts = ("filename,label,split\ncat/0.png,cat,train\ndog/1.png,dog,test\n", "split;class\ntrain;a/é\nval;b\n")
-    return [text.encode(code) for text in texts for code in ("utf-8", "utf-8-sig", "utf-16")]
-
-
-def _record(folder: Path) -> list[bytes]:
-    images = np.zeros((3, 16, 16, 3), np.uint8)
-    digest = store.write_array(folder / "train.npy", images.shape, [images])
-    entry = {"classes": ["a", "b"], "counts": [2, 1], "shape": list(images.shape), "sha256": digest}
-    store.write_record(folder, "mine", {"train": entry}, "noise", [], {}, ((0.5, 0.5, 0.5), (0.1, 0.1, 0.1)))
-    return [(folder / "dataset.json").read_bytes()]
-
-
-# ---- readers: folder -> (good files, what reads one)
-
-Reader = tuple[list[bytes], Callable[[bytes], Any]]
-
-
-def images(folder: Path) -> Reader:
-    return _pictures(), lambda data: decode(data, LIMITS)
-
-
-def pickles(folder: Path) -> Reader:
-    return _pickles(), lambda data: load(io.BytesIO(data), "it", len(data), LIMITS)
-
-
-def archives(folder: Path) -> Reader:
-    """Zip, tar, gzip, and what is in them, among it pickles; every image found is read."""
-    lists = Lists({"train": ("cat",)})
-
-    def read(data: bytes) -> None:
-        (folder / "it").write_bytes(data)
-        with ExitStack() as files:
-            for items in Sources([folder], lists, files, SPEC, LIMITS).images("train", "cat").values():
-                for item in items:
-                    item.read()
-
-    return _archives(), read
-
-
-def tables(folder: Path) -> Reader:
-    path = folder / "it.csv"
-
-    def read(data: bytes) -> None:
-        path.write_bytes(data)
-        wanted(SPEC, path, [], LIMITS)
-
-    return _tables(), read
-
-
-def records(folder: Path) -> Reader:
-    """dataset.json, with the fingerprint that belongs to what it says, where it says anything."""
-    (folder / "mine").mkdir()
-    seeds = _record(folder / "mine")
-
-    def read(data: bytes) -> None:
-        try:
-            content = json.loads(data)
-            content["fingerprint"] = store.fingerprint(content["name"], content["splits"])
-            data = json.dumps(content).encode()
-        except Exception:  # not even JSON, or of other types: as it is, then
-            pass
-        (folder / "mine" / "dataset.json").write_bytes(data)
-        store.open_store("mine", folder)
-
-    return seeds, read
-
-
-def arrays(folder: Path) -> Reader:
-    (folder / "mine").mkdir()
-    _record(folder / "mine")
-    path = folder / "mine" / "train.npy"
-
-    def read(data: bytes) -> None:
-        path.write_bytes(data)
-        store.open_store("mine", folder)
-
-    return [path.read_bytes()], read
-
-
-READERS: dict[str, Callable[[Path], Reader]] = {
-    reader.__name__: reader for reader in (images, pickles, archives, tables, records, arrays)
-}
-
-
-# ---- the loop
-
-_TOKENS = (
-    b"\0", b"\xff" * 4, b"\xff\xff\xff\x7f", b"(", b"2\x86", b"../", b"-1", b"null", b"[[", b"1e999", b"\n", b'"', b",",
-)  # fmt: skip
-
-
-def changed(random_: random.Random, seeds: list[bytes]) -> bytes:
-    """One of the seeds, damaged in one to eight ways."""
-    data = bytearray(random_.choice(seeds))
-    for _ in range(1 << random_.randrange(4)):
-        place = random_.randrange(len(data) + 1)
-        # Headers and directories stand at the ends of a file: half of the damage is done there.
-        if len(data) > 128 and random_.random() < 0.5:
-            place = random_.choice((random_.randrange(64), len(data) - random_.randrange(64)))
-        match random_.randrange(6):
-            case 0:
-                data[place : place + 1] = bytes([random_.randrange(256)])
-            case 1:
-                data[place : place + 1] = random_.choice(_TOKENS)
-            case 2:
-                del data[place : place + random_.choice((1, 4, 64, 1 << 20))]
-            case 3:
-                data[place:place] = data[place : place + random_.choice((1, 8, 256))]
-            case 4:
-                other = random_.choice(seeds)
-                start = random_.randrange(len(other))
-                data[place:place] = other[start : start + random_.choice((2, 16, 128))]
-            case _:
-                if place < len(data):
-                    data[place] ^= 1 << random_.randrange(8)
-    return bytes(data)
-
-
-_HARMFUL = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "ctypes.dlopen")
-
-
-def fuzz(name: str, inputs: int, seed: int, until: float) -> Tally:
-    """Give one reader so many inputs, or as many as it can take until that time."""
-    tally = Tally()
-    armed = False
+    def remark(what: str) -> None:
+        print(json.dumps(f"{name} {first + tally.done}: {what}"), flush=True)
 
     def watch(event: str, arguments: tuple) -> None:
-        if armed and event in _HARMFUL:
+        if not armed:
+            return
+        writes = event in _WRITING or event == "open" and isinstance(arguments[2], int) and arguments[2] & 3
+        outside = writes and not os.path.abspath(os.fsdecode(arguments[0])).startswith(folder)
+        if event in _HARMFUL or outside or event == "import" and arguments[0] == "fuzz_trap":
             tally.executed += 1
-            tally.worst.append(f"executed: {event} {str(arguments)[:80]}")
+            remark(f"executed: {event} {str(arguments)[:200]}")
 
-    def hang(*_: object) -> None:
-        raise Hang
+    def tick(number: int, frame: FrameType | None) -> None:
+        nonlocal ticks
+        ticks += 1  # not one a second while the process is stopped
+        if armed and (time.process_time() - begun > SECONDS or ticks > PATIENCE):
+            raise Hang
 
-    signal.signal(signal.SIGALRM, hang)
-    sys.addaudithook(watch)
-    generator = random.Random(f"{name} {seed}")
-    with tempfile.TemporaryDirectory() as folder, quiet_pillow():
-        seeds, read = READERS[name](Path(folder))
-        for each in seeds:
-            read(each)  # good files are read; and what is imported at first use, is
-        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
-        for _ in range(inputs):
-            if time.time() > until:
-                break
-            data = changed(generator, seeds)
-            begun = time.perf_counter()
-            armed = True
-            signal.alarm(SECONDS)
+    def inputs() -> None:
+        nonlocal armed, ticks, begun
+        until = time.monotonic() + seconds
+        while tally.done < count and time.monotonic() < until:
+            rng = random.Random(f"{name} {seed} {first + tally.done}")
+            data = rng.choice(it.damages)(rng, rng.choice(it.good), it.good)
+            ticks, begun, armed = 0, time.process_time(), True
             try:
-                read(data)
+                it.read(data)
                 tally.read += 1
-            except (UserError, Unreadable):
+            except (UserError, Unreadable) as error:
                 tally.refused += 1
+                if not str(error) or "\n" in str(error):
+                    raise AssertionError(f"not one line: {error}") from None
             except Hang:
                 tally.hung += 1
-                tally.worst.append(f"hung: {data[:200].hex()}")
-            except BaseException:
-                tally.crashed += 1
-                tally.worst.append(f"crashed: {traceback.format_exc(limit=-2)} on {data[:4000].hex()}")
+                remark(f"hung on {data[:200]!r}")
             finally:
-                signal.alarm(0)
                 armed = False
-            tally.slowest = max(tally.slowest, time.perf_counter() - begun)
-        tally.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
+                tally.slowest_us = max(tally.slowest_us, int(1e6 * (time.process_time() - begun)))
+                tally.memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
+            tally.done += 1
+            board.write(tally)
+
+    with tempfile.TemporaryDirectory() as made, quiet_pillow(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = tempfile.tempdir = os.path.abspath(made)
+        (Path(made) / "path").mkdir()
+        (Path(made) / "path" / "fuzz_trap.py").write_text("def Sprung(*_, **__): raise SystemExit\n")
+        sys.path.insert(0, str(Path(made) / "path"))
+        (Path(made) / "files").mkdir()
+        it = reader(name, Path(made) / "files", run)
+        for each in it.good:
+            it.read(each)  # good files are read; and what is imported at first use, is
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + MEMORY,) * 2)
+        sys.addaudithook(watch)
+        signal.signal(signal.SIGALRM, tick)
+        signal.setitimer(signal.ITIMER_REAL, 1, 1)
+        while True:
+            try:
+                inputs()
+                break
+            except Exception:
+                tally.crashed += 1
+                remark(f"crashed: {traceback.format_exc(limit=-3)}")
+                tally.done += 1
+                board.write(tally)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: Path) -> Tally:
+    """A part in a process of its own; one that is killed, or has to be, ends at the input that it was at."""
+    with tempfile.TemporaryDirectory() as folder:
+        numbers, lines = Path(folder) / "numbers", Path(folder) / "lines"
+        numbers.write_bytes(bytes(8 * len(OUTCOMES)))
+        board = Board(numbers)
+        arguments = ("--part", name, first, count, seconds, seed, run, numbers)
+        with open(lines, "wb") as out:
+            child = subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=out)
+        try:
+            died = _watched(child, board)
+        finally:
+            if child.poll() is None:  # the user's Ctrl-C
+                child.kill()
+                child.wait()
+        tally = board.read()
+        tally.worst = [json.loads(line) for line in lines.read_text().splitlines()]
+    if died:
+        tally.worst.append(f"{name} {first + tally.done}: the process {died}")
+        tally.done += 1
+        tally.hung += died == "was stuck"
+        tally.crashed += died != "was stuck"
     return tally
 
 
-def _address_space() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+def _watched(child: subprocess.Popen, board: Board) -> str:
+    """Wait for a part; why it did not end well, or nothing."""
+    before, quiet = -1, 0
+    while child.poll() is None:
+        time.sleep(1)
+        done = board.read().done
+        before, quiet = done, quiet + 1 if done == before else 0
+        if quiet > STUCK:
+            child.kill()
+            child.wait()
+            return "was stuck"
+    return f"ended with {child.returncode}" if child.returncode else ""
 
 
-def report(tallies: dict[str, Tally | None], seed: int, seconds: float) -> str:
+# ---- all parts
+
+
+def finished_run(folder: Path) -> Path:
+    """A small run on the embedded glyphs, trained in seconds."""
+    import fewshot
+
+    values = fewshot.configure(
+        dataset="glyphs", reg="targetdrop", epochs=2, episodes_per_epoch=6, episodes_per_batch=2, val_episodes=20,
+        test_episodes=50, threads=1, device="cpu", precision="fp32",
+    )  # fmt: skip
+    fewshot.run(values, folder)
+    return folder
+
+
+def commit() -> str:
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return described.stdout.strip()
+
+
+def rounds(names: list[str], record: dict, inputs: int, until: float) -> Iterator[tuple[str, int, int]]:
+    """(reader, first input, count): first LEAST of each reader, then a part of each in turn."""
+    tallies = record["readers"]
+    while time.time() < until and sum(tally.done for tally in tallies.values()) < inputs:
+        for name in names:
+            done = tallies.setdefault(name, Tally()).done
+            missing = LEAST - done
+            if missing > 0 or all(tallies.get(each, Tally()).done >= LEAST for each in names):
+                yield name, done, missing if missing > 0 else 1 << 40
+
+
+def report(record: dict) -> str:
     """results/fuzz.md"""
-    rows = []
-    for name, tally in tallies.items():
-        if tally is None:
-            rows.append(f"| {name} | the process died | | | | | | | |")
-            continue
-        rows.append(
-            f"| {name} | {tally.inputs:,} | {tally.read:,} | {tally.refused:,} | {tally.executed} | {tally.crashed} |"
-            f" {tally.hung} | {tally.slowest:.2f} s | {tally.memory / 1024:.0f} MB |"
-        )
-    total = sum(tally.inputs for tally in tallies.values() if tally)
+    import numpy as np
+    import PIL
+    import torch
+
+    tallies: dict[str, Tally] = record["readers"]
+    rows = [
+        f"| {name} | {tally.done:,} | {tally.read:,} | {tally.refused:,} | {tally.executed} | {tally.crashed} |"
+        f" {tally.hung} | {tally.slowest_us / 1e6:.2f} s | {tally.memory_kb / 1024:.0f} MB |"
+        for name, tally in tallies.items()
+    ]
+    total, least = sum(tally.done for tally in tallies.values()), min(tally.done for tally in tallies.values())
+    versions = f"Python {platform.python_version()}, Pillow {PIL.__version__}, NumPy {np.__version__}"
     lines = [
         "# Damaged files, read",
         "",
-        f"{total:,} inputs by `scripts/fuzz.py --seed {seed}`, in {seconds / 60:.1f} minutes. *Read*: nothing that",
-        "matters was damaged; *refused*: in one line; *executed*: something started a program; *crashed*: any other",
-        f"exception; *hung*: more than {SECONDS} s; *memory*: what the process had more at its largest than at its",
-        f"start. Python {platform.python_version()}, Pillow {Image.__version__}, NumPy {np.__version__}.",
+        f"{total:,} inputs by `scripts/fuzz.py`, seed {record['seed']}, in {record['seconds'] / 60:.0f} minutes on one",
+        f"core, at commit {', '.join(record['commits'])}; {versions}, torch {torch.__version__}.",
         "",
-        "| reader | inputs | read | refused | executed | crashed | hung | slowest input | memory |",
+        "*Read*: nothing that matters was damaged; *refused*: in one line; *executed*: a program, a connection, a",
+        "library, a file written outside the reader's folder, a module that the file names; *crashed*: any other",
+        f"exception, or the process's end; *hung*: more than {SECONDS} s of processor time, or {PATIENCE} s by the",
+        "clock; *slowest*: one input's processor time; *memory*: what the process had more at its largest than after",
+        f"the good files. Every reader had at least {least:,} inputs, and beyond {LEAST:,} the same time: the cheap",
+        "ones carry the number.",
+        "",
+        "| reader | inputs | read | refused | executed | crashed | hung | slowest | memory |",
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
@@ -328,29 +278,57 @@ def report(tallies: dict[str, Tally | None], seed: int, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def save(record: dict, path: Path) -> None:
+    readers = {name: asdict(tally) for name, tally in record["readers"].items()}
+    path.with_suffix(".new").write_text(json.dumps(record | {"readers": readers}, indent=1) + "\n")
+    os.replace(path.with_suffix(".new"), path)
+    path.with_suffix(".md").write_text(report(record))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=100_000, help="of all readers together")
-    parser.add_argument("--minutes", type=float, default=60.0, help="no more than so many")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--report", type=Path, default=REPORT)
-    parser.add_argument("--only", choices=READERS, help="one reader")
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="of all readers together, earlier ones included")
+    parser.add_argument("--minutes", type=float, default=75.0, help="no more than so many")
+    parser.add_argument("--seed", type=int, default=0, help="of a new record")
+    parser.add_argument("--record", type=Path, default=ROOT / "results" / "fuzz.json", help="the report is beside it")
+    parser.add_argument("--only", metavar="READER", help="one reader, and nothing is recorded")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="of --only: the input to begin with")
+    parser.add_argument("--count", type=int, default=1000, metavar="N", help="of --only: how many")
+    parser.add_argument("--part", nargs=7, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    names = [args.only] if args.only else list(READERS)
-    begun = time.time()
-    tallies: dict[str, Tally | None] = {}
-    context = multiprocessing.get_context("spawn")
-    for position, name in enumerate(names):
-        share = (begun + 60 * args.minutes - time.time()) / (len(names) - position)
-        with context.Pool(1) as pool:
-            task = pool.apply_async(fuzz, (name, args.inputs // len(names), args.seed, time.time() + share))
-            try:
-                tallies[name] = task.get(share + 60)
-            except multiprocessing.TimeoutError:  # killed by a signal, such as SIGSEGV: the pool never answers
-                tallies[name] = None
-        print(name, tallies[name], flush=True)
-    args.report.write_text(report(tallies, args.seed, time.time() - begun))
-    return 0 if all(t and not (t.crashed or t.hung or t.executed) for t in tallies.values()) else 1
+    if args.part:
+        name, first, count, seconds, seed, run, numbers = args.part
+        part(name, int(first), int(count), float(seconds), int(seed), Path(run), Board(Path(numbers)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        run = finished_run(Path(folder) / "run")
+        if args.only:
+            tally = run_part(args.only, args.first, args.count, 1e9, args.seed, run)
+            print(tally, *tally.worst, sep="\n")
+            return 0
+        return fuzz(args, run)
+
+
+def fuzz(args: argparse.Namespace, run: Path) -> int:
+    from fuzz_readers import READERS
+
+    record = {"seed": args.seed, "seconds": 0.0, "commits": [], "readers": {}}
+    if args.record.exists():
+        record = json.loads(args.record.read_text())
+        record["readers"] = {name: Tally(**values) for name, values in record["readers"].items()}
+    record["commits"] = list(dict.fromkeys([*record["commits"], commit()]))
+    try:
+        for name, first, count in rounds(list(READERS), record, args.inputs, time.time() + 60 * args.minutes):
+            begun = time.time()
+            tally = run_part(name, first, count, PART_SECONDS, record["seed"], run)
+            record["seconds"] += time.time() - begun
+            record["readers"][name].add(tally)
+            save(record, args.record)
+            total = sum(each.done for each in record["readers"].values())
+            print(f"{total:,}", name, f"+{tally.done:,}", *tally.worst, flush=True)
+    except KeyboardInterrupt:
+        pass
+    return 0 if all(not (each.crashed or each.hung or each.executed) for each in record["readers"].values()) else 1
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from commands import ROOT, SMALL, Finished, measured
+
+sys.path.append(str(ROOT / "scripts"))  # foreign.py, run_readers.py: tests and scripts/fuzz.py both use them
 
 
 @pytest.fixture(scope="session", autouse=True)

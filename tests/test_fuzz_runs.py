@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from readers import read_it_all
+from foreign import places
+from run_readers import read_it_all
 
 hypothesis = pytest.importorskip("hypothesis", reason="comes with pip install -e '.[test]'")
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
@@ -46,12 +47,6 @@ def changed(path: Path, data: bytes):
             yield
     finally:
         path.write_bytes(before)
-
-
-def places(value, path=()) -> list[tuple]:
-    """Every place in a JSON value: the keys that lead there."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, each in items for place in places(each, (*path, key)))]
 
 
 @FEW

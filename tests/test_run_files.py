@@ -13,7 +13,7 @@ import pytest
 import torch
 from boards import edit, variant
 from commands import SMALL, one_line_error
-from readers import read_it_all
+from run_readers import read_it_all
 
 from fewshot import compare, config, leaderboard, show, train
 from fewshot.core import console

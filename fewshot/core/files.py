@@ -43,7 +43,7 @@ def read_bounded(path: Path, most: int) -> bytes:
         size = os.fstat(handle).st_size
         if size > most:
             raise UserError(f"{path} has {size:,} bytes; of such a file {most:,} are the most that is read")
-        return file.read(most)
+        return file.read(size)  # not `most`: so much memory would be set aside
 
 
 def _open_regular(path: Path, flags: int) -> int:

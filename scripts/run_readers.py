@@ -1,4 +1,4 @@
-"""Everything that reads a run folder."""
+"""Everything that reads a run folder: for tests, and for scripts/fuzz.py."""
 
 from __future__ import annotations
 

@@ -1,0 +1,313 @@
+"""Every reader of files that somebody else may have made, each with good files and the ways to spoil them.
+
+A reader is a function of an empty folder, in which it may write. What `Reader.read` may do with bytes is to give their
+content, or to refuse them in one line (UserError, Unreadable).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import json
+import pickle
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from foreign import Damage, picture, spoil_bytes, spoil_json, spoil_safetensors, spoil_zip, tar_of, zip_of
+from run_readers import read_it_all
+
+import fewshot
+from fewshot import config as configs
+from fewshot.core.errors import UserError
+from fewshot.data import open_dataset, store
+from fewshot.data.importers.images import decode
+from fewshot.data.importers.items import files_below
+from fewshot.data.importers.limits import Limits
+from fewshot.data.importers.lists import Lists, read_ravi, wanted
+from fewshot.data.importers.sources import Sources
+from fewshot.data.importers.unpickle import load
+from fewshot.data.spec import DatasetSpec
+from fewshot.episodes import frozen
+from fewshot.episodes.sampler import Protocol
+from fewshot.evaluation import records
+from fewshot.learning import checkpoint
+from fewshot.reports import board_csv, comparison, gathering, pictures
+from fewshot.runs import Run
+
+LIMITS = Limits(pixels=4_000_000, file=1 << 24, unpacked=1 << 24, steps=200_000)
+SPEC = DatasetSpec("mine")
+
+
+@dataclass(frozen=True)
+class Reader:
+    good: list[bytes]
+    read: Callable[[bytes], Any]
+    damages: tuple[Damage, ...] = (spoil_bytes,)
+
+
+# ---- data
+
+
+def images(folder: Path) -> Reader:
+    modes = {
+        "PNG": ("L", "RGB", "RGBA", "P", "1", "I;16"), "JPEG": ("L", "RGB", "CMYK"), "GIF": ("P",), "WEBP": ("RGBA",),
+        "BMP": ("RGB", "P"), "TIFF": ("L", "RGBA", "CMYK"), "PPM": ("L", "RGB"),
+    }  # fmt: skip
+    good = [picture(kind, mode) for kind, each in modes.items() for mode in each]
+    return Reader(good, lambda data: decode(data, LIMITS))
+
+
+def _pickles() -> list[bytes]:
+    pixels = np.arange(4 * 3 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3, 3)
+    ren = {"image_data": pixels, "class_dict": {"a": [0, 1], "b": (2, np.int64(3))}}
+    metaoptnet = {"data": np.asfortranarray(pixels), "labels": [0, 0, 1, 1], "catname2label": {"a": 0, "b": 1}}
+    return [pickle.dumps(content, protocol) for content in (ren, metaoptnet) for protocol in range(6)]
+
+
+def pickles(folder: Path) -> Reader:
+    return Reader(_pickles(), lambda data: load(io.BytesIO(data), "it", len(data), LIMITS))
+
+
+def archives(folder: Path) -> Reader:
+    """Zip, tar, gzip, and what is in them, among it pickles; every image found is read."""
+    members = {f"cat/{number}.png": picture("PNG") for number in range(2)}
+    good = [
+        zip_of(members), tar_of(members), tar_of(members, "w:gz"), gzip.compress(zip_of(members)),
+        zip_of({"a.tar": tar_of(members)}), zip_of({"deep.pkl": _pickles()[4]}),
+    ]  # fmt: skip
+    lists = Lists({"train": ("cat",)})
+
+    def read(data: bytes) -> None:
+        (folder / "it").write_bytes(data)
+        with ExitStack() as files:
+            for items in Sources([folder], lists, files, SPEC, LIMITS).images("train", "cat").values():
+                for item in items:
+                    item.read()
+
+    def spoil_packed(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
+        return spoil_zip(rng, rng.choice((good[0], good[4], good[5])), others)
+
+    return Reader(good, read, (spoil_bytes, spoil_packed))
+
+
+def tables(folder: Path) -> Reader:
+    """--splits, and the lists that lie among images."""
+    path = folder / "it.csv"
+    texts = ("filename,label,split\ncat/0.png,cat,train\ndog/1.png,dog,test\n", "split;class\ntrain;a/é\nval;b\n")
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        for item in files_below(str(path), LIMITS):
+            try:
+                read_ravi(item)
+            except UserError:
+                pass
+        wanted(SPEC, path, [], LIMITS)
+
+    return Reader([text.encode(code) for text in texts for code in ("utf-8", "utf-8-sig", "utf-16")], read)
+
+
+# ---- the store
+
+
+def _store(folder: Path) -> Path:
+    (folder / "mine").mkdir()
+    pixels = np.zeros((3, 16, 16, 3), np.uint8)
+    digest = store.write_array(folder / "mine" / "train.npy", pixels.shape, [pixels])
+    entry = {"classes": ["a", "b"], "counts": [2, 1], "shape": list(pixels.shape), "sha256": digest}
+    store.write_record(folder / "mine", "mine", {"train": entry}, "noise", [], {}, ((0.5,) * 3, (0.1,) * 3))
+    return folder / "mine"
+
+
+def stores(folder: Path) -> Reader:
+    """dataset.json, with the fingerprint that belongs to what it says, where it says anything."""
+    path = _store(folder) / "dataset.json"
+
+    def read(data: bytes) -> None:
+        try:
+            content = json.loads(data)
+            content["fingerprint"] = store.fingerprint(content["name"], content["splits"])
+            data = json.dumps(content).encode()
+        except Exception:  # not even JSON, or of other types: as it is, then
+            pass
+        path.write_bytes(data)
+        store.open_store("mine", folder)
+
+    return Reader([path.read_bytes()], read, (spoil_bytes, spoil_json))
+
+
+def arrays(folder: Path) -> Reader:
+    path = _store(folder) / "train.npy"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        store.open_store("mine", folder)
+
+    return Reader([path.read_bytes()], read)
+
+
+# ---- run folders: `folder / "run"` is a finished one
+
+
+def _file(folder: Path, name: str, read: Callable[[Run], Any], *damages: Damage) -> Reader:
+    run, path = Run.open(folder / "run"), folder / "run" / name
+    good = [path.read_bytes()]
+
+    def given(data: bytes) -> None:
+        path.write_bytes(data)
+        read(run)
+
+    return Reader(good, given, (spoil_bytes, *damages))
+
+
+def config_json(folder: Path) -> Reader:
+    def read(run: Run) -> None:
+        run.check_code(dataset=True)
+        assert run.config and run.images and run.summary and run.code_digest
+
+    return _file(folder, "config.json", read, spoil_json)
+
+
+def environment_json(folder: Path) -> Reader:
+    return _file(folder, "environment.json", lambda run: gathering.gather(folder), spoil_json)
+
+
+def result_json(folder: Path) -> Reader:
+    def read(run: Run) -> None:
+        gathering.gather(folder)
+        comparison.Finished.load(str(run.folder))
+
+    return _file(folder, "result.json", read, spoil_json)
+
+
+def metrics_jsonl(folder: Path) -> Reader:
+    return _file(folder, "metrics.jsonl", pictures.read_curves, spoil_json)
+
+
+def episodes_npy(folder: Path) -> Reader:
+    row = Run.open(folder / "run").rows[0]
+    return _file(folder, row["episodes_file"], lambda run: records.read_accuracies(run.folder, row))
+
+
+def tasks_npz(folder: Path) -> Reader:
+    row = Run.open(folder / "run").rows[0]
+    return _file(folder, row["tasks_file"], lambda run: records.read(run, row), spoil_zip)
+
+
+def checkpoint_pt(folder: Path) -> Reader:
+    """One of a network of a few weights: what is around them is the same."""
+    path, network = folder / "checkpoint.pt", torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    checkpoint.save(
+        path, {"model": network.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint.Progress(step=1)
+    )
+    good = [path.read_bytes()]
+
+    def restore(state: dict[str, Any]) -> None:
+        network.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        checkpoint.load(path, restore)
+
+    return Reader(good, read, (spoil_bytes, spoil_zip))
+
+
+def best_safetensors(folder: Path) -> Reader:
+    return _file(folder, "best.safetensors", lambda run: fewshot.load(run.folder, device="cpu"), spoil_safetensors)
+
+
+def run_folders(folder: Path) -> Reader:
+    """Any file of a run folder, and everything that reads one. An input is the file's name, a line's end, its bytes."""
+    run = folder / "run"
+    files = {path.name: path.read_bytes() for path in sorted(run.iterdir()) if path.is_file()}
+    structured = {
+        ".json": spoil_json, ".jsonl": spoil_json, ".npz": spoil_zip, ".pt": spoil_zip,
+        ".safetensors": spoil_safetensors,
+    }  # fmt: skip
+
+    def spoil(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
+        name = good.partition(b"\n")[0].decode()
+        damage = rng.choice((spoil_bytes, structured.get(Path(name).suffix, spoil_bytes)))
+        return f"{name}\n".encode() + damage(rng, files[name], list(files.values()))
+
+    def read(data: bytes) -> None:
+        name, _, content = data.partition(b"\n")
+        path = run / name.decode()
+        path.write_bytes(content)
+        try:
+            if refused := read_it_all(run):
+                raise UserError(refused[0])
+        finally:
+            path.write_bytes(files[path.name])
+
+    return Reader([f"{name}\n".encode() + data for name, data in files.items()], read, (spoil,))
+
+
+# ---- other files
+
+
+def board(folder: Path) -> Reader:
+    """A leaderboard's CSV, to which --append adds."""
+    path = folder / "board.csv"
+    committed = Path(__file__).parent.parent / "results" / "leaderboard.csv"
+    good = b"\n".join(committed.read_bytes().split(b"\n")[:3]) + b"\n"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        board_csv.read(path)
+
+    return Reader([good], read)
+
+
+def task_lists(folder: Path) -> Reader:
+    """A frozen list, and its tasks on the data set that it is for."""
+    path, glyphs = folder / "list.json", open_dataset("glyphs")
+    made = frozen.freeze(glyphs, "test", Protocol(5, 1, 15), episodes=4)
+    good = json.dumps(dataclasses.asdict(made)).encode()
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        frozen.read(str(path)).tasks(glyphs)
+
+    return Reader([good], read, (spoil_bytes, spoil_json))
+
+
+def recipes(folder: Path) -> Reader:
+    good = [path.read_bytes() for path in sorted(configs.RECIPES.rglob("*.toml"))]
+    configs.RECIPES = folder
+
+    def read(data: bytes) -> None:
+        (folder / "it.toml").write_bytes(data)
+        configs.resolve("glyphs", {"recipe": "it"})
+
+    return Reader(good, read)
+
+
+OF_A_RUN = (
+    config_json, environment_json, result_json, metrics_jsonl, episodes_npy, tasks_npz, best_safetensors, run_folders,
+)  # fmt: skip
+READERS: dict[str, Callable[[Path], Reader]] = {
+    reader.__name__: reader
+    for reader in (
+        images, pickles, archives, tables, stores, arrays, *OF_A_RUN, checkpoint_pt, board, task_lists, recipes,
+    )
+}  # fmt: skip
+
+
+def reader(name: str, folder: Path, run: Path) -> Reader:
+    """The reader of that name; `run`: a finished run, of which one that needs it gets a copy."""
+    if READERS[name] in OF_A_RUN:
+        shutil.copytree(run, folder / "run")
+    return READERS[name](folder)
