@@ -104,6 +104,8 @@ def main(argv: list[str] | None = None) -> None:
                 frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
             ]
             model = load_run(run_folder, where, args.trust)
+            if args.head is not None:
+                model.head_for(args.head)
             if dataset.image_size != model.backbone.image_size:
                 raise UserError(
                     f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"

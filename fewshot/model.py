@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -20,7 +19,7 @@ from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 from fewshot.core.modes import evaluating
-from fewshot.core.seeding import derive
+from fewshot.core.seeding import seeded
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise, as_tensor
 from fewshot.heads import Head
@@ -73,6 +72,23 @@ class Model(nn.Module):
         with evaluating(self), full_fp32():
             return torch.cat([self(to_unit(part.to(device))).float() for part in images.split(100)])
 
+    def head_for(self, spec: str) -> Head:
+        """Another head for its embeddings, in evaluation mode; one that needs training takes what ours has learned.
+
+        UserError where there is no such head, where embeddings are not what it works on, and where it needs training
+        and ours has not learned these parameters.
+        """
+        with seeded(0, "initialisation of the head"):
+            head = heads.build(spec, self.backbone.features, self.backbone.map_shape)
+        if head.needs_training and type(head) is type(self.head):
+            try:
+                head.load_state_dict(self.head.state_dict())
+            except RuntimeError:
+                raise UserError(f"head {spec} has other parameters than the trained one: evaluate that one") from None
+        else:
+            heads.check_untrained(head)
+        return head.eval()
+
     @property
     def parameter_count(self) -> int:
         """Of the embedding network, its regularizers' trainable weights included; without the head."""
@@ -100,21 +116,13 @@ def build(
     Backbone and head draw their first weights each from a generator of its own, and regularizers after the layers of
     the backbone: no part's weights depend on what another part draws. UserError for what cannot be built.
     """
-    with _seeded(seed, "initialisation"):
+    with seeded(seed, "initialisation"):
         network = backbones.build(backbone, reg, image_size)
-    with _seeded(seed, "initialisation of the head"):
-        solver = heads.build(head)
-    with _seeded(seed, "initialisation of the classifier"):
+    with seeded(seed, "initialisation of the head"):
+        solver = heads.build(head, network.features, network.map_shape)
+    with seeded(seed, "initialisation of the classifier"):
         classes = Classifier(classifier, network.features) if classifier else None
     return Model(network, solver, Normalise(mean, std), transforms.build(transform), classes)
-
-
-@contextmanager
-def _seeded(seed: int, purpose: str) -> Iterator[None]:
-    """torch's own generator, seeded for a while; afterwards it is where it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, 0, purpose))
-        yield
 
 
 def load_run(run: Run, compute: Compute, trust: Sequence[str] = ()) -> Model:

@@ -197,6 +197,14 @@ class Backbone(nn.Module):
                 return how
         return ""
 
+    @property
+    def map_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) where an embedding is the deepest stage's map of that shape, flattened; else None."""
+        if self._embeds != "flat":
+            return None
+        deepest = self.sites[-1]
+        return deepest.channels, deepest.height, deepest.width
+
     def channel_weights(self, weights: Tensor) -> Tensor:
         """A linear classifier's weights (..., features) on embeddings -> (..., C), on the deepest map's channels.
 

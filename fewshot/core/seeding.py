@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,3 +22,13 @@ def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive(seed, step, purpose))
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """torch's own CPU generator, seeded for one purpose for a while; afterwards it is where it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, 0, purpose))
+        yield

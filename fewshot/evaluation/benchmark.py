@@ -19,6 +19,7 @@ from fewshot.core import typed
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
+from fewshot.core.seeding import seeded
 from fewshot.data import Dataset, default_dataset, open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
@@ -128,6 +129,8 @@ def benchmark(
         check_finite(features, dataset[split])
         if base is not None:
             fitted_on = arrays.base(base, base_labels, dataset.splits.get("train"), features)
+    with seeded(0, "initialisation of the head"):
+        heads.begin(solver, features.shape[1], None)
     device = features.device
     scored = solve_episodes(solver.to(device), features, wanted, mapped.to(device), fitted_on)
     return [_score(dataset, tasks, right, solver) for tasks, right in zip(wanted, scored, strict=True)]
@@ -157,8 +160,11 @@ def _solver(model, head: str | Head | None, transform: str | Transform | None) -
         if value is not None and not isinstance(value, (str, kind)):
             raise UserError(f"{name}={value!r}: give its name, or an object of fewshot's class {kind.__name__}")
     if isinstance(model, Model):
-        head, transform = head or model.head, transform or model.transform
+        head = model.head_for(head) if isinstance(head, str) else head or model.head
+        transform = transform or model.transform
     head = copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")
+    if not head.begun:
+        heads.check_untrained(head)
     mapped = copy.deepcopy(transform) if isinstance(transform, Transform) else transforms.build(transform or "none")
     return head.eval(), mapped.eval()
 

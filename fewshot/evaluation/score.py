@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot import heads, runs, transforms
+from fewshot import runs, transforms
 from fewshot.core import sources
 from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
@@ -66,7 +66,7 @@ def score_run(
     `training`: the data set that the run was trained on, where it is at hand: rows say what was seen in it.
     """
     split = wanted[0].sampler.split
-    solver = model.head if head is None else heads.build(head)
+    solver = model.head if head is None else model.head_for(head)
     mapped = model.transform if transform is None else transforms.build(transform)
     samplers = [DisjointSampler(split, each.protocol, each.sampler.seed) for each in wanted]
     disjoint = [Tasks(sampler, len(sampler)) for sampler in samplers]

@@ -9,21 +9,43 @@ from fewshot.core.components import Family, parse
 from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, Products
 
-__all__ = ["FAMILY", "Head", "Products", "build", "check_trainable"]
+__all__ = ["FAMILY", "Head", "Products", "begin", "build", "check_trainable", "check_untrained"]
 
 FAMILY: Family[Head] = Family("fewshot.heads", "head", "Head")
 
 
-def build(spec: str) -> Head:
+def build(spec: str, features: int | None = None, shape: tuple[int, int, int] | None = None) -> Head:
     """A head, such as `build("proto")` or `build("proto:variant=snell")`.
 
-    Raises UserError for an unknown name or option.
+    With `features` it is made for embeddings of that length, by `begin`; without, the caller calls `begin` before the
+    head solves anything. `shape`: as in `Head.begin`.
+
+    Raises UserError for an unknown name or option, and as `begin` does.
     """
     (parsed, *more) = parse(spec)
     if more or parsed.sites:
         raise UserError(f"--head {spec}: give one head, without sites (they belong to --reg)")
     component, options = FAMILY.check(parsed)
-    return component(**options)
+    head = component(**options)
+    if features is not None:
+        begin(head, features, shape)
+    return head
+
+
+def begin(head: Head, features: int, shape: tuple[int, int, int] | None) -> None:
+    """Make a head ready for embeddings of this form, once: see `Head.begin`. One that has begun stays as it is.
+
+    UserError where it needs a map, and the embeddings are none or not known to be one.
+    """
+    if head.begun:
+        return
+    if head.needs_map and shape is None:
+        raise UserError(
+            f"head {type(head).__name__} works on maps, and these embeddings are not known to be flattened maps: take a"
+            " backbone whose embedding is its last stage's map, such as conv4, or another head"
+        )
+    head.begin(features, shape)
+    head.begun = True
 
 
 def check_trainable(head: Head) -> None:
@@ -33,3 +55,10 @@ def check_trainable(head: Head) -> None:
         raise UserError(f"head {name} cannot be trained with (its class says trainable = False): {remedy}")
     if head.needs_base:
         raise UserError(f"head {name} needs features of the base classes, which training episodes lack: {remedy}")
+
+
+def check_untrained(head: Head) -> None:
+    """UserError where this head solves nothing before its parameters are trained."""
+    if head.needs_training:
+        name = type(head).__name__
+        raise UserError(f"head {name} means nothing untrained: train with it, and evaluate that run")

@@ -56,12 +56,32 @@ class Head(nn.Module):
     transductive: bool = False
     """The logits of a query depend on the other queries of its task. Evaluation then shuffles each task's queries, and
     marks the result."""
+    needs_map: bool = False
+    """It works on maps: each embedding is a map (C, H, W), flattened, whose shape `begin` is told."""
+    needs_training: bool = False
+    """Its parameters mean nothing before they are learned. Evaluation then takes it only with trained ones, those of a
+    run that was trained with it. A head may set it by its options."""
+
+    begun: bool = False
+    """Whether `begin` has been called: of an object, not of its class."""
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         for declared, method in (("by_products", "solve_products"), ("needs_base", "fit_base")):
             if getattr(cls, declared) and getattr(cls, method) is getattr(Head, method):
                 raise UserError(f"head {cls.__name__} declares {declared}: implement {method}, or leave it out")
+        if cls.needs_training and not (cls.trainable and not cls.needs_base):
+            raise UserError(f"head {cls.__name__} declares needs_training, and says that it cannot be trained with")
+
+    def begin(self, features: int, shape: tuple[int, int, int] | None) -> None:
+        """Make the parameters that depend on the form of embeddings: called once, before weights are loaded.
+
+        features: D, the length of an embedding.
+        shape: (C, H, W) where an embedding is a map of that shape, flattened; None where it is not, or is not known.
+
+        torch's own random numbers are the head's own here: they depend on the training's seed alone. Most heads have
+        nothing to do.
+        """
 
     @property
     def setting(self) -> Literal["inductive", "transductive"]:

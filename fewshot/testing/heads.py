@@ -31,12 +31,19 @@ class Size:
     ways: int
     shots: int
     features: int
+    side: int = 1
+    """Of the map that an embedding is, flattened."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of that map."""
+        return self.features // self.side**2, self.side, self.side
 
     def __str__(self) -> str:
         return f"{self.ways}-way {self.shots}-shot tasks of {self.features} features"
 
 
-LONG, WIDE = Size(5, 1, 64), Size(5, 5, 64)
+LONG, WIDE = Size(5, 1, 64, side=4), Size(5, 5, 64, side=4)
 TALL, LEAST = Size(4, 5, 7), Size(2, 1, 1)  # fewer features than support images
 SIZES = (LONG, WIDE, TALL, LEAST)
 
@@ -79,7 +86,7 @@ def check_head(spec: str) -> None:
 def build(spec: str, size: Size) -> Head:
     """The head in evaluation mode, always the same, fitted on base classes of its own if it needs them."""
     torch.manual_seed(0)
-    head = heads.build(spec).eval()
+    head = heads.build(spec, size.features, size.shape).eval()
     if head.needs_base:
         head.fit_base(*_base(size))
     return head
