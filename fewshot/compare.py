@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshot.core.console import Parser, run, terminal
+from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
 
 _MORE = """
@@ -18,7 +18,7 @@ two configurations remain.
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.compare", description=__doc__.split(": ", 1)[1], epilog=_MORE)
+    parser = Parser(prog="fewshot.compare", description=summary(__doc__), epilog=_MORE)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, of two configurations or more")
     return parser
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from fewshot import catalogue, config
 from fewshot.core.components import Family
-from fewshot.core.console import Parser, run, terminal
+from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError, unknown
 from fewshot.core.shipped import shipped
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.describe", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="fewshot.describe", description=summary(__doc__))
     parser.add_argument("name", metavar="NAME", help="as fewshot list has it, or a class of your own: my_pkg.MyDrop")
     return parser
 

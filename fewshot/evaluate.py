@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.config import MOST_EPISODES
-from fewshot.core.console import Parser, add_trust, run, terminal
+from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _PROTOCOL = {"split": "test", "ways": 5, "shots": [1, 5], "queries": 15, "episod
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.evaluate", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="fewshot.evaluate", description=summary(__doc__))
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the one each run was trained on")
     parser.add_argument("--data-root", default=SUPPRESS, help="of prepared data sets; else $FEWSHOT_DATA, each run's")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.files import file_digest
 from fewshot.core.pace import Pace
-from fewshot.data import Dataset, open_dataset
+from fewshot.data import Dataset, open_dataset, store
+from fewshot.data.watch import Watch
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation.score import score_run
 from fewshot.learning import loop, optimizer, regimes
@@ -54,25 +56,28 @@ class Setup:
 
 
 def run(
-    config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = SILENT, *, resume: bool = False
-) -> Run:
+    config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = SILENT, *, resume: bool = False,
+    elsewhere: bool = False,
+) -> Run:  # fmt: skip
     """Train, select on validation, evaluate on test; the finished run folder.
 
     config: complete, as `fewshot.configure` makes it.
     out: the folder to make; without it, a new one under runs/ that says what the run is.
     resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
         where it is finished, return it as it is.
+    elsewhere: go on in this machine's own precision and number of threads, where the run began with others: it is then
+        not the run that it would have been, and says so.
 
     Raises UserError for what the user can mend: an `out` that exists, or that holds another configuration; components
-    that do not fit; images too few for the tasks. Raises KeyboardInterrupt at SIGINT, SIGTERM or SIGHUP, once the
-    checkpoint is saved.
+    that do not fit; images too few for the tasks; a machine that cannot go on as the run began. Raises
+    KeyboardInterrupt at SIGINT, SIGTERM or SIGHUP, once the checkpoint is saved.
     """
     if config.dataset == "auto":
         raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")
     begun = _begun(config, out) if resume and out is not None and Path(out).exists() else None
     if begun is not None and begun.finished:
         return begun
-    setup = prepare(config)
+    setup = prepare(config, None if elsewhere else begun)
     if config.init and not (begun and begun.checkpoint_path.is_file()):
         models.begin_with(setup.model, Run.open(config.init))
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
@@ -82,18 +87,23 @@ def run(
         folder = Run.create(config, out, resolved(config, setup) | {"code": digests(code)}, code["users"])
     else:
         folder = begun
-        _check_goes_on(folder, setup, reporter)
     trust.remember(configs.users_modules(configs.to_json(config)))
-    reporter.say(describe(config, setup) + f"\nRun folder: {folder.folder}")
     with folder.lock():
+        if begun:
+            _check_goes_on(folder, setup, reporter)
+        reporter.say(describe(config, setup) + f"\nRun folder: {folder.folder}")
         train_and_test(config, folder, setup, reporter)
     return folder
 
 
-def prepare(config: TrainConfig) -> Setup:
-    """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it."""
-    where = compute.choose(config.device, config.precision)
-    compute.settle(where, config.threads, config.deterministic)
+def prepare(config: TrainConfig, begun: Run | None = None) -> Setup:
+    """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it.
+
+    `begun`: the run that goes on. What `auto` came to for it, it comes to again: device, precision, threads. UserError
+    where that cannot be had here.
+    """
+    where, threads = _where(config, begun)
+    compute.settle(where, threads, config.deterministic)
     if config.compile:
         compute.check_compiler()
     dataset = open_dataset(config.dataset, config.data_root)
@@ -117,16 +127,17 @@ def prepare(config: TrainConfig) -> Setup:
 def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Reporter) -> None:
     """Train to the end, from the folder's checkpoint if there is one; score the best weights. The folder is locked."""
     device = setup.compute.device
-    folder.note_environment(
-        device=compute.describe(device), precision=setup.compute.precision, threads=torch.get_num_threads()
-    )
-    model = setup.model.to(device)
-    steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
-    progress = loop.train(folder, model, setup.regime, steps, plan(config, setup.regime), reporter)
-    folder.note_environment(train_seconds=round(progress.train_seconds, 1), best_step=progress.best_step)
+    folder.note_sitting(compute.describe(device), setup.compute.precision, torch.get_num_threads())
+    with compute.room_for("fewer --episodes-per-batch, --shots or --queries"):
+        model = setup.model.to(device)
+        steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
+        intact = Watch(setup.dataset).check
+        progress = loop.train(folder, model, setup.regime, steps, plan(config, setup.regime), reporter, intact)
+    folder.note_trained(progress.train_seconds, progress.best_step, progress.best_sha256)
     reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
     best, data = models.load_own(folder, setup.compute), setup.dataset
-    score_run(folder, best, data, setup.test, setup.compute, training=data)
+    with compute.room_for("--device cpu"):
+        score_run(folder, best, data, setup.test, setup.compute, training=data, tested=True)
 
 
 def plan(config: TrainConfig, regime: Regime) -> Plan:
@@ -209,11 +220,48 @@ def _begun(config: TrainConfig, out: str | os.PathLike) -> Run:
     return run
 
 
+def _where(config: TrainConfig, begun: Run | None) -> tuple[Compute, int]:
+    """Device, precision and threads: those that the run began with, where `auto` is asked for; else as configured."""
+    before = begun.sittings if begun else []
+    if not begun or not before:
+        return compute.choose(config.device, config.precision), config.threads
+    last = before[-1]
+    device = "cpu" if config.device == "auto" and last["device"].startswith("CPU ") else config.device
+    here = compute.choose(device, config.precision)
+    go_on = "; go on as this machine does it by --elsewhere, which makes it another run, and says so"
+    if (here.device.type == "cpu") != last["device"].startswith("CPU "):
+        raise UserError(f"{begun.folder} began on {last['device']}, and here it would go on on {here.device}{go_on}")
+    if here.precision != last["precision"]:
+        if last["precision"] == "bf16":
+            raise UserError(f"{begun.folder} began in bf16, which this machine has not{go_on} (in {here.precision})")
+        here = compute.choose(device, last["precision"])
+    if config.threads == 0 and last["threads"] > max(torch.get_num_threads(), os.cpu_count() or 1):
+        raise UserError(
+            f"{begun.folder} began with {last['threads']} threads, and this machine has {os.cpu_count()}"
+            f" processors{go_on}"
+        )
+    return here, config.threads or last["threads"]
+
+
+def _began(folder: Run) -> float:
+    try:
+        return datetime.datetime.fromisoformat(folder.environment["started"]).timestamp()
+    except (KeyError, ValueError):
+        return 0.0
+
+
 def _check_goes_on(folder: Run, setup: Setup, reporter: Reporter) -> None:
-    """UserError where the images have changed; a warning, and a note in the run, where the code has."""
+    """UserError where the images have changed; a warning, and a note in the run, where the code or machine has."""
+    here = {"precision": setup.compute.precision, "threads": torch.get_num_threads()}
+    for last in folder.sittings[-1:]:
+        for name, value in here.items():
+            if last[name] != value:
+                reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {last[name]}: it says so.")
     if folder.resolved["fingerprint"] != setup.dataset.fingerprint:
         name = setup.dataset.name
         raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
+    if setup.dataset.root and Watch(setup.dataset).newest() > _began(folder):  # a file may be other than its record
+        store.verify(setup.dataset.root)
     before, now = folder.resolved.get("code"), digests(code_files(setup))
     if before is None or before == now:
         return

@@ -8,7 +8,7 @@ import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.core.console import Parser, run, terminal
+from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.leaderboard", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="fewshot.leaderboard", description=summary(__doc__))
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="folder of run folders (searched below, too)")
     parser.add_argument("--csv", default="leaderboard.csv", metavar="FILE", help="the file to write")
     parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")

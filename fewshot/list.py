@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fewshot import catalogue
-from fewshot.core.console import Parser, run, terminal
+from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import unknown
 
 
 def parser() -> Parser:
-    about = __doc__.split(": ", 1)[1]
+    about = summary(__doc__)
     parser = Parser(prog="fewshot.list", description=about, epilog="fewshot describe NAME tells more.")
     kinds = ", ".join(catalogue.KINDS)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"only these: {kinds}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -17,7 +16,6 @@ from fewshot.classifiers import Classifier, Form
 from fewshot.core import typed
 from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
-from fewshot.core.files import write_atomic
 from fewshot.core.modes import evaluating
 from fewshot.core.seeding import seeded
 from fewshot.data.augment import to_unit
@@ -94,10 +92,9 @@ class Model(nn.Module):
         """Of the embedding network, its regularizers' trainable weights included; without the head."""
         return sum(p.numel() for p in self.backbone.parameters())
 
-    def save(self, path: Path) -> None:
-        """All weights and buffers as safetensors, atomically."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        write_atomic(path, safetensors.torch.save(tensors))
+    def serialised(self) -> bytes:
+        """All weights and buffers as safetensors."""
+        return safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.state_dict().items()})
 
 
 def build(
@@ -179,9 +176,7 @@ def begin_with(model: Model, run: Run) -> None:
 
 
 def _weights(run: Run) -> dict[str, Tensor]:
-    if not run.best_path.is_file():
-        raise UserError(f"{run.folder} has no weights ({run.best_path.name}): finish its training with --resume")
     try:
-        return safetensors.torch.load_file(run.best_path)
-    except (SafetensorError, OSError) as error:
+        return safetensors.torch.load(run.weights())
+    except SafetensorError as error:
         raise UserError(f"{run.best_path} is damaged ({error}); train again") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.config import TrainConfig, resolve
-from fewshot.core.console import Parser, add_trust, run, terminal
+from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.show", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="fewshot.show", description=summary(__doc__))
     kinds = parser.add_subparsers(dest="what", required=True, metavar="masks|cam|activations|curves")
 
     def kind(name: str, text: str) -> Parser:

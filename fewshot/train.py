@@ -10,7 +10,7 @@ from typing import Any
 from fewshot import catalogue
 from fewshot import config as configs
 from fewshot.config import TrainConfig
-from fewshot.core.console import Parser, add_trust, run, terminal
+from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.errors import UserError
 from fewshot.defaults import complete
 
@@ -20,7 +20,7 @@ _KINDS = {
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.train", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="fewshot.train", description=summary(__doc__))
     configs.add_flags(parser, {field: catalogue.names(kind) for field, kind in _KINDS.items()})
     parser.add_argument(
         "--seeds", nargs="+", type=int, metavar="N", help="one run for each of these seeds, and then what they average"
@@ -33,16 +33,25 @@ def parser() -> Parser:
         "--resume", action="store_true",
         help="go on with the run in --out, exactly where it stopped; where there is none, begin it",
     )  # fmt: skip
+    parser.add_argument(
+        "--elsewhere", action="store_true",
+        help="with --resume: go on in this machine's precision and threads where those that the run began with cannot"
+        " be had; the run says so and is not pooled with others",
+    )  # fmt: skip
     add_trust(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     flags = vars(parser().parse_args(argv))
-    out, resume, seeds, trust = (flags.pop(name) for name in ("out", "resume", "seeds", "trust"))
+    out, resume, seeds, trust, elsewhere = (
+        flags.pop(name) for name in ("out", "resume", "seeds", "trust", "elsewhere")
+    )
     flags = configs.from_json(flags, "the flags")
     if resume and out is None:
         raise UserError("--resume needs --out FOLDER: which run is to go on?")
+    if elsewhere and not resume:
+        raise UserError("--elsewhere is for a run that goes on: give --resume, too")
     for name in _duplicates(seeds or []):
         raise UserError(f"--seeds: {name} comes twice; give each seed once")
     if seeds and "seed" in flags:
@@ -67,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
                 " --epochs changes that."
             )
         reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
-        done.append(experiment.run(config, folder, reporter, resume=resume))
+        done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere))
         print_results(console, "Accuracy", done[-1].rows)
     if len(done) > 1:
         print_seeds(console, done)

@@ -31,4 +31,4 @@ def read_it_all(folder: Path) -> list[str]:
 
 def resume(run: Run) -> None:
     if run.checkpoint_path.exists():  # else training begins anew
-        checkpoint.load(run.checkpoint_path, lambda state: None)
+        checkpoint.load(run.checkpoint_path, lambda state: None, run.identity, run.sealed)

@@ -1,4 +1,4 @@
-"""Runs for a leaderboard: copies of a real one, changed where a test needs it."""
+"""Runs for a leaderboard: copies of a real one, changed where a test needs it, and sealed again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewshot.core import sealed
+from fewshot.core.files import file_digest
 from fewshot.evaluation.statistics import summarise
 
 
@@ -38,7 +40,39 @@ def variant(
 
 
 def edit(path: Path, change: Callable[[dict], None]) -> None:
-    """Change a JSON file in place."""
+    """Change a JSON file in place. The run folder that it is in is sealed again: what it then says is believed."""
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
+    reseal(path.parent)
+
+
+def reseal(folder: Path) -> None:
+    """Make every digest of a run folder that of what is there now, as if it had been written so."""
+    config = json.loads((folder / "config.json").read_text())
+    if type(config.get("format")) is not int or config["format"] < 3:
+        return
+    config.pop("sha256", None)
+    (folder / "config.json").write_bytes(sealed.dump_json(config))
+    names = {"config_sha256": file_digest(folder / "config.json")}
+    best = folder / "best.safetensors"
+    for name in ("environment.json", "result.json"):
+        if not (folder / name).is_file():
+            continue
+        value = json.loads((folder / name).read_text())
+        value.pop("sha256", None)
+        value |= names
+        if name == "environment.json":
+            if best.is_file():
+                value["weights_sha256"] = [file_digest(best)]
+            if (folder / "metrics.jsonl").is_file():
+                data = (folder / "metrics.jsonl").read_bytes()
+                value |= {"metrics_bytes": len(data), "metrics_sha256": sealed.sha256(data)}
+        elif best.is_file():
+            value["weights_sha256"] = file_digest(best)
+        for row in value.get("results", []) if isinstance(value.get("results"), list) else []:
+            for kind in ("episodes", "tasks") if isinstance(row, dict) else ():
+                file = row.get(f"{kind}_file")
+                if isinstance(file, str) and "/" not in file and (folder / file).is_file():
+                    row[f"{kind}_sha256"] = file_digest(folder / file)
+        (folder / name).write_bytes(sealed.dump_json(value))

@@ -149,6 +149,24 @@ def tidy_heap() -> None:
             libc.malloc_trim(0)
 
 
+@contextmanager
+def room_for(remedy: str) -> Iterator[None]:
+    """Where a device's or the machine's memory does not suffice, UserError with the remedy."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _no_room(error, remedy) from None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch's own allocator on a CPU
+            raise
+        raise _no_room(error, remedy) from None
+
+
+def _no_room(error: Exception, remedy: str) -> UserError:
+    what = str(error).partition(". ")[0] or "out of memory"
+    return UserError(f"there is not enough memory ({what}): try {remedy}, or --precision bf16 where that is native")
+
+
 def check_compiler() -> None:
     """UserError where torch.compile would not find what it builds its kernels with."""
     compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")

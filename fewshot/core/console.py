@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -31,6 +30,7 @@ _USERS_TO_MEND = {
     errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
     errno.EACCES: "permission denied; choose a place that you may write",
     errno.EPERM: "not permitted; choose a place that you may write",
+    errno.EFBIG: "the file is larger than this process may write (ulimit -f); raise that limit and run it again",
     errno.EROFS: "the file system is read-only; choose another place",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
@@ -59,6 +59,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see python -m {self.prog} --help)")
+
+
+def summary(doc: str | None) -> str:
+    """What a command does, from its module's docstring: the part behind the colon. "" under python -OO."""
+    return (doc or "").partition(": ")[2]
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -100,15 +105,22 @@ def run(
     `own_process`: whether the process is there for this command alone; by default, where no `argv` is given. Unforeseen
     exceptions pass through: Python prints their traceback and exits with 1.
     """
-    if own_process or (own_process is None and argv is None):
+    if own_process is None:
+        own_process = argv is None
+    if own_process:
         process.claim()
+    status = _status(main, argv)
+    if own_process and (lost := process.lost_output()):
+        print(f"error: standard output could not be written ({lost}): it is not complete", file=sys.stderr)
+        return status or FAILED
+    return status
+
+
+def _status(main: Callable[[list[str] | None], None], argv: list[str] | None) -> int:
     try:
         main(argv)
     except UserError as error:
         return _complain(str(error))
-    except BrokenPipeError:  # `| head` has seen enough; the interpreter's last flush must not complain again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except OSError as error:
         remedy = _USERS_TO_MEND.get(error.errno or 0)
         if remedy is None:

@@ -6,11 +6,12 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def _open_regular(path: Path, flags: int) -> int:
     except OSError as error:
         if error.errno in _NO_FILE:
             raise _no_file(path) from None
+        if error.errno == errno.EACCES and not flags & (os.O_WRONLY | os.O_RDWR):
+            raise UserError(f"{path} cannot be read: permission denied (chmod u+r?)") from None
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -64,25 +67,28 @@ def _no_file(path: Path) -> UserError:
 
 
 @contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, wait: bool = False) -> Iterator[bool]:
     """Hold the file `path`, made for this alone, against other processes; it is gone afterwards.
 
-    BlockingIOError where another process has it, unless we are to `wait` for it. UserError where it is no regular file.
+    Gives whether others are kept out indeed: some systems have no locks. BlockingIOError where another process has it,
+    unless we are to `wait` for it. UserError where it is no regular file.
     """
     if fcntl is None:
-        yield
+        yield False
         return
     while True:
         with os.fdopen(open_own(path, os.O_RDWR | os.O_CREAT), "rb+") as file:
+            alone = True
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
+                alone = False
             if not _is_at(file.fileno(), path):  # who held it before us took it away: the lock is on nothing
                 continue
             try:
-                yield
+                yield alone
             finally:
                 path.unlink(missing_ok=True)
             return
@@ -95,19 +101,31 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside `path`, flush to disk, rename over it; on failure `path` keeps what it had."""
+def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
+    """Write beside `path`, flush to disk, rename over it; on failure `path` keeps what it had.
+
+    What is written is all `parts`, one after the other. A process that is killed may leave `.NAME-????????` (`sweep`).
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        with suppress(FileNotFoundError):  # an interrupt may come when it is renamed already
+            os.unlink(name)
         raise
+
+
+def sweep(folder: Path, pattern: re.Pattern[str]) -> None:
+    """Delete the files in `folder` whose whole names match: those that `write_atomic` would have renamed."""
+    for entry in list(os.scandir(folder)):
+        if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with suppress(FileNotFoundError):
+                os.unlink(entry.path)
 
 
 def file_digest(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
 from types import FrameType
+from typing import Any, TextIO
 
 # SIGHUP: the terminal is gone, or a queue wants its machine back. There is none on Windows.
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -22,9 +24,48 @@ def claim() -> None:
         if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     huge_pages()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no ± shows a question mark
-            stream.reconfigure(errors="replace")
+    sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
+
+
+class _Patient(io.FileIO):
+    """A stream that is written to as long as that can be done; then the rest is dropped, and the work goes on."""
+
+    lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            self.lost = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def _patient(stream: TextIO) -> TextIO:
+    """The same stream, for a disk that may fill and a reader who may go. What it cannot encode, it shows as `?`."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="replace")
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has nothing between
+    if type(raw) is not io.FileIO:
+        return stream
+    stream.flush()
+    patient = io.BufferedWriter(_Patient(raw.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(
+        patient, stream.encoding, "replace", line_buffering=stream.line_buffering, write_through=stream.write_through
+    )
+
+
+def lost_output() -> str:
+    """Why standard output could not be written to its end; "" where it could, or where its reader has gone."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, _Patient):
+        sys.stdout.flush()
+        if raw.lost and raw.lost.errno != errno.EPIPE:
+            return raw.lost.strerror or str(raw.lost)
+    return ""
 
 
 def huge_pages() -> None:

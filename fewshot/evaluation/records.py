@@ -7,12 +7,15 @@ For each result, in the run folder, with NAME like `mini-imagenet-test-5w1s15q`:
                         disjoint (t,) float32: accuracies in the tasks that share no image (DisjointSampler)
                         disjoint_classes (t, ways) uint16: their class numbers
 
-A result row claims what these files prove. A reader gets nothing of a row that says something else than they do.
+A row names their digests, too, as "episodes_sha256" and "tasks_sha256". Files are written first, under names that no
+row has; they begin to count when result.json is renamed into its place. A result row claims what these files prove. A
+reader gets nothing of a row that says something else than they do.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import zipfile
 from collections.abc import Iterable
@@ -24,9 +27,10 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
+from fewshot.core.sealed import sha256
 from fewshot.evaluation.statistics import CI_METHOD, summarise
 from fewshot.identity import digest
-from fewshot.runs import Run, result_key
+from fewshot.runs import Run
 
 _LARGEST = 256 * 2**20  # bytes of a file, and of an array in it: those of ten million episodes
 _ROUNDING = 1e-6  # of float32 accuracies, as files keep them, in their mean and deviation
@@ -51,17 +55,6 @@ class Record:
     """The tasks that share no image; None where they were not kept."""
 
 
-def free_name(readable: str, row: dict[str, Any], others: Iterable[dict[str, Any]]) -> str:
-    """The NAME of a row's files: `readable`, and a digest of what the row is of where one of `others` has that name."""
-    taken = {str(other.get("episodes_file")).lower() for other in others}  # some file systems ignore the case
-    name = re.sub(r"[^A-Za-z0-9.,=+@_-]+", "-", readable)
-    for letters in (0, 8, 64):
-        full = f"{name}-{digest(result_key(row), letters)}" if letters else name
-        if f"episodes-{full}.npy".lower() not in taken:
-            break
-    return full
-
-
 def forget(run: Run, rows: Iterable[dict[str, Any]]) -> None:
     """Delete the files of rows that result.json no longer has."""
     used = {row.get(key) for row in run.rows for key in ("episodes_file", "tasks_file")}
@@ -70,11 +63,14 @@ def forget(run: Run, rows: Iterable[dict[str, Any]]) -> None:
             (run.folder / name).unlink(missing_ok=True)
 
 
-def keep(run: Run, name: str, record: Record) -> dict[str, str]:
-    """Write the record's files; returns what the result row says of them."""
+def keep(run: Run, readable: str, record: Record) -> dict[str, str]:
+    """Write the record's files; returns what the result row says of them.
+
+    Their NAME is `readable`, and a digest of their content where other files have that name: no file is replaced, so
+    that rows and records agree whenever the process is killed.
+    """
     outcomes, disjoint = record.episodes, record.disjoint
     assert outcomes.classes is not None and disjoint is not None and disjoint.classes is not None
-    episodes_file, tasks_file = f"episodes-{name}.npy", f"tasks-{name}.npz"
     episodes, tasks = io.BytesIO(), io.BytesIO()
     np.save(episodes, outcomes.accuracies.astype(np.float32))
     np.savez_compressed(
@@ -83,15 +79,31 @@ def keep(run: Run, name: str, record: Record) -> dict[str, str]:
         disjoint=disjoint.accuracies.astype(np.float32),
         disjoint_classes=disjoint.classes.astype(np.uint16),
     )
-    write_atomic(run.folder / episodes_file, episodes.getvalue())
-    write_atomic(run.folder / tasks_file, tasks.getvalue())
-    return {"episodes_file": episodes_file, "tasks_file": tasks_file}
+    contents = {"episodes": episodes.getvalue(), "tasks": tasks.getvalue()}
+    digests = {kind: sha256(data) for kind, data in contents.items()}
+    name = re.sub(r"[^A-Za-z0-9.,=+@_-]+", "-", readable)
+    for letters in (0, 8, 64):
+        full = f"{name}-{digest(digests, letters)}" if letters else name
+        files = {"episodes": f"episodes-{full}.npy", "tasks": f"tasks-{full}.npz"}
+        there = {kind for kind, file in files.items() if os.path.lexists(run.folder / file)}
+        if all(_holds(run.folder / files[kind], contents[kind]) for kind in there):
+            break
+    for kind in contents.keys() - there:
+        write_atomic(run.folder / files[kind], contents[kind])
+    return {f"{kind}_file": files[kind] for kind in files} | {f"{kind}_sha256": digests[kind] for kind in files}
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_bounded(path, _LARGEST) == data
+    except (UserError, OSError):
+        return False
 
 
 def read_accuracies(folder: Path, row: dict[str, Any]) -> np.ndarray:
     """(n,) float64: the accuracy of each episode behind a result row. UserError as in `read`."""
     path = _path(folder, row, "episodes_file")
-    accuracies = _npy(path, _bytes(path))
+    accuracies = _npy(path, _bytes(path, row.get("episodes_sha256")))
     _check(path, accuracies, (max(2, row["episodes"]),), "f")
     _check_range(path, accuracies)
     values = accuracies.astype(np.float64)
@@ -109,7 +121,7 @@ def read(run: Run, row: dict[str, Any]) -> Record:
     if "tasks_file" not in row:
         return Record(Outcomes(accuracies, None), None)
     path = _path(run.folder, row, "tasks_file")
-    tasks = _npz(path)
+    tasks = _npz(path, _bytes(path, row.get("tasks_sha256")))
     classes, disjoint, theirs = (tasks[name] for name in _MEMBERS)
     _check(path, classes, (row["episodes"], row["ways"]), "ui")
     _check(path, disjoint, (disjoint.size,), "f")
@@ -145,11 +157,17 @@ def _path(folder: Path, row: dict[str, Any], key: str) -> Path:
     return folder / name
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path, digest: str | None) -> bytes:
     try:
-        return read_bounded(path, _LARGEST)
+        data = read_bounded(path, _LARGEST)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: bring it back, or evaluate {path.parent} again") from None
+    if digest not in (None, sha256(data)):
+        raise UserError(
+            f"{path} is damaged, or another run's: result.json names another sha256; restore it, or evaluate"
+            f" {path.parent} again"
+        )
+    return data
 
 
 def _npy(path: Path, data: bytes) -> np.ndarray:
@@ -166,10 +184,10 @@ def _npy(path: Path, data: bytes) -> np.ndarray:
         raise _damaged(path) from None
 
 
-def _npz(path: Path) -> dict[str, np.ndarray]:
+def _npz(path: Path, data: bytes) -> dict[str, np.ndarray]:
     """The arrays of a tasks-*.npz file, which are unpacked no further than is read of any file."""
     try:
-        with zipfile.ZipFile(io.BytesIO(_bytes(path))) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sorted(archive.namelist()) != [f"{name}.npy" for name in _MEMBERS]:
                 raise _damaged(path)
             unpacked = {}

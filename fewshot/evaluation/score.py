@@ -15,7 +15,7 @@ from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation.embed import embed_base, embed_split
 from fewshot.evaluation.overlap import seen
-from fewshot.evaluation.records import Outcomes, Record, forget, free_name, keep
+from fewshot.evaluation.records import Outcomes, Record, forget, keep
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import CI_METHOD, summarise
 from fewshot.heads import Head
@@ -58,12 +58,14 @@ def score_run(
     transform: str | None = None,
     replace: bool = False,
     training: Dataset | None = None,
+    tested: bool = False,
 ) -> list[dict[str, Any]]:
     """Score on one split's tasks; keep rows and every episode's outcome in the run folder, whose lock is held.
 
     `dataset` has images of the model's size. `head` and `transform`: in place of the run's own, as written.
     `replace`: earlier results of the same protocols, on whichever tasks and pixels; else only those on the same ones.
     `training`: the data set that the run was trained on, where it is at hand: rows say what was seen in it.
+    `tested`: whether this is the test that the run's configuration asks for.
     """
     split = wanted[0].sampler.split
     solver = model.head if head is None else model.head_for(head)
@@ -89,11 +91,10 @@ def score_run(
     rows = [
         _row(tasks, record) | shared | {"evaluated_by": by} for tasks, record in zip(wanted, records, strict=True)
     ]
-    before, others = run.rows, run.others(rows, replace)
+    before = run.rows
     for row, tasks, record in zip(rows, wanted, records, strict=True):
-        row |= keep(run, free_name(_name(dataset, tasks) + other, row, others), record)
-        others = [*others, row]
-    run.write_result(rows, replace)
+        row |= keep(run, _name(dataset, tasks) + other, record)
+    run.write_result(rows, replace, tested)
     forget(run, before)
     return rows
 
@@ -112,13 +113,14 @@ def _outcomes(tasks: Tasks, right: np.ndarray) -> Outcomes:
 def _row(tasks: Tasks, record: Record) -> dict[str, Any]:
     protocol, sampler = tasks.protocol, tasks.sampler
     summary = summarise(record.episodes.accuracies)
-    return {
+    row = {
         "split": sampler.split.name, "ways": protocol.ways, "shots": protocol.shots, "queries": protocol.queries,
         "episodes": summary.episodes, "accuracy": summary.accuracy, "std": summary.std, "ci95": summary.ci95,
         "ci_method": CI_METHOD, "episodes_seed": sampler.seed, "episodes_digest": tasks.digest,
         "task_list": tasks.frozen and tasks.frozen.name, "task_list_digest": tasks.frozen and tasks.frozen.digest,
         "membership": sampler.split.membership,
     }  # fmt: skip
+    return row | ({"at_chance": True} if summary.accuracy - summary.ci95 <= 1 / protocol.ways else {})
 
 
 def _name(dataset: Dataset, tasks: Tasks) -> str:

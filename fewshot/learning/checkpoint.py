@@ -1,6 +1,8 @@
 """Everything needed to go on exactly, in one file that is there whole or not at all.
 
-No generator state is kept: all randomness of a step comes from (seed, step).
+No generator state is kept: all randomness of a step comes from (seed, step). Behind what torch writes stands the file's
+own digest (core/sealed.py); within, the identity of its run, and the digests of the metrics and weights that it counts
+on.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fewshot.core import typed
+from fewshot.core import sealed, typed
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
 
@@ -30,27 +32,42 @@ class Progress:
     best_step: int = 0
     metrics_bytes: int = 0
     """Length of metrics.jsonl at this step."""
+    metrics_sha256: str = ""
+    """Of so many bytes of it; "" in checkpoints of older versions."""
+    best_sha256: str = ""
+    """Of best.safetensors; "" before the first validation, and in checkpoints of older versions."""
     train_seconds: float = 0.0
     """Wall time in training steps and validation, over all sittings."""
 
 
 _LARGEST = 8 * 2**30  # bytes
 _TYPES = typing.get_type_hints(Progress)
+_ALWAYS = _TYPES.keys() - {"metrics_sha256", "best_sha256"}
 
 
-def save(path: Path, state: dict[str, Any], progress: Progress) -> None:
-    """Write a checkpoint atomically: state dicts by name, and how far training has come."""
+def save(path: Path, state: dict[str, Any], progress: Progress, identity: str) -> None:
+    """Write a checkpoint atomically: state dicts by name, how far training has come, and the run's identity."""
     buffer = io.BytesIO()  # torch.save on a full disk raises what no one can tell from a bug of ours
-    torch.save(state | {"progress": dataclasses.asdict(progress)}, buffer)
-    write_atomic(path, buffer.getvalue())
+    torch.save(state | {"progress": dataclasses.asdict(progress), "run": identity}, buffer)
+    write_atomic(path, buffer.getbuffer(), sealed.seal_line(buffer.getbuffer()))
 
 
-def load(path: Path, restore: Callable[[dict[str, Any]], None]) -> Progress:
-    """Read a checkpoint, and hand its state dicts to `restore`. UserError where it is damaged or of another run."""
+def load(
+    path: Path, restore: Callable[[dict[str, Any]], None], identity: str, sealed_only: bool = True
+) -> Progress:
+    """Read a checkpoint, and hand its state dicts to `restore`.
+
+    UserError where it is damaged, or not of the run of this `identity`. `sealed_only`: also where it has no digest, as
+    those of older versions.
+    """
     data = read_bounded(path, _LARGEST)
     try:
+        if not sealed.check_line(data) and sealed_only:
+            raise ValueError("it lacks its sha256")
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if mistake := typed.wrong(state["progress"], _TYPES, _TYPES):
+        if state.get("run", identity) != identity:
+            raise ValueError("it is another run's")
+        if mistake := typed.wrong(state["progress"], _TYPES, _ALWAYS):
             raise ValueError(mistake)
         restore(state)
         return Progress(**state["progress"])

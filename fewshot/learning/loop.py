@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from fewshot.learning.regimes import Regime
 from fewshot.learning.reporter import Reporter
 from fewshot.learning.schedule import Schedule
 from fewshot.model import Model
-from fewshot.runs import Run
+from fewshot.runs import Log, Run
 
 LOG_EVERY = 10  # steps between looks at the losses: each look waits for the device
 
@@ -50,21 +51,25 @@ class Plan:
 
 
 def train(
-    run: Run, model: Model, regime: Regime, optimizer: torch.optim.Optimizer, plan: Plan, reporter: Reporter
-) -> Progress:
+    run: Run, model: Model, regime: Regime, optimizer: torch.optim.Optimizer, plan: Plan, reporter: Reporter,
+    intact: Callable[[], None] = lambda: None,
+) -> Progress:  # fmt: skip
     """Train `model` (already on its device), from the run's checkpoint if it has one.
 
     Leaves metrics, checkpoint and the best validation's weights in the run folder. SIGINT, SIGTERM and SIGHUP end
-    the step, save the checkpoint, and raise KeyboardInterrupt. Raises UserError where the loss is no longer finite.
+    the step, save the checkpoint, and raise KeyboardInterrupt. Raises UserError where the loss, a weight or a statistic
+    is no longer finite; the best weights until then stay.
+
+    `intact` is called before each validation and each checkpoint: what it raises, they must not see.
     """
     if next(model.parameters()).device.type == "cpu":
         keep_heap()
     average = moving_average(model, plan.ema) if plan.ema else None
     parts = Parts(model, optimizer, average)
-    progress = _start(run, parts)
+    progress, kept = _start(run, parts)
     if plan.compile:
         model.backbone.compile()
-    log = _Log(run, progress, regime.images_per_step, reporter)
+    log = _Log(kept, progress, regime.images_per_step, reporter)
     last_save = time.perf_counter()
     reporter.begin(plan.steps, progress.step)
     try:
@@ -94,17 +99,20 @@ def train(
 
                 if plan.pace.validates_after(progress.step):
                     log.flush()
-                    _validate(run, regime, parts, plan, progress, log)
+                    intact()
+                    _validate(run, regime, parts, plan, progress, log, rate)
                 if progress.step % LOG_EVERY == 0:
                     log.flush()
                     tidy_heap()
                     if time.perf_counter() - last_save > plan.checkpoint_seconds:
-                        _save(run, parts, progress)
+                        intact()
+                        _save(run, parts, progress, kept)
                         last_save = time.perf_counter()
         log.flush()
+        intact()
         if plan.steps == 0:  # the untrained network is all there is
-            _validate(run, regime, parts, plan, progress, log)
-        _save(run, parts, progress)
+            _validate(run, regime, parts, plan, progress, log, rate=0.0)
+        _save(run, parts, progress, kept)
     finally:
         reporter.end()
     if interrupt.asked:
@@ -142,18 +150,23 @@ class Parts:
         return self.average.module
 
 
-def _start(run: Run, parts: Parts) -> Progress:
+def _start(run: Run, parts: Parts) -> tuple[Progress, Log]:
+    """Where to begin, and the log up to there. UserError where a file is not what the checkpoint counts on."""
     if not run.checkpoint_path.is_file():
-        run.truncate_metrics(0)
-        return Progress()
-    progress = checkpoint.load(run.checkpoint_path, parts.load)
-    run.truncate_metrics(progress.metrics_bytes)
-    return progress
+        log = Log(run.metrics_path)
+        run.note_metrics(log)
+        return Progress(), log
+    progress = checkpoint.load(run.checkpoint_path, parts.load, run.identity, run.sealed)
+    if progress.best_sha256:
+        run.check_weights(progress.step, progress.best_sha256)
+    return progress, Log(run.metrics_path, progress.metrics_bytes, progress.metrics_sha256)
 
 
-def _save(run: Run, parts: Parts, progress: Progress) -> None:
-    run.sync_metrics()
-    checkpoint.save(run.checkpoint_path, parts.state(), progress)
+def _save(run: Run, parts: Parts, progress: Progress, log: Log) -> None:
+    log.sync()
+    progress.metrics_bytes, progress.metrics_sha256 = log.length, log.digest
+    checkpoint.save(run.checkpoint_path, parts.state(), progress, run.identity)
+    run.note_metrics(log)
 
 
 def _dropped(model: Model, like: Tensor) -> Tensor:
@@ -162,21 +175,34 @@ def _dropped(model: Model, like: Tensor) -> Tensor:
     return torch.stack(fractions).mean() if fractions else torch.zeros_like(like)
 
 
-def _validate(run: Run, regime: Regime, parts: Parts, plan: Plan, progress: Progress, log: _Log) -> None:
-    """Validate; keep the weights where the selected figure rises."""
+def _validate(
+    run: Run, regime: Regime, parts: Parts, plan: Plan, progress: Progress, log: _Log, rate: float
+) -> None:
+    """Validate; keep the weights where the selected figure rises. UserError where one is not finite."""
+    for name, tensor in parts.judged.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise _diverged(f"{name} is", progress, rate)
     found = regime.validate(parts.judged)
     best = found.selected > progress.best_accuracy
     if best:
         progress.best_accuracy, progress.best_step = found.selected, progress.step
-        parts.judged.save(run.best_path)
+        progress.best_sha256 = run.keep_weights(parts.judged.serialised(), progress.step)
     log.validation(found.figures, plan.pace.epochs_done(progress.step), plan.pace.epochs, best)
+
+
+def _diverged(what: str, progress: Progress, rate: float) -> UserError:
+    kept = f"; the best weights are kept, of step {progress.best_step}" if progress.best_step else ""
+    return UserError(
+        f"{what} no longer finite before step {progress.step}, at the learning rate {rate:g}{kept}; train again with a"
+        " lower --lr"
+    )
 
 
 class _Log:
     """Gathers the steps' figures on the device, and writes them out at each flush."""
 
-    def __init__(self, run: Run, progress: Progress, images_per_step: int, reporter: Reporter) -> None:
-        self.run, self.progress, self.reporter = run, progress, reporter
+    def __init__(self, kept: Log, progress: Progress, images_per_step: int, reporter: Reporter) -> None:
+        self.kept, self.progress, self.reporter = kept, progress, reporter
         self.images_per_step = images_per_step
         self.pending: list[Tensor] = []
         self.rates: list[float] = []
@@ -191,7 +217,7 @@ class _Log:
             return
         figures = torch.stack(self.pending).tolist()  # waits for the device: the loop's only such point
         if not all(math.isfinite(loss) for loss, *_ in figures):
-            raise UserError(f"the loss is no longer finite before step {self.progress.step}; train with a lower --lr")
+            raise _diverged("the loss is", self.progress, self.rates[-1])
         speed = len(figures) * self.images_per_step / self._lap()
         first = self.progress.step - len(figures) + 1
         rows: list[dict[str, Any]] = [
@@ -202,14 +228,14 @@ class _Log:
             for step, ((loss, accuracy, dropped), lr) in enumerate(zip(figures, self.rates, strict=True), first)
         ]  # fmt: skip
         self.pending, self.rates = [], []
-        self.progress.metrics_bytes = self.run.append_metrics(rows)
+        self.kept.append(rows)
         mean_loss, mean_accuracy = np.mean([figure[:2] for figure in figures], axis=0)
         self.reporter.step(self.progress.step, mean_loss, mean_accuracy, speed)
 
     def validation(self, accuracy: dict[str, float], epoch: int, epochs: int, best: bool) -> None:
         seconds = self._lap()
         row = {"step": self.progress.step, "validation": accuracy, "best": best, "seconds": round(seconds, 2)}
-        self.progress.metrics_bytes = self.run.append_metrics([row])
+        self.kept.append([row])
         self.reporter.validation(epoch, epochs, accuracy, best)
 
     def _lap(self) -> float:

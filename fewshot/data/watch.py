@@ -1,0 +1,39 @@
+"""Whether the files of a prepared data set stay as they are while a process reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewshot.core.errors import UserError
+from fewshot.data.store import Dataset
+
+
+class Watch:
+    """Remembers the files of a data set; one that is not prepared, as the embedded glyphs, has none."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        names = list(dataset.splits) if dataset.root else []
+        self._stamps = {path: _stamp(path) for path in (Path(dataset.root or "") / f"{name}.npy" for name in names)}
+
+    def check(self) -> None:
+        """UserError where a file has changed meanwhile: what was computed since may be of other pixels."""
+        for path, before in self._stamps.items():
+            if _stamp(path) != before:
+                raise UserError(
+                    f"{path} has changed while it was trained on: restore it, and go on with --resume from the last"
+                    " checkpoint, which is older than the change"
+                )
+
+
+    def newest(self) -> float:
+        """When a file was last changed: seconds since 1970, 0 where there is none."""
+        return max((stamp[2] / 1e9 for stamp in self._stamps.values() if stamp), default=0.0)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Inode, bytes, and time of the last change; empty where there is no file."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return ()
+    return about.st_ino, about.st_size, about.st_mtime_ns

@@ -1,0 +1,221 @@
+"""What the JSON files of a run folder say, checked as it is read: that each is ours, whole, and of this run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewshot import config as configs
+from fewshot.config import TrainConfig
+from fewshot.core import sealed, typed
+from fewshot.core import trust as trusted
+from fewshot.core.errors import UserError
+from fewshot.core.files import read_bounded, write_atomic
+from fewshot.data.channels import Triple
+from fewshot.identity import digest
+from fewshot.runs import metrics, rows
+
+FORMAT = 3  # of config.json
+_SEALED = 3  # the first format whose files carry digests
+_SINCE_FORMAT_2 = {
+    "regime": "episodic", "transform": "none", "init": "", "optimizer": "sgd", "clip_norm": 0.0, "ema": 0.0,
+    "warmup_epochs": 0,
+    "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
+}  # fmt: skip
+_RESOLVED = {
+    "fingerprint": str, "image_size": int, "mean": tuple[float, float, float], "std": tuple[float, float, float],
+    "parameters": int, "features": int, "steps": int, "code": dict[str, dict[str, str]], "init": dict[str, str],
+}  # fmt: skip
+_ENVIRONMENT = {
+    "commit": str | None, "versions": dict[str, str | None], "python": str, "started": str, "device": str,
+    "precision": str, "threads": int, "train_seconds": float, "resumed_with_code": dict[str, dict[str, str]],
+    "sittings": list[dict[str, str | int]], "best_step": int, "weights_sha256": list[str], "metrics_sha256": str,
+    "metrics_bytes": int,
+}  # fmt: skip
+_SITTING = ("device", "precision", "threads")
+_MOVE = "move it away and evaluate again"
+_LARGEST_JSON = 16 * 2**20  # bytes
+_LARGEST_IMAGE = 4096  # pixels
+
+
+class Facts:
+    """A run folder, read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics_path = folder / "metrics.jsonl"
+        self.checkpoint_path = folder / "checkpoint.pt"
+        self.best_path = folder / "best.safetensors"
+        self.result_path = folder / "result.json"
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return read_bounded(self.folder / name, _LARGEST_JSON)
+        except FileNotFoundError:
+            raise UserError(f"{self.folder / name} is missing; is {self.folder} a finished run?") from None
+
+    def _parse(self, name: str, data: bytes) -> tuple[dict[str, Any], bool]:
+        try:
+            return sealed.parse_json(data)
+        except ValueError as error:
+            raise self._damaged(name, str(error)) from None
+
+    def _config(self) -> tuple[dict[str, Any], str]:
+        """The content of config.json, and the digest of the file."""
+        data = self._read("config.json")
+        values, seal = self._parse("config.json", data)
+        written = values.get("format", 1)
+        if type(written) is not int or not 1 <= written <= FORMAT:
+            path = self.folder / "config.json"
+            raise UserError(f"{path} is of format {written}; this fewshot reads up to {FORMAT}: install a newer one")
+        if written >= _SEALED and not seal:
+            raise self._damaged("config.json", "it lacks its sha256")
+        return values, sealed.sha256(data)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        """The content of environment.json or result.json. UserError where it is damaged, or another run's."""
+        value, seal = self._parse(name, self._read(name))
+        if not seal:
+            if self.sealed:
+                raise self._damaged(name, "it lacks its sha256")
+            return value
+        if value.pop("config_sha256", None) != self.identity:
+            raise UserError(f"{self.folder / name} is not of this run: it names another config.json; restore its own")
+        return value
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        write_atomic(self.folder / name, sealed.dump_json({"config_sha256": self.identity} | value))
+
+    def _damaged(self, name: str, why: str) -> UserError:
+        return UserError(f"{self.folder / name} is damaged: {why}")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of config.json: what the run's other files name it by."""
+        return self._config()[1]
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the run's files carry digests: those of older versions do not."""
+        return self._config()[0].get("format", 1) >= _SEALED
+
+    @property
+    def config(self) -> TrainConfig:
+        values, _ = self._config()
+        values.pop("resolved", None)
+        if values.pop("format", 1) == 1:
+            values = _SINCE_FORMAT_2 | values
+        if missing := [name for name in configs.FIELDS if name not in values]:
+            raise self._damaged("config.json", f"it lacks {missing[0]}")
+        try:
+            return TrainConfig(**configs.from_json(values, "its values"))
+        except UserError as error:
+            raise self._damaged("config.json", str(error)) from None
+
+    def check_code(self, trust: Sequence[str] = (), dataset: bool = False) -> None:
+        """UserError where it names code of a user's that may not run here (core/trust.py). Nothing is imported.
+
+        `dataset`: whether its data set is to be opened by the name that it has.
+        """
+        values = configs.to_json(self.config)
+        if not dataset:
+            del values["dataset"]
+        trusted.check(configs.users_modules(values), self.folder, trust)
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What was settled when the run began: fingerprint, image size, normalisation, parameters."""
+        facts = self._config()[0].get("resolved")
+        if not isinstance(facts, dict):
+            raise self._damaged("config.json", "it has no 'resolved'")
+        code, init = facts.get("code", {"ours": {}, "users": {}}), facts.get("init", {"run": "", "weights": ""})
+        mistake = typed.wrong(facts, _RESOLVED) or typed.wrong(code, {}, ("ours", "users"))
+        if mistake or (mistake := typed.wrong(init, {}, ("run", "weights"))):
+            raise self._damaged("config.json", f"in 'resolved', {mistake}")
+        return facts
+
+    @property
+    def images(self) -> tuple[int, Triple, Triple]:
+        """Side in pixels, mean and standard deviation of the images that the network is for."""
+        facts = self.resolved
+        if mistake := typed.wrong(facts, {}, ("image_size", "mean", "std")):
+            raise self._damaged("config.json", f"in 'resolved', {mistake}")
+        size, mean, std = facts["image_size"], tuple(facts["mean"]), tuple(facts["std"])
+        if not 1 <= size <= _LARGEST_IMAGE or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise self._damaged("config.json", f"no images have {size} px, mean {mean} and std {std}")
+        return size, mean, std
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training. Runs that do not say so were all episodic."""
+        return self.resolved.get("steps", self.config.episodic_pace.steps)
+
+    @property
+    def code_digest(self) -> str:
+        """Of the code that trained the run, the user's and ours; "" where an older version did not record it."""
+        code = self.resolved.get("code")
+        later = self.environment.get("resumed_with_code")
+        return "" if code is None else digest([code, later] if later else code)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        facts = self._json("environment.json")
+        if mistake := typed.wrong(facts, _ENVIRONMENT):
+            raise self._damaged("environment.json", mistake)
+        return facts
+
+    @property
+    def sittings(self) -> list[dict[str, Any]]:
+        """On what the run was trained, in turn: device, precision, threads. Empty where training has not begun."""
+        facts = self.environment
+        if "sittings" in facts:
+            if mistake := next((m for each in facts["sittings"] if (m := typed.wrong(each, {}, _SITTING))), None):
+                raise self._damaged("environment.json", f"in 'sittings', {mistake}")
+            return facts["sittings"]
+        return [{name: facts[name] for name in _SITTING}] if facts.keys() >= set(_SITTING) else []
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json: {"run": {...}, "results": [...]}, accuracies as fractions of 1."""
+        value = self._json("result.json")
+        named, known = value.get("weights_sha256"), self.environment.get("weights_sha256")
+        if self.sealed and known and named not in known:
+            raise UserError(f"{self.result_path} is of other weights than environment.json names: {_MOVE}")
+        return value
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The results so far: one for each protocol, tasks and pixels. UserError where result.json is not ours."""
+        if not os.path.lexists(self.result_path):
+            return []
+        found = self.result.get("results")
+        if mistake := rows.wrong(found):
+            raise UserError(f"{self.result_path} is not a result of ours ({mistake}); {_MOVE}")
+        assert isinstance(found, list)
+        return found
+
+    @property
+    def longest(self) -> list[dict[str, Any]]:
+        """Of `rows`, for each protocol and copy of the images the one of most episodes."""
+        return rows.longest(self.rows)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What result.json says of the run itself."""
+        config, settled, environment = self.config, self.resolved, self.environment
+        return {
+            "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
+            "seed": config.seed, "parameters": settled.get("parameters"), "trained_on": config.dataset,
+            "train_fingerprint": settled.get("fingerprint"), "train_seconds": environment.get("train_seconds"),
+            "steps": self.steps, "device": environment.get("device"), "commit": environment.get("commit"),
+        }  # fmt: skip
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The logged lines, whole ones only. UserError where one is not as training writes it, or where the file was
+        changed; FileNotFoundError where nothing is logged."""
+        facts = self.environment
+        length = None if "train_seconds" in facts else facts.get("metrics_bytes")
+        return metrics.read(self.metrics_path, facts.get("metrics_sha256", ""), length)

@@ -1,0 +1,199 @@
+"""A run folder, written and read. `fewshot.runs` says what is in one."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from fewshot import config as configs
+from fewshot.config import TrainConfig
+from fewshot.core import sealed
+from fewshot.core.errors import UserError
+from fewshot.core.files import locked, new_folder, read_bounded, sweep, write_atomic
+from fewshot.runs import metrics, rows
+from fewshot.runs.facts import FORMAT, Facts
+from fewshot.runs.provenance import environment
+
+_OURS = r"(?:config|environment|result)\.json|checkpoint\.pt|best\.safetensors|(?:episodes|tasks)-[^/]+\.np[yz]"
+_TEMPORARY = re.compile(rf"\.(?:{_OURS})-[a-z0-9_]{{8}}")
+_JOINED = ("device", "precision")
+_LARGEST_WEIGHTS = 8 * 2**30
+_LONGEST_NAME = 180  # characters of a folder's name: file systems end at 255 bytes
+
+
+class Run(Facts):
+    """One run folder. `Run.create` makes a new one, `Run.open` checks that there is one."""
+
+    @classmethod
+    def create(
+        cls,
+        config: TrainConfig,
+        out: str | os.PathLike | None,
+        resolved: dict[str, Any],
+        code: Mapping[str, Path] | None = None,
+    ) -> Run:
+        """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
+
+        `resolved`: what was settled besides the fields. `code`: files of the user's to keep copies of, by their names
+        below code/. UserError where `out` exists. The folder appears with its files in it: one that was never begun
+        could be neither resumed nor replaced.
+        """
+        settled = {"resolved": resolved | {"id": secrets.token_hex(16)}}
+        for folder in [Path(out)] if out is not None else _names(Path("runs"), _describe(config)):
+            try:
+                if folder.exists():
+                    raise FileExistsError
+                with new_folder(folder) as work:
+                    begun = cls(work)
+                    about = {"format": FORMAT} | configs.to_json(config) | settled
+                    write_atomic(work / "config.json", sealed.dump_json(about))
+                    for name, source in (code or {}).items():
+                        copy = work / "code" / name
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        copy.write_bytes(source.read_bytes())
+                    begun._write("environment.json", environment())
+                return cls(folder)
+            except FileExistsError:  # by another run, begun in the same second: the next name is ours
+                continue
+        raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike) -> Run:
+        """An existing run. UserError where there is none."""
+        run = cls(Path(folder))
+        if not (run.folder / "config.json").is_file():
+            raise UserError(f"{folder} is not a run folder: it has no config.json")
+        return run
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against another process that would write to it. UserError where it is held.
+
+        Temporary files that killed processes have left are taken away.
+        """
+        with ExitStack() as held:
+            try:
+                alone = held.enter_context(locked(self.folder / ".lock"))
+            except BlockingIOError:
+                raise UserError(f"another process is at work in {self.folder}; wait for it, or stop it") from None
+            if alone:
+                sweep(self.folder, _TEMPORARY)
+            yield
+
+    # ---- environment.json
+
+    def note_environment(self, **facts: Any) -> None:
+        """Add facts to environment.json (device, precision: known only once torch has been asked)."""
+        self._write("environment.json", self.environment | facts)
+
+    def note_sitting(self, device: str, precision: str, threads: int) -> None:
+        """Where training goes on from here; all that it was on before stays in the record."""
+        now = {"device": device, "precision": precision, "threads": threads}
+        before = self.sittings
+        sittings = before if before and before[-1] == now else [*before, now]
+        if sittings != before:
+            device, precision = ("+".join(dict.fromkeys(each[name] for each in sittings)) for name in _JOINED)
+            self.note_environment(device=device, precision=precision, threads=threads, sittings=sittings)
+
+    def note_trained(self, seconds: float, best_step: int, best_sha256: str) -> None:
+        """Training has come to its end, with these weights as its best."""
+        known = {"weights_sha256": [best_sha256]} if best_sha256 else {}
+        self.note_environment(train_seconds=round(seconds, 1), best_step=best_step, **known)
+
+    @property
+    def trained(self) -> bool:
+        """Whether training came to its end."""
+        return "train_seconds" in self.environment
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained, and tested as configured."""
+        if not self.trained or not self.result_path.is_file():
+            return False
+        return not self.sealed or self.result.get("tested") is True
+
+    # ---- best.safetensors
+
+    def keep_weights(self, data: bytes, step: int) -> str:
+        """Write best.safetensors, those of a validation after `step`; returns their digest.
+
+        environment.json names the digest that the file has, and the one that it gets: one of them is always right.
+        """
+        before, new = self._weights_digest(), sealed.sha256(data)
+        self.note_environment(weights_sha256=[*([before] if before not in (None, new) else []), new], best_step=step)
+        write_atomic(self.best_path, data)
+        return new
+
+    def weights(self) -> bytes:
+        """The content of best.safetensors. UserError where it is missing, damaged, or another run's."""
+        try:
+            data = read_bounded(self.best_path, _LARGEST_WEIGHTS)
+        except FileNotFoundError:
+            name = self.best_path.name
+            raise UserError(f"{self.folder} has no weights ({name}): finish its training with --resume") from None
+        self._check_weights(sealed.sha256(data))
+        return data
+
+    def check_weights(self, step: int, digest: str) -> None:
+        """UserError where best.safetensors is not what a checkpoint at `step` counts on by its `digest`.
+
+        Newer ones are fine: of a validation after it, which will come again.
+        """
+        found = self._weights_digest()
+        if found is None:
+            raise UserError(f"{self.best_path} is missing: bring it back, or {metrics.AGAIN}")
+        if found != digest:
+            self._check_weights(found)
+            if self.environment.get("best_step", 0) <= step:
+                raise UserError(f"{self.best_path} is older than the checkpoint: bring it back, or {metrics.AGAIN}")
+
+    def _weights_digest(self) -> str | None:
+        try:
+            return sealed.sha256(read_bounded(self.best_path, _LARGEST_WEIGHTS))
+        except FileNotFoundError:
+            return None
+
+    def _check_weights(self, found: str) -> None:
+        known = self.environment.get("weights_sha256", [] if self.sealed else None)
+        if known is not None and found not in known:
+            raise UserError(
+                f"{self.best_path} is damaged, or another run's: environment.json names other weights by their sha256;"
+                " restore it, or train again"
+            )
+
+    # ---- result.json
+
+    def write_result(self, new: list[dict[str, Any]], replace: bool = False, tested: bool = False) -> None:
+        """Write result.json: rows of the best weights, and the earlier ones that stay beside them.
+
+        This is the one moment in which an evaluation comes to be: its records lie there by then, under names that no
+        earlier row has. `tested`: whether these are of the test that the configuration asks for.
+        """
+        tested |= os.path.lexists(self.result_path) and self.result.get("tested") is True
+        about = {"weights_sha256": self._weights_digest(), "tested": tested, "run": self.summary}
+        self._write("result.json", about | {"results": rows.beside(self.rows, new, replace) + new})
+
+    # ---- metrics.jsonl
+
+    def note_metrics(self, log: metrics.Log) -> None:
+        """Let environment.json name what metrics.jsonl holds up to here."""
+        self.note_environment(metrics_bytes=log.length, metrics_sha256=log.digest)
+
+def _describe(config: TrainConfig) -> str:
+    parts = (config.dataset, config.backbone, config.head, config.reg, f"{config.shots}shot", f"seed{config.seed}")
+    readable = "_".join(re.sub(r"[^A-Za-z0-9.,=+@-]+", "-", part) for part in parts)
+    return f"{readable[:_LONGEST_NAME]}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _names(parent: Path, name: str) -> Iterator[Path]:
+    """parent/name, then name-2, name-3, ... : two runs begun in one second must not meet."""
+    yield parent / name
+    for attempt in itertools.count(2):
+        yield parent / f"{name}-{attempt}"

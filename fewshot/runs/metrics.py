@@ -1,0 +1,87 @@
+"""metrics.jsonl: training appends to it, a checkpoint remembers how far it counts, readers get whole lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fewshot.core import typed
+from fewshot.core.errors import UserError
+from fewshot.core.files import open_own, read_bounded
+from fewshot.core.sealed import sha256
+
+_METRICS = {"step": int, "loss": float, "validation": dict[str, float]}
+_LARGEST = 256 * 2**20
+
+
+class Log:
+    """metrics.jsonl, open for what comes behind its first `length` bytes; what is there already comes again.
+
+    `digest`: the SHA-256 of these bytes, where it is known. UserError where the file has fewer, or others.
+    """
+
+    def __init__(self, path: Path, length: int = 0, digest: str = "") -> None:
+        self.path, self.length, self._sha256 = path, length, hashlib.sha256()
+        try:
+            handle = open_own(path, os.O_RDWR)
+        except FileNotFoundError:
+            if length:
+                raise UserError(f"{path} is missing: bring it back, or {AGAIN}") from None
+            return
+        with os.fdopen(handle, "r+b") as file:
+            while left := length - file.tell():
+                if not (piece := file.read(min(left, 1 << 20))):
+                    raise UserError(f"{path} is cut: it lacks {left:,} bytes; bring it back, or {AGAIN}")
+                self._sha256.update(piece)
+            if digest and digest != self.digest:
+                raise UserError(f"{path} is damaged: it is not what the checkpoint counts on; {AGAIN}")
+            file.truncate(length)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that was written."""
+        return self._sha256.hexdigest()
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """One line each."""
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
+            written = 0
+            while written < len(data):
+                written += file.write(data[written:])
+        self._sha256.update(data)
+        self.length += len(data)
+
+    def sync(self) -> None:
+        """Wait until the file is on the disk, as the checkpoint that counts on it will be."""
+        if self.length:
+            with os.fdopen(open_own(self.path, os.O_RDONLY), "rb") as file:
+                os.fsync(file.fileno())
+
+
+AGAIN = "delete checkpoint.pt to start again from step 0"
+
+
+def read(path: Path, digest: str = "", length: int | None = None) -> Iterator[dict[str, Any]]:
+    """The logged lines, whole ones only: a run that is being written may end in half of one.
+
+    `digest`: SHA-256 of the file, or of its first `length` bytes, if it is known. UserError where they are others, or
+    where a line is not as training writes it; FileNotFoundError where nothing is logged.
+    """
+    data = read_bounded(path, _LARGEST)
+    if digest and sha256(memoryview(data)[:length]) != digest:
+        raise UserError(f"{path} is damaged: it is not what environment.json says by its sha256")
+    for line in data.splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise UserError(f"{path} is damaged: a line of it is not JSON") from None
+        if mistake := typed.wrong(row, _METRICS, ("step",)):
+            raise UserError(f"{path} is damaged: {mistake}")
+        yield row
