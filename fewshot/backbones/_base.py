@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     A site is the output of a module, and its label is what the user writes. Any module that is called once in a pass
     and gives a map (N, C, H, W) is one by its name. Site number i stands for the i-th of `stages`. Where a stage has
     a submodule `branch` (an `nn.Identity` at the end of its residual branch, before the shortcut is added), its
-    output is site i for what acts on branches. The input is site 0, before and after it is normalised. What acts on
+    output is site i for what acts on branches; a network with more than one branch a stage names them all. The input is site 0, before and after it is normalised. What acts on
     branches or on the input says so by its `place`, and no other regularizer is there.
 
     Class attributes:
@@ -38,12 +38,16 @@ class Backbone(nn.Module):
     - `stages` (names, none): the modules that site numbers stand for, from the shallowest to the deepest. Without
       them sites have names only, and methods have no default sites.
 
+    - `branches` (names): the modules that end residual branches, from the shallowest to the deepest, site i being the
+      i-th. By default each stage's `branch`, where it has one.
+
     Set by `place`: `sites`, the Site of each stage; `features`, the length D of an embedding; `regs`, the regularizers
     by site.
     """
 
     original: str = "none"
     stages: Sequence[str] = ()
+    branches: Sequence[str] = ()
     sites: list[Site]
     features: int
     regs: nn.ModuleDict
@@ -80,35 +84,36 @@ class Backbone(nn.Module):
         specs = regularizers.expand(reg, self.original)
         where = {name: str(spec) for spec in reversed(specs) for name in spec.sites or () if isinstance(name, str)}
         modules = dict(self.root.named_modules(remove_duplicate=False))
-        branches = [f"{name}.branch" for name in self.stages if f"{name}.branch" in modules]
+        branches = {str(number): name for number, name in enumerate(self.branches, 1)} or {
+            str(number): f"{name}.branch" for number, name in enumerate(self.stages, 1) if f"{name}.branch" in modules
+        }
         author = f"{type(self).__name__}.stages"
         for name in [*self.stages, *where]:
             if name not in modules:
                 near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
                 there = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(self._children())} and theirs"
                 raise UserError(f"{where.get(name, author)}: this network has no module {name!r}; {there}")
-        watched = {name: modules[name] for name in [*self.stages, *branches, *where]}
+        watched = {name: modules[name] for name in [*self.stages, *branches.values(), *where]}
         seen = dry_run(self, self.embed, watched, self.image_size)
         if not (isinstance(seen.embedding, Tensor) and seen.embedding.ndim == 2):
             raise UserError(f"{type(self).__name__} must embed images as one tensor (N, features)")
         self.features = seen.embedding.shape[1]
 
-        def site(name: str, place: Place, depth: int, label: str) -> Site:
+        def site(name: str, place: Place, depth: int, depths: int, label: str) -> Site:
             channels, height, width = seen.map_of(name, where.get(name, author)).shape[1:]
-            return Site(channels, height, width, depth, len(self.stages) or 1, place, label, self.image_size)
+            return Site(channels, height, width, depth, depths, place, label, self.image_size)
 
-        self.sites = [site(name, "map", depth, str(depth)) for depth, name in enumerate(self.stages, 1)]
-        within = [
-            site(f"{name}.branch", "branch", depth, str(depth))
-            for depth, name in enumerate(self.stages, 1)
-            if f"{name}.branch" in branches
-        ]
-        named = [site(name, "map", self._depth(name, seen), name) for name in where]
-        of_branches = [replace(each, place="branch") for each in named]
         size, depths = self.image_size, len(self.stages) or 1
+
+        self.sites = [site(name, "map", depth, depths, str(depth)) for depth, name in enumerate(self.stages, 1)]
+        within = [
+            site(name, "branch", int(label), len(self.branches) or depths, label) for label, name in branches.items()
+        ]
+        named = [site(name, "map", self._depth(name, seen), depths, name) for name in where]
+        of_branches = [replace(each, place="branch") for each in named]
         ends = [Site(3, size, size, 0, depths, place, "0", size) for place in ("input", "image")]
         self._embeds = self._read(seen, seen.embedding)
-        self._attach(regularizers.build_all(specs, [*self.sites, *within, *named, *of_branches, *ends]))
+        self._attach(regularizers.build_all(specs, [*self.sites, *within, *named, *of_branches, *ends]), branches)
 
     def _children(self) -> list[str]:
         return [name for name, _ in self.root.named_children()]
@@ -118,8 +123,11 @@ class Backbone(nn.Module):
         done = sum(stage in seen.ended[: seen.ended.index(name)] for stage in self.stages) if name in seen.ended else 0
         return min(done + 1, len(self.stages) or 1)
 
-    def _attach(self, built: list[Regularizer]) -> None:
-        """Each regularizer to the module behind its site: those at one site act one after another, as written."""
+    def _attach(self, built: list[Regularizer], branches: dict[str, str]) -> None:
+        """Each regularizer to the module behind its site: those at one site act one after another, as written.
+
+        `branches`: by number, the modules that end the residual branches.
+        """
         built.sort(key=lambda reg: (not reg.site.numbered, reg.site.depth))  # stable: the order written stays
         groups: dict[str, list[Regularizer]] = {}
         for reg in built:
@@ -128,7 +136,9 @@ class Backbone(nn.Module):
         for label, place in dict.fromkeys((reg.site.label, reg.site.place) for reg in built):
             if label == "0":
                 continue
-            name = self.stages[int(label) - 1] + ".branch" * (place == "branch") if label.isdecimal() else label
+            name = label
+            if label.isdecimal():
+                name = branches[label] if place == "branch" else self.stages[int(label) - 1]
             self.root.get_submodule(name).register_forward_hook(partial(self._on_output, label, place))
         if self.guided:
             self.channel_weights(torch.zeros(1, self.features))  # UserError now rather than in the first step
