@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from boards import reseal
 from commands import SMALL, command, one_line_error
 from scipy import stats
 
@@ -115,6 +116,7 @@ def test_tasks_that_share_no_image_are_the_same_for_all(tmp_path, capsys):
     one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout")
     kept = dict(np.load(other / "tasks-birds-test-5w1s15q.npz"))
     np.savez(other / "tasks-birds-test-5w1s15q.npz", **kept | {"disjoint_classes": kept["disjoint_classes"][::-1]})
+    reseal(other)
     assert run(one, other) == console.USER_ERROR
     assert "these are not the same tasks" in one_line_error(capsys)
 
@@ -163,6 +165,7 @@ def test_a_run_has_nothing_to_say_of_itself(tmp_path, capsys):
 def test_a_foreign_or_damaged_result_is_one_line(tmp_path, capsys):
     one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout")
     (other / "result.json").write_text(json.dumps({"results": [{"accuracy": 0.5}]}))
+    reseal(other)
     assert run(one, other) == console.USER_ERROR
     assert "is not a result of ours" in one_line_error(capsys)
     (other / "result.json").unlink()
@@ -176,6 +179,7 @@ def test_a_run_that_cannot_be_read_is_left_out_as_long_as_two_configurations_rem
     folders = [fabricate(tmp_path / name) for name in ("none", "dropout", "cutout", "targetdrop")]
     (folders[2] / "result.json").unlink()  # as after a training that diverged
     np.save(folders[3] / "episodes-birds-test-5w1s15q.npy", np.full(EPISODES, np.nan))
+    reseal(folders[3])
     assert run(*folders, tmp_path / "notes.txt") == 0
     out = capsys.readouterr().out
     warnings = [line for line in out.splitlines() if line.startswith("warning: one run is left out: ")]

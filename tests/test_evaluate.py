@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from boards import edit, variant
+from boards import edit, reseal, variant
 from commands import one_line_error
 
 from fewshot import compare, evaluate, leaderboard
@@ -36,6 +36,7 @@ def forget(folder, name: str, key: str) -> None:
     values = json.loads((folder / name).read_text())
     del values[key]
     (folder / name).write_text(json.dumps(values))
+    reseal(folder)
 
 
 def rows(folder) -> dict:
@@ -160,7 +161,7 @@ def test_a_foreign_result_is_found_before_the_work(run_copy, capsys):
     (run_copy / "result.json").write_text("{}")
     before = (run_copy / "episodes-glyphs-test-5w1s15q.npy").read_bytes()
     assert run(run_copy, "--episodes", 20) == 2
-    assert "is not a result of ours" in one_line_error(capsys)
+    assert "result.json is damaged: it lacks its sha256" in one_line_error(capsys)
     assert (run_copy / "episodes-glyphs-test-5w1s15q.npy").read_bytes() == before
 
 
@@ -216,9 +217,7 @@ def test_a_run_that_another_process_holds_is_left_alone(run_copy, capsys):
 
 
 def test_weights_of_another_network_are_refused(run_copy, capsys):
-    config = json.loads((run_copy / "config.json").read_text())
-    config["head"] = "proto:variant=snell"
-    (run_copy / "config.json").write_text(json.dumps(config))
+    edit(run_copy / "config.json", lambda config: config.update(head="proto:variant=snell"))
     assert run(run_copy) == console.USER_ERROR
     assert "holds weights of another network" in one_line_error(capsys)
 

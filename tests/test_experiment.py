@@ -310,7 +310,7 @@ def test_an_older_run_folder_is_read_and_a_damaged_one_named(small_run, tmp_path
     old = tmp_path / "old"
     shutil.copytree(small_run, old)
     values = json.loads((old / "config.json").read_text())
-    for name in ("format", "regime", "transform", "init", "optimizer", "clip_norm", "ema", "warmup_epochs"):
+    for name in ("format", "regime", "transform", "init", "optimizer", "clip_norm", "ema", "warmup_epochs", "sha256"):
         del values[name]
     del values["resolved"]["code"]
     (old / "config.json").write_text(json.dumps(values))
@@ -319,8 +319,8 @@ def test_an_older_run_folder_is_read_and_a_damaged_one_named(small_run, tmp_path
     (old / "config.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match="config.json is damaged: it lacks lr"):
         _ = Run.open(old).config
-    (old / "config.json").write_text(json.dumps(values | {"format": 3}))
-    with pytest.raises(UserError, match="is of format 3"):
+    (old / "config.json").write_text(json.dumps(values | {"format": 4}))
+    with pytest.raises(UserError, match="is of format 4"):
         _ = Run.open(old).config
 
 

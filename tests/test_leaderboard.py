@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import pytest
-from boards import edit, variant
+from boards import edit, reseal, variant
 from commands import ROOT, one_line_error
 from scipy import stats
 
@@ -278,12 +278,13 @@ def remove_column(folder):
 
 def replace_result(folder):
     (folder / "result.json").write_text('{"results": {"accuracy": 1}}')
+    reseal(folder)
 
 
 DAMAGE = {
     break_json: "config.json is damaged: it is not JSON",
     diverge: "holds numbers that are not finite: the training diverged",
-    cut_array: "5w1s15q.npy is damaged: evaluate",
+    cut_array: "5w1s15q.npy is damaged, or another run's: result.json names another sha256",
     remove_column: "result.json is not a result of ours (it lacks episodes_digest)",
     replace_result: "result.json is not a result of ours",
 }

@@ -11,12 +11,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from boards import edit, variant
+from boards import edit, reseal, variant
 from commands import SMALL, one_line_error
 from run_readers import read_it_all
 
 from fewshot import compare, config, leaderboard, show, train
-from fewshot.core import console
+from fewshot.core import console, sealed
 from fewshot.core.errors import UserError
 from fewshot.runs import Run
 
@@ -97,6 +97,7 @@ def test_an_array_file_that_lies_is_named(small_run, tmp_path, capsys, name, spo
         variant(small_run, tmp_path / reg, reg=reg) for reg in ("none", "dropout")
     )
     spoil(a / name)
+    reseal(a)
     assert console.run(compare.main, [str(a), str(b)]) == console.USER_ERROR
     assert name in (error := one_line_error(capsys)) and expected in error
     assert console.run(compare.main, list(map(str, (a, b, c)))) == 0
@@ -213,5 +214,7 @@ def test_a_checkpoint_that_is_not_the_runs_is_one_line(small_run, tmp_path, caps
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     spoil(state)
     torch.save(state, folder / "checkpoint.pt")
+    data = (folder / "checkpoint.pt").read_bytes()
+    (folder / "checkpoint.pt").write_bytes(data + sealed.seal_line(data))
     assert console.run(train.main, ["--out", str(folder), "--resume"]) == console.USER_ERROR
     assert "checkpoint.pt cannot be read" in one_line_error(capsys)

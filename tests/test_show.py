@@ -203,8 +203,7 @@ def test_activations_of_runs_and_of_an_untrained_network(small_run, tmp_path):
 
 
 def edit(folder, **values) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    boards.edit(folder / "config.json", lambda config: config.update(values))
 
 
 def test_cam_of_an_earlier_block_weighs_channels_by_the_gradient_of_the_score(small_run, glyphs):
@@ -346,6 +345,7 @@ def seed_variant(run, folder, seed, factor):
         if "validation" in row:
             row["validation"] = {name: value * factor for name, value in row["validation"].items()}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    boards.reseal(folder)
     return folder
 
 
@@ -356,6 +356,7 @@ def test_curves_of_several_seeds_are_their_mean_and_range(small_run, tmp_path):
     edit(other, lr=0.5)
     short = (seeds[2] / "metrics.jsonl").read_text().splitlines(keepends=True)[:-1]  # without the last validation
     (seeds[2] / "metrics.jsonl").write_text("".join(short))
+    boards.reseal(seeds[2])
     args = show.parser().parse_args(["curves", *map(str, [*seeds, other])])
     _, figure = show._curves(args)
     losses, five = figure.axes[0], figure.axes[2]

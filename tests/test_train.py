@@ -18,7 +18,9 @@ from commands import SMALL, command, one_line_error
 
 from fewshot import runs, train
 from fewshot.core import console
-from fewshot.runs import Run
+from fewshot.core.errors import UserError
+from fewshot.runs import Log, Run
+from fewshot.runs import metrics as metrics_file
 
 TIMINGS = ("images_per_second", "seconds")
 
@@ -203,11 +205,12 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, capsys)
 
 
 def test_torn_and_missing_metrics_are_not_made_up(small_run, tmp_path):
-    folder = Run(tmp_path)
-    folder.metrics_path.write_text('{"step": 1}\n{"st')
-    assert list(folder.metrics()) == [{"step": 1}]
-    folder.truncate_metrics(100)
-    assert folder.metrics_path.read_text() == '{"step": 1}\n{"st'
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st')
+    assert list(metrics_file.read(path)) == [{"step": 1}]
+    with pytest.raises(UserError, match="metrics.jsonl is cut: it lacks 84 bytes"):
+        Log(path, 100)
+    assert path.read_text() == '{"step": 1}\n{"st'
 
 
 def test_separate_embedding_trains_too(tmp_path):

@@ -28,8 +28,9 @@ class Backbone(nn.Module):
     A site is the output of a module, and its label is what the user writes. Any module that is called once in a pass
     and gives a map (N, C, H, W) is one by its name. Site number i stands for the i-th of `stages`. Where a stage has
     a submodule `branch` (an `nn.Identity` at the end of its residual branch, before the shortcut is added), its
-    output is site i for what acts on branches; a network with more than one branch a stage names them all. The input is site 0, before and after it is normalised. What acts on
-    branches or on the input says so by its `place`, and no other regularizer is there.
+    output is site i for what acts on branches; a network with more than one branch a stage names them all. The input is
+    site 0, before and after it is normalised. What acts on branches or on the input says so by its `place`, and no
+    other regularizer is there.
 
     Class attributes:
 

@@ -90,7 +90,8 @@ class Facts:
         write_atomic(self.folder / name, sealed.dump_json({"config_sha256": self.identity} | value))
 
     def _damaged(self, name: str, why: str) -> UserError:
-        return UserError(f"{self.folder / name} is damaged: {why}")
+        remedy = _MOVE if name == "result.json" else "restore it, or train again"
+        return UserError(f"{self.folder / name} is damaged: {why}; {remedy}")
 
     @property
     def identity(self) -> str:

@@ -14,7 +14,7 @@ from fewshot import evaluate, leaderboard, train
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.core.files import locked
-from fewshot.runs import Run
+from fewshot.runs import Log, Run
 
 _COUNT = """
 import sys
@@ -77,9 +77,13 @@ def test_nothing_is_written_through_what_somebody_left_in_a_folder(small_run, tm
             (locks / "result.json").unlink()
         assert console.run(command.main, list(map(str, args))) == console.USER_ERROR
         assert "is no regular file" in one_line_error(capsys)
-    for write in (lambda: untrained.append_metrics([{}]), lambda: untrained.truncate_metrics(0)):
-        with pytest.raises(UserError, match="is no regular file"):
-            write()
+    with pytest.raises(UserError, match="is no regular file"):
+        Log(untrained.metrics_path)
+    (logs / "metrics.jsonl").rename(logs / "aside")
+    log = Log(untrained.metrics_path)
+    (logs / "aside").rename(logs / "metrics.jsonl")
+    with pytest.raises(UserError, match="is no regular file"):
+        log.append([{}])
     assert mine.read_text() == "precious\n" and not (tmp_path / "not yet").exists()
     assert not (tmp_path / "board.csv").exists()
 
