@@ -134,7 +134,7 @@ def stores(folder: Path) -> Reader:
     def read(data: bytes) -> None:
         try:
             content = json.loads(data)
-            content["fingerprint"] = store.fingerprint(content["name"], content["splits"])
+            content["fingerprint"] = store.fingerprint(content["splits"])
             data = json.dumps(content).encode()
         except Exception:  # not even JSON, or of other types: as it is, then
             pass
@@ -169,9 +169,9 @@ def _file(folder: Path, name: str, read: Callable[[Run], Any], *damages: Damage)
 
 
 def config_json(folder: Path) -> Reader:
-    def read(run: Run) -> None:
+    def read(run: Run) -> tuple:
         run.check_code(dataset=True)
-        assert run.config and run.images and run.summary and run.code_digest
+        return run.config, run.images, run.summary, run.code_digest
 
     return _file(folder, "config.json", read, spoil_json)
 
