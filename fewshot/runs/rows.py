@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from fewshot.core import typed
+from fewshot.identity import pixels
 
 _PROTOCOL = {  # what is asked of a run, and what an older row without the field means; None: every row has it
     "dataset": None, "split": None, "ways": None, "shots": None, "queries": None, "head": None, "episodes_seed": None,
