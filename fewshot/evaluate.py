@@ -139,14 +139,14 @@ def _training(run: Run, dataset: Dataset, root: str, trust: Sequence[str]) -> Da
     from fewshot.data import open_dataset
 
     trained_on = run.resolved.get("fingerprint")
-    if dataset.fingerprint == trained_on:
+    if dataset.is_known_as(trained_on):
         return dataset
     try:
         run.check_code(trust, dataset=True)
         other = open_dataset(run.config.dataset, root)
     except UserError:
         return None
-    return other if other.fingerprint == trained_on else None
+    return other if other.is_known_as(trained_on) else None
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
     """What is settled when a run begins, besides the configuration: kept in its config.json."""
     model, dataset = setup.model, setup.dataset
     facts = {
-        "fingerprint": dataset.fingerprint, "image_size": dataset.image_size, "mean": dataset.mean, "std": dataset.std,
+        **dataset.fingerprints, "image_size": dataset.image_size, "mean": dataset.mean, "std": dataset.std,
         "parameters": model.parameter_count, "features": model.backbone.features,
         "steps": setup.regime.pace(config).steps,
         "regularizers": [
@@ -257,7 +257,7 @@ def _check_goes_on(folder: Run, setup: Setup, reporter: Reporter) -> None:
         for name, value in here.items():
             if last[name] != value:
                 reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {last[name]}: it says so.")
-    if folder.resolved["fingerprint"] != setup.dataset.fingerprint:
+    if not setup.dataset.is_known_as(folder.resolved["fingerprint"]):
         name = setup.dataset.name
         raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
     if setup.dataset.root and Watch(setup.dataset).newest() > _began(folder):  # a file may be other than its record

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fewshot.config import TrainConfig, to_json
@@ -46,6 +47,15 @@ def experiment(config: TrainConfig) -> dict[str, Any]:
     if values["schedule"] != "steps":
         values["lr_epochs"] = values["lr_values"] = []
     return {name: values[name] for name, frozen in FROZEN.items() if values[name] != frozen}
+
+
+def pixels(facts: Mapping[str, Any]) -> str | None:
+    """What says on which pixels a result was scored, or a run was trained: equal where these are, for one data set.
+
+    `facts`: a result row, or a run's `resolved`. Its former fingerprint, which older ones have under `fingerprint`
+    (data/store.py): so that old and new ones are pooled and ranked together.
+    """
+    return facts.get("former_fingerprint", facts.get("fingerprint"))
 
 
 def digest(value: Any, letters: int = 8) -> str:

@@ -256,7 +256,7 @@ def write(path: Path, splits: dict[str, tuple[list[str], np.ndarray]]) -> None:
     source = "rendered by scripts/build_glyphs.py from the DejaVu and STIX typefaces that matplotlib ships"
     about = {
         "source": source,
-        "fingerprint": glyphs.assemble(splits, source).fingerprint,
+        "fingerprint": glyphs.assemble(splits, source).former_fingerprint,
         "versions": versions(),
         "faces": FACES,
         "seed": SEED,

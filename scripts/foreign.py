@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fewshot.core import sealed
+
 Damage = Callable[[random.Random, bytes, Sequence[bytes]], bytes]
 """(random, a good file, the other good files) -> a damaged file."""
 
@@ -92,6 +94,15 @@ def spoil_json(rng: random.Random, good: bytes, others: Sequence[bytes]) -> byte
     number = rng.randrange(len(texts))
     texts[number] = json.dumps(_spoilt(rng, json.loads(texts[number]))).encode()
     return b"\n".join(texts) + b"\n"
+
+
+def spoil_sealed_json(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
+    """A sealed JSON file that says other things, sealed again."""
+    value = _spoilt(rng, {key: each for key, each in json.loads(good).items() if key != "sha256"})
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value).encode()
+    value.pop("sha256", None)
+    return sealed.dump_json(value)
 
 
 def spoil_zip(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:

@@ -42,7 +42,8 @@ PATIENCE = 60  # seconds in which the process may run and an input is not done
 STUCK = 180  # the same, for one that does not even hear its alarm
 MEMORY = 2 << 30  # bytes of address space beyond those after start
 LEAST = 10_000  # inputs of every reader; beyond them each gets the same time
-PART_SECONDS = 60
+PART_SECONDS = 30
+WORST = 100  # descriptions kept of what went wrong in one reader
 OUTCOMES = ("done", "read", "refused", "crashed", "hung", "executed", "slowest_us", "memory_kb")
 
 
@@ -67,7 +68,7 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in OUTCOMES[6:]:
             setattr(self, name, max(getattr(self, name), getattr(other, name)))
-        self.worst += other.worst
+        self.worst += [each[:4000] for each in other.worst[: WORST - len(self.worst)]]
 
 
 # ---- a part: one process, one reader, inputs FIRST, FIRST + 1, ...
@@ -325,7 +326,7 @@ def fuzz(args: argparse.Namespace, run: Path) -> int:
             record["readers"][name].add(tally)
             save(record, args.record)
             total = sum(each.done for each in record["readers"].values())
-            print(f"{total:,}", name, f"+{tally.done:,}", *tally.worst, flush=True)
+            print(f"{total:,}", name, f"+{tally.done:,}", *(worst[:2000] for worst in tally.worst[:5]), flush=True)
     except KeyboardInterrupt:
         pass
     return 0 if all(not (each.crashed or each.hung or each.executed) for each in record["readers"].values()) else 1

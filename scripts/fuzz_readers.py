@@ -21,11 +21,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from foreign import Damage, picture, spoil_bytes, spoil_json, spoil_safetensors, spoil_zip, tar_of, zip_of
+from foreign import (
+    Damage,
+    picture,
+    spoil_bytes,
+    spoil_json,
+    spoil_safetensors,
+    spoil_sealed_json,
+    spoil_zip,
+    tar_of,
+    zip_of,
+)  # fmt: skip
 from run_readers import read_it_all
 
 import fewshot
 from fewshot import config as configs
+from fewshot.core import sealed
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset, store
 from fewshot.data.importers.images import decode
@@ -134,7 +145,7 @@ def stores(folder: Path) -> Reader:
     def read(data: bytes) -> None:
         try:
             content = json.loads(data)
-            content["fingerprint"] = store.fingerprint(content["name"], content["splits"])
+            content["fingerprint"] = store.fingerprint(content["splits"])
             data = json.dumps(content).encode()
         except Exception:  # not even JSON, or of other types: as it is, then
             pass
@@ -154,11 +165,26 @@ def arrays(folder: Path) -> Reader:
     return Reader([path.read_bytes()], read)
 
 
-# ---- run folders: `folder / "run"` is a finished one
+# ---- run folders: `folder / "run"` is a finished one, `folder / "old"` the same without digests. Anybody can leave
+# these out, as older versions did, or make them right; with them, hardly any damage would reach the readers
+
+
+def _unseal(folder: Path) -> None:
+    """Make a run folder one of format 2."""
+    digests = ("sha256", "config_sha256", "weights_sha256", "metrics_sha256", "metrics_bytes")
+    for path in folder.glob("*.json"):
+        facts = {key: value for key, value in json.loads(path.read_text()).items() if key not in digests}
+        for row in facts.get("results", []):
+            del row["episodes_sha256"], row["tasks_sha256"]
+        path.write_text(json.dumps(facts | ({"format": 2} if path.name == "config.json" else {}), indent=2) + "\n")
+    path = folder / "checkpoint.pt"
+    torch.save(torch.load(path, weights_only=True) | {"run": Run.open(folder).identity}, path)
 
 
 def _file(folder: Path, name: str, read: Callable[[Run], Any], *damages: Damage) -> Reader:
-    run, path = Run.open(folder / "run"), folder / "run" / name
+    """A file of the run, where it is JSON; else of the old one."""
+    place = folder / ("run" if name.endswith(".json") else "old")
+    run, path = Run.open(place), place / name
     good = [path.read_bytes()]
 
     def given(data: bytes) -> None:
@@ -169,23 +195,27 @@ def _file(folder: Path, name: str, read: Callable[[Run], Any], *damages: Damage)
 
 
 def config_json(folder: Path) -> Reader:
-    def read(run: Run) -> None:
+    def read(run: Run) -> tuple:
         run.check_code(dataset=True)
-        assert run.config and run.images and run.summary and run.code_digest
+        return run.config, run.resolved, run.images, run.steps, run.identity
 
-    return _file(folder, "config.json", read, spoil_json)
+    return _file(folder, "config.json", read, spoil_sealed_json)
 
 
 def environment_json(folder: Path) -> Reader:
-    return _file(folder, "environment.json", lambda run: gathering.gather(folder), spoil_json)
+    def read(run: Run) -> None:
+        assert isinstance(run.sittings, list)
+        gathering.gather(run.folder)
+
+    return _file(folder, "environment.json", read, spoil_sealed_json)
 
 
 def result_json(folder: Path) -> Reader:
     def read(run: Run) -> None:
-        gathering.gather(folder)
+        gathering.gather(run.folder)
         comparison.Finished.load(str(run.folder))
 
-    return _file(folder, "result.json", read, spoil_json)
+    return _file(folder, "result.json", read, spoil_sealed_json)
 
 
 def metrics_jsonl(folder: Path) -> Reader:
@@ -193,12 +223,12 @@ def metrics_jsonl(folder: Path) -> Reader:
 
 
 def episodes_npy(folder: Path) -> Reader:
-    row = Run.open(folder / "run").rows[0]
+    row = Run.open(folder / "old").rows[0]
     return _file(folder, row["episodes_file"], lambda run: records.read_accuracies(run.folder, row))
 
 
 def tasks_npz(folder: Path) -> Reader:
-    row = Run.open(folder / "run").rows[0]
+    row = Run.open(folder / "old").rows[0]
     return _file(folder, row["tasks_file"], lambda run: records.read(run, row), spoil_zip)
 
 
@@ -209,7 +239,7 @@ def checkpoint_pt(folder: Path) -> Reader:
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     checkpoint.save(
-        path, {"model": network.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint.Progress(step=1)
+        path, {"model": network.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint.Progress(step=1), "mine"
     )
     good = [path.read_bytes()]
 
@@ -219,9 +249,19 @@ def checkpoint_pt(folder: Path) -> Reader:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        checkpoint.load(path, restore)
+        checkpoint.load(path, restore, "mine", sealed_only=False)
 
-    return Reader(good, read, (spoil_bytes, spoil_zip))
+    return Reader(good, read, (spoil_bytes, spoil_zip, _then_sealed(spoil_bytes), _then_sealed(spoil_zip)))
+
+
+def _then_sealed(damage: Damage) -> Damage:
+    """The same damage to what is before the seal, sealed again."""
+
+    def spoil(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
+        data = damage(rng, good[: -len(sealed.seal_line(b""))], others)
+        return data + sealed.seal_line(data)
+
+    return spoil
 
 
 def best_safetensors(folder: Path) -> Reader:
@@ -230,7 +270,8 @@ def best_safetensors(folder: Path) -> Reader:
 
 def run_folders(folder: Path) -> Reader:
     """Any file of a run folder, and everything that reads one. An input is the file's name, a line's end, its bytes."""
-    run = folder / "run"
+    shutil.rmtree(folder / "run")  # or a leaderboard would read both
+    run = folder / "old"
     files = {path.name: path.read_bytes() for path in sorted(run.iterdir()) if path.is_file()}
     structured = {
         ".json": spoil_json, ".jsonl": spoil_json, ".npz": spoil_zip, ".pt": spoil_zip,
@@ -310,4 +351,5 @@ def reader(name: str, folder: Path, run: Path) -> Reader:
     """The reader of that name; `run`: a finished run, of which one that needs it gets a copy."""
     if READERS[name] in OF_A_RUN:
         shutil.copytree(run, folder / "run")
+        _unseal(shutil.copytree(run, folder / "old"))
     return READERS[name](folder)

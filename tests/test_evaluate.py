@@ -86,7 +86,7 @@ def test_another_copy_of_the_images_replaces_nothing_either(run_copy, tmp_path):
     result = json.loads((run_copy / "result.json").read_text())["results"]
     glyphs = open_dataset("glyphs")
     darker = {name: Split(name, its.images // 2, its.classes, its.counts) for name, its in glyphs.splits.items()}
-    other = dataclasses.replace(glyphs, splits=darker, fingerprint="e" * 64)
+    other = dataclasses.replace(glyphs, splits=darker, fingerprint="e" * 64, former_fingerprint="")
     folder = Run.open(run_copy)
     where = compute.choose("cpu", "fp32")
     tasks = frozen.standard_tasks(other, "test", Protocol(5, 1, 15), 50)
@@ -105,6 +105,8 @@ CLAIMS = {
     "ci_method": ("exact", "says ci_method 'exact', which cannot be"),
     "episodes": (5000, "is not what result.json says"),
     "episodes_file": ("../b/episodes-glyphs-test-5w1s15q.npy", "is no file's name"),
+    "episodes_file ": ("1" * 5000, "is no file's name"),
+    "episodes_file  ": ("\ud800.npy", "is no file's name"),
 }
 
 

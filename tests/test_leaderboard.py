@@ -148,7 +148,7 @@ def test_other_tasks_are_ranked_apart_and_say_so(small_run, tmp_path):
     runs, file = tmp_path / "runs", tmp_path / "board.csv"
     variant(small_run, runs / "a")
     variant(small_run, runs / "b", reg="none", gain=-0.1)
-    variant(small_run, runs / "pixels", gain=0.2, row={"fingerprint": "f" * 64})
+    variant(small_run, runs / "pixels", gain=0.2, row={"fingerprint": "f" * 64, "former_fingerprint": "e" * 64})
     variant(small_run, runs / "tasks", gain=0.3, row={"episodes_digest": "e" * 64})
     variant(small_run, runs / "queries", gain=0.4, row={"episodes_digest": "d" * 64, "queries": 7})
     rows = board("--runs", runs, "--csv", file)

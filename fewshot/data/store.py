@@ -27,7 +27,7 @@ from fewshot.core.files import read_bounded, writable_parent
 from fewshot.data.channels import Channels, Triple
 from fewshot.data.names import NAME, SPLITS
 
-FORMAT = 1
+FORMAT = 2  # of dataset.json; in format 1 the fingerprint covered the data set's name, too
 _LARGEST_RECORD = 256 << 20  # bytes of a dataset.json: a million copies are listed in so many
 Normalisation = tuple[Triple, Triple]
 """(mean, std) of each channel, in [0, 1]."""
@@ -61,8 +61,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, opened. `fingerprint` identifies its name, classes and pixels (provenance); `content` all but its
-    name, so that it is equal where a data set was prepared twice, under two names.
+    """A data set, opened. `fingerprint` identifies its classes and pixels, whatever it is called; `former_fingerprint`
+    its name as well: it stands in results and run folders made before fingerprints left out the name.
 
     `normalisation`: its (mean, std) where they are known; else they are computed when they are asked for.
     """
@@ -74,7 +74,17 @@ class Dataset:
     root: Path | None = None
     notes: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
-    content: str = ""
+    former_fingerprint: str = ""
+
+    def is_known_as(self, fingerprint: str | None) -> bool:
+        """Whether a result or a run folder with this fingerprint, of today's kind or the former, is of this data."""
+        return bool(fingerprint) and fingerprint in (self.fingerprint, self.former_fingerprint)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What results and run folders say of it, both kinds by their names; `identity.pixels` reads it."""
+        former = {"former_fingerprint": self.former_fingerprint} if self.former_fingerprint else {}
+        return {"fingerprint": self.fingerprint} | former
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -105,14 +115,14 @@ class Dataset:
         return channels.statistics()
 
 
-def fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
+def fingerprint(entries: Mapping[str, Mapping]) -> str:
     """Digest over each split's classes, counts and array digest (`entries` as in dataset.json)."""
-    return _sha256(json.dumps([name, _facts(entries)], separators=(",", ":")).encode())
-
-
-def content(entries: Mapping[str, Mapping]) -> str:
-    """As `fingerprint`, whatever the data set is called."""
     return _sha256(json.dumps(_facts(entries), separators=(",", ":")).encode())
+
+
+def former_fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
+    """The same, over the data set's name as well: that of stores of format 1, and of what was made from them."""
+    return _sha256(json.dumps([name, _facts(entries)], separators=(",", ":")).encode())
 
 
 def _facts(entries: Mapping[str, Mapping]) -> list:
@@ -186,25 +196,26 @@ def open_store(
         splits[split] = Split(split, images, tuple(entry["classes"]), tuple(entry["counts"]))
     return Dataset(
         record["name"], splits, record["fingerprint"], record["source"], folder, tuple(record["notes"]),
-        _normalisation(record) or normalisation, content(record["splits"]),
+        _normalisation(record) or normalisation, former_fingerprint(record["name"], record["splits"]),
     )  # fmt: skip
 
 
 def read_record(index: Path) -> dict:
-    """dataset.json as a dict; UserError where it is not one of ours."""
+    """dataset.json as a dict, its fingerprint of today's kind; UserError where it is not one of ours."""
     try:
         record = json.loads(read_bounded(index, _LARGEST_RECORD))
         entries = record["splits"]
         _check(record)
-        known = record["format"] == FORMAT and record["fingerprint"] == fingerprint(record["name"], entries)
+        now, former = fingerprint(entries), former_fingerprint(record["name"], entries)
+        known = (record["format"], record["fingerprint"]) in ((FORMAT, now), (1, former))
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         why = f"{type(error).__name__}: {str(error)[:80]}"
         raise UserError(f"{index} is damaged ({why}); delete {index.parent} and run prepare again") from None
     if not known:
         raise UserError(f"{index} is of another format or was edited; delete {index.parent} and run prepare again")
-    return record
+    return record | {"fingerprint": now}
 
 
 def _check(record: Mapping) -> None:
@@ -289,7 +300,7 @@ def write_record(
     record = {
         "format": FORMAT,
         "name": name,
-        "fingerprint": fingerprint(name, entries),
+        "fingerprint": fingerprint(entries),
         "source": source,
         "notes": notes,
         "splits": entries,

@@ -146,7 +146,7 @@ def standard_tasks(dataset: Dataset, split: str, protocol: Protocol, episodes: i
 def pixel_warning(dataset: Dataset, tasks: list[Tasks]) -> str | None:
     """The warning where the pixels are not those of the lists' reference copy; None where they are."""
     for each in tasks:
-        if each.frozen and each.frozen.fingerprint != dataset.fingerprint:
+        if each.frozen and not dataset.is_known_as(each.frozen.fingerprint):
             return (
                 f"the pixels of this {dataset.name} are not the reference copy's (fingerprint"
                 f" {dataset.fingerprint[:12]}, not {each.frozen.fingerprint[:12]}): the tasks are the same, accuracies"

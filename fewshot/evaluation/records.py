@@ -33,6 +33,7 @@ from fewshot.identity import digest
 from fewshot.runs import Run
 
 _LARGEST = 256 * 2**20  # bytes of a file, and of an array in it: those of ten million episodes
+_LONGEST = 255  # bytes of a file's name: more than that no file system has
 _ROUNDING = 1e-6  # of float32 accuracies, as files keep them, in their mean and deviation
 _MEMBERS = ("classes", "disjoint", "disjoint_classes")
 _OURS = re.compile(r"(episodes|tasks)-[A-Za-z0-9.,=+@_-]+\.np[yz]")
@@ -100,6 +101,11 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
+def at_hand(folder: Path, row: dict[str, Any]) -> bool:
+    """Whether the accuracies behind a result row are there. UserError where what it names is no file's name."""
+    return "episodes_file" in row and os.path.lexists(_path(folder, row, "episodes_file"))
+
+
 def read_accuracies(folder: Path, row: dict[str, Any]) -> np.ndarray:
     """(n,) float64: the accuracy of each episode behind a result row. UserError as in `read`."""
     path = _path(folder, row, "episodes_file")
@@ -152,8 +158,9 @@ def _check_claims(folder: Path, path: Path, row: dict[str, Any], accuracies: np.
 
 def _path(folder: Path, row: dict[str, Any], key: str) -> Path:
     name = row[key]
-    if Path(name).name != name or "\\" in name or name in ("", ".."):
-        raise UserError(f"{folder / 'result.json'} is damaged: {key} {name!r} is no file's name")
+    a_name = Path(name).name == name and "\\" not in name and name not in ("", "..") and name.isprintable()
+    if not a_name or len(name.encode()) > _LONGEST:
+        raise UserError(f"{folder / 'result.json'} is damaged: {key} {name[:_LONGEST]!r} is no file's name")
     return folder / name
 
 

@@ -79,7 +79,7 @@ def score_run(
     config = run.config
     shared: dict[str, Any] = {
         "head": head or config.head, "transform": transform or config.transform, "setting": solver.setting,
-        "dataset": dataset.name, "fingerprint": dataset.fingerprint,
+        "dataset": dataset.name, **dataset.fingerprints,
     }  # fmt: skip
     if theirs := _users_code(solver, mapped):
         shared["solver_code"] = theirs

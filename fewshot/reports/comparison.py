@@ -20,6 +20,7 @@ from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, d
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
+from fewshot.identity import pixels
 from fewshot.reports.leaderboard import DEFAULTS, braced, code_behind, experiment_of
 from fewshot.reports.tables import percent, task_name
 from fewshot.runs import Run
@@ -170,8 +171,8 @@ def shared_protocols(compared: Sequence[Entry]) -> list[list[dict[int, Result]]]
     return found
 
 
-def _tasks(result: Result) -> tuple[str, str]:
-    return result.row["episodes_digest"], result.row["fingerprint"]
+def _tasks(result: Result) -> tuple[str, str | None]:
+    return result.row["episodes_digest"], pixels(result.row)
 
 
 def _check_same(a: str, row_a: dict[str, Any], b: str, row_b: dict[str, Any]) -> None:
@@ -181,7 +182,7 @@ def _check_same(a: str, row_a: dict[str, Any], b: str, row_b: dict[str, Any]) ->
             f" ({row_a['episodes']:,} and {row_b['episodes']:,} of them); evaluate both on the same data set with the"
             " same --episodes"
         )
-    if row_a["fingerprint"] != row_b["fingerprint"]:
+    if pixels(row_a) != pixels(row_b):
         raise UserError(
             f"pixels differ: {a} and {b} saw other copies of {row_a['dataset']} (fingerprints"
             f" {row_a['fingerprint'][:12]} and {row_b['fingerprint'][:12]}); evaluate both on one copy"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.overlap import in_words
-from fewshot.evaluation.records import check_claims, read_accuracies
+from fewshot.evaluation.records import at_hand, check_claims, read_accuracies
+from fewshot.identity import pixels
 from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, code_behind, experiment_of
 from fewshot.runs import Run
 
@@ -58,6 +58,8 @@ def _scores(run: Run, name: str) -> list[Score]:
             continue
         facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
         facts["code"] = code_behind(run, [scored])
+        if known := pixels(scored):
+            facts["fingerprint"] = known
         if scored.get("seen_in_training"):
             facts["trained_on"] += f" ({in_words(scored['seen_in_training'])} of what is tested)"
         missing = [column for column in (*SHARED, *OWN) if column not in facts]
@@ -72,15 +74,15 @@ def _scores(run: Run, name: str) -> list[Score]:
             raise UserError(f"{run.result_path} holds numbers that are not finite: the training diverged")
         if impossible := check_claims(scored):
             raise UserError(f"{run.result_path} says {impossible}, which cannot be: evaluate {run.folder} again")
-        at_hand = os.path.lexists(run.folder / str(scored.get("episodes_file")))
-        if at_hand:
+        proven = at_hand(run.folder, scored)
+        if proven:
             read_accuracies(run.folder, scored)  # here, where one run can be left out
         scores.append(
             Score.of(
                 shared={column: str(facts[column]) for column in SHARED},
                 facts=experiment,
                 own={column: facts[column] for column in OWN},
-                episodes=(run.folder, scored) if at_hand else None,
+                episodes=(run.folder, scored) if proven else None,
             )
         )
     return scores

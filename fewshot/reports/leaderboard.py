@@ -49,7 +49,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from fewshot.identity import digest, experiment
+from fewshot.identity import digest, experiment, pixels
 from fewshot.runs import Run
 
 COLUMNS = (
@@ -84,7 +84,7 @@ def experiment_of(run: Run) -> dict[str, Any]:
     """
     settled = run.resolved
     facts = experiment(run.config) | {
-        "precision": run.environment.get("precision"), "trained on": settled.get("fingerprint"),
+        "precision": run.environment.get("precision"), "trained on": pixels(settled),
     }  # fmt: skip
     return facts | ({"init": settled["init"]["weights"]} if "init" in settled else {})
 

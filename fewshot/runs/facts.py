@@ -26,7 +26,8 @@ _SINCE_FORMAT_2 = {
     "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
 }  # fmt: skip
 _RESOLVED = {
-    "fingerprint": str, "image_size": int, "mean": tuple[float, float, float], "std": tuple[float, float, float],
+    "fingerprint": str, "former_fingerprint": str, "image_size": int,
+    "mean": tuple[float, float, float], "std": tuple[float, float, float],
     "parameters": int, "features": int, "steps": int, "code": dict[str, dict[str, str]], "init": dict[str, str],
 }  # fmt: skip
 _ENVIRONMENT = {

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from fewshot.core import typed
+from fewshot.identity import pixels
 
 _PROTOCOL = {  # what is asked of a run, and what an older row without the field means; None: every row has it
     "dataset": None, "split": None, "ways": None, "shots": None, "queries": None, "head": None, "episodes_seed": None,
     "transform": "none",
 }  # fmt: skip
-_TASKS = ("episodes", "episodes_digest", "fingerprint")  # which tasks, and on which pixels
 _ROW = {
     "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "head": str, "episodes_seed": int,
     "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int, "accuracy": float,
     "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str, "membership": str,
+    "former_fingerprint": str,
     "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
     "episodes_sha256": str, "tasks_sha256": str, "at_chance": bool,
     "seen_in_training": dict[str, int], "solver_code": str,
@@ -34,7 +35,7 @@ def longest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each protocol and copy of the images the row of most episodes."""
     best: dict[tuple, dict[str, Any]] = {}
     for row in rows:
-        key = *_protocol(row), row.get("fingerprint")
+        key = *_protocol(row), pixels(row)
         if key not in best or best[key].get("episodes", 0) < row.get("episodes", 0):
             best[key] = row
     return list(best.values())
@@ -52,7 +53,7 @@ def beside(rows: Iterable[dict[str, Any]], new: Sequence[dict[str, Any]], replac
 
 def result_key(row: dict[str, Any]) -> tuple:
     """What a result is the result of: the protocol, its tasks, the pixels."""
-    return *_protocol(row), *map(row.get, _TASKS)
+    return *_protocol(row), row.get("episodes"), row.get("episodes_digest"), pixels(row)
 
 
 def _protocol(row: dict[str, Any]) -> tuple:

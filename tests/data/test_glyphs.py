@@ -103,7 +103,7 @@ def test_the_fingerprint_is_the_stores():
         }
         for name, split in dataset.splits.items()
     }
-    assert dataset.fingerprint == fingerprint("glyphs", entries)
+    assert dataset.fingerprint == fingerprint(entries)
     assert open_dataset("glyphs", "no such root") is dataset
 
 

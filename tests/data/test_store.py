@@ -36,7 +36,7 @@ def edit(folder: Path, change) -> None:
     """Change dataset.json, and give it the fingerprint that then belongs to it."""
     record = json.loads((folder / "dataset.json").read_text())
     change(record)
-    record["fingerprint"] = store.fingerprint(record["name"], record["splits"])
+    record["fingerprint"] = store.fingerprint(record["splits"])
     (folder / "dataset.json").write_text(json.dumps(record))
 
 
@@ -64,6 +64,7 @@ RECORDS = {
     "a name that climbs": lambda record: record.update(name="../up"),
     "notes that are a number": lambda record: record.update(notes=3),
     "notes of numbers": lambda record: record.update(notes=[3]),
+    "a mean that no float holds": lambda record: record.update(normalisation={"mean": [10**400] * 3, "std": [1] * 3}),
     "a source that is a list": lambda record: record.update(source=[]),
 }
 
@@ -73,6 +74,20 @@ def test_a_record_that_cannot_be_is_damaged(name, folder):
     edit(folder, RECORDS[name])
     with pytest.raises(UserError, match="dataset.json is damaged"):
         open_dataset("mine", folder.parent)
+
+
+def test_a_store_of_format_1_is_read_and_known_by_both_fingerprints(folder):
+    today = open_dataset("mine", folder.parent)
+    record = json.loads((folder / "dataset.json").read_text())
+    former = store.former_fingerprint("mine", record["splits"])
+    (folder / "dataset.json").write_text(json.dumps(record | {"format": 1, "fingerprint": former}))
+    old = open_dataset("mine", folder.parent)
+    assert old.fingerprints == today.fingerprints == {"fingerprint": today.fingerprint, "former_fingerprint": former}
+    assert old.is_known_as(former) and old.is_known_as(today.fingerprint) and not old.is_known_as("")
+    for wrong in ({"format": 1}, {"format": 2, "fingerprint": former}):
+        (folder / "dataset.json").write_text(json.dumps(record | wrong))
+        with pytest.raises(UserError, match="is of another format or was edited"):
+            open_dataset("mine", folder.parent)
 
 
 @pytest.mark.parametrize(
@@ -149,5 +164,6 @@ def test_prepare_says_which_splits_are_absent_and_what_leaks(tmp_path, capsys):
         assert "There is no val split: `train` needs train, val and test" in out
         assert "Leak between splits: test/dog/2.png = train/cat/2.png." in out
     one, other = open_dataset("one", tmp_path), open_dataset("other", tmp_path)
-    assert one.content == other.content and one.fingerprint != other.fingerprint
-    assert one.content != open_dataset("glyphs").content
+    assert one.fingerprint == other.fingerprint and one.former_fingerprint != other.former_fingerprint
+    assert one.is_known_as(one.former_fingerprint) and not one.is_known_as(other.former_fingerprint)
+    assert one.fingerprint != open_dataset("glyphs").fingerprint

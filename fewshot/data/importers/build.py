@@ -81,7 +81,7 @@ def prepare(
         sources = Sources(paths, wanted, files, spec, limits)
         reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin, limits)
         if there:
-            return Prepared(folder, _verified(folder, spec.name, reader), fresh=False)
+            return Prepared(folder, _verified(folder, reader), fresh=False)
         try:
             _clear_abandoned(root)
             with new_folder(folder) as work, locked(work / _MARK):
@@ -133,12 +133,12 @@ def _members(split: str, counts: Mapping[str, int | None]) -> str:
     return f"{len(counts)} classes in {split}" + (f" ({images:,} images)" if None not in counts.values() else "")
 
 
-def _verified(folder: Path, name: str, reader: _Reader) -> dict:
+def _verified(folder: Path, reader: _Reader) -> dict:
     """The record of the store that is there, if it is sound and made of the same images."""
     record = store.verify(folder)
     if record["details"].get("source_sha256") == reader.source_digest():
         return record
-    if store.fingerprint(name, reader.entries(None)) == record["fingerprint"]:
+    if store.fingerprint(reader.entries(None)) == record["fingerprint"]:
         return record  # other files, same pixels
     raise UserError(
         f"{folder} was prepared from other images than these, and left as it is:"

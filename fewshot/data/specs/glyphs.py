@@ -24,7 +24,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.shipped import shipped
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
-from fewshot.data.store import Dataset, Split, content, fingerprint, pixel_digest
+from fewshot.data.store import Dataset, Split, fingerprint, former_fingerprint, pixel_digest
 
 FILE = shipped("data") / "glyphs.npz"
 LEVELS = 16
@@ -50,7 +50,7 @@ def read(path: Path) -> Dataset:
             splits = {name: (archive[f"{name}_classes"].tolist(), archive[f"{name}_levels"]) for name in SPLITS}
             about = json.loads(str(archive["about"]))
         dataset = assemble(splits, about["source"])
-        intact = dataset.fingerprint == about["fingerprint"]
+        intact = dataset.is_known_as(about["fingerprint"])
     except READ_ERRORS as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     if not intact:
@@ -73,7 +73,8 @@ def assemble(splits: Mapping[str, tuple[list[str], np.ndarray]], source: str) ->
             "shape": list(images.shape),
             "sha256": pixel_digest(images),
         }
-    return Dataset(SPEC.name, built, fingerprint(SPEC.name, entries), source, content=content(entries))
+    former = former_fingerprint(SPEC.name, entries)
+    return Dataset(SPEC.name, built, fingerprint(entries), source, former_fingerprint=former)
 
 
 def _damaged(path: Path, why: str) -> UserError:
