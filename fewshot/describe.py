@@ -8,7 +8,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fewshot import catalogue, config
@@ -96,13 +96,23 @@ def dataset(name: str) -> str:
 
     spec = specs.get(name)
     rows = {
-        "image size": f"{spec.image_size} px", "images a class": spec.images_per_class or "any number",
+        "image size": f"{spec.image_size} px", "images a class": _counts(spec.images_per_class) or "any number",
+        "classes": "the same in every split" if spec.shared_classes else "each in one split",
         "normalisation": "the field's" if spec.normalisation else "mean and standard deviation of the training split",
         "comes": "with the package" if spec.load else f"from your copy: fewshot prepare {name} --from PATH",
         "licence": spec.licence,
     }  # fmt: skip
+    if spec.images:
+        rows["images"] = _counts(spec.images)
     module = inspect.getdoc(importlib.import_module(f"fewshot.data.specs.{name.replace('-', '_')}")) or ""
     return f"data set {name}\n\n{module}\n\n" + "\n".join(f"  {key:<14}  {value}" for key, value in rows.items())
+
+
+def _counts(given: Mapping[str, int] | int | None) -> str:
+    """`5,500 train, 500 val`, `600`, or nothing."""
+    if isinstance(given, Mapping):
+        return ", ".join(f"{count:,} {split}" for split, count in given.items())
+    return f"{given:,}" if given else ""
 
 
 def _type(hint: Any) -> str:

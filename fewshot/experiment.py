@@ -23,6 +23,7 @@ from fewshot.core.pace import Pace
 from fewshot.data import Dataset, open_dataset, store
 from fewshot.data.watch import Watch
 from fewshot.episodes import Protocol, Tasks, frozen
+from fewshot.evaluation import overlap
 from fewshot.evaluation.score import score_run
 from fewshot.learning import loop, optimizer, regimes
 from fewshot.learning.loop import Plan
@@ -82,6 +83,9 @@ def run(
         models.begin_with(setup.model, Run.open(config.init))
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
         reporter.say(f"Warning: {warning}.")
+    if shared := overlap.seen(setup.dataset, setup.dataset, "test"):
+        words = overlap.in_words(shared)
+        reporter.say(f"Warning: training sees {words} of the test split: these are no few-shot results.")
     if begun is None:
         code = code_files(setup)
         folder = Run.create(config, out, resolved(config, setup) | {"code": digests(code)}, code["users"])

@@ -1,6 +1,9 @@
 """Write frozen task lists: episodes/*.json.
 
-    python scripts/freeze_episodes.py --data-root data                        # the ones in the repository
+    python scripts/freeze_episodes.py --data-root data                        # of mini-ImageNet and the glyphs
+    python scripts/freeze_episodes.py --dataset fashion-mnist                 # of another one that is prepared
+    python scripts/freeze_episodes.py --dataset cifar-fs fc100 omniglot --without-images
+    python scripts/freeze_episodes.py --dataset omniglot --without-images --splits test --ways 20
     python scripts/freeze_episodes.py --dataset flowers --folder my_lists     # of a data set of your own
 
 5-way 1- and 5-shot, 15 queries, 10,000 episodes, of test and validation, unless flags say otherwise. The lists in
@@ -22,6 +25,11 @@ def parser() -> Parser:
     root = os.environ.get("FEWSHOT_DATA") or "data"
     parser.add_argument("--data-root", default=root, metavar="FOLDER", help="folder of prepared data sets")
     parser.add_argument("--dataset", nargs="+", metavar="NAME", help="default: those whose lists are in the repository")
+    parser.add_argument(
+        "--without-images", action="store_true",
+        help="by the classes and counts of the specification, where it has all of them: no copy is needed, and the"
+        " lists name no reference pixels",
+    )  # fmt: skip
     parser.add_argument("--splits", nargs="+", default=["val", "test"], metavar="SPLIT", help="default: val test")
     parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in a task (default: 5)")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="N", help="default: 1 5")
@@ -39,9 +47,13 @@ def main(argv: list[str] | None = None) -> None:
 
     from fewshot.core.files import write_json
     from fewshot.data import open_dataset, specs
+    from fewshot.data.members import without_images
     from fewshot.episodes import Protocol, frozen
 
-    datasets = [open_dataset(name, args.data_root) for name in args.dataset or specs.DEFAULTS]
+    datasets = [
+        without_images(specs.get(name)) if args.without_images else open_dataset(name, args.data_root)
+        for name in args.dataset or specs.DEFAULTS
+    ]
     lists = [
         frozen.freeze(dataset, split, Protocol(args.ways, shots, args.queries), args.episodes, args.seed)
         for dataset in datasets for split in args.splits for shots in args.shots

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fewshot.data.store import Dataset
 
 IMPORTERS = ("images", "pickles", "ilsvrc")
+OF_ONE_SET = ("cifar", "idx")
+"""Importers of formats that are one data set's own, so that its specification must name them."""
 SIZES = (16, 1024)  # pixels, the least that a backbone can take, and the most
 
 
@@ -42,12 +44,23 @@ class DatasetSpec:
     std: Triple | None = None
     """Likewise; both are given, or neither."""
 
-    images_per_class: int | None = None
-    """Images that every class must have, where that is known."""
+    images_per_class: int | Mapping[str, int] | None = None
+    """Images that every class must have, where that is known; by split, where it differs between them."""
+
+    images: int | Mapping[str, int] | None = None
+    """Images of the published set, in all or by split, where classes differ. `prepare` tells where there are others."""
 
     importers: Sequence[str] = IMPORTERS
     """What the images may come as. `images`: image files in folders and archives; `pickles`: those of learn2learn / Ren
-    and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers."""
+    and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers; `cifar`: CIFAR-100's python archive;
+    `idx`: MNIST's format, whose classes have the names that `labels` gives."""
+
+    labels: Sequence[str] = ()
+    """The classes by number, where the source has only their numbers."""
+
+    rotations: Sequence[int] = ()
+    """Degrees, multiples of 90: each class of the source is as many classes, CLASS/rot090 and so on, its images turned
+    counterclockwise."""
 
     lists: bool = False
     """Whether lists among the sources, such as Ravi and Larochelle's train.csv (columns filename,label), say which
@@ -69,10 +82,27 @@ class DatasetSpec:
             raise UserError(f"{self.name}: images of {self.image_size} px; give {SIZES[0]} to {SIZES[1]} pixels")
         if (self.mean is None) != (self.std is None):
             raise UserError(f"{self.name}: give both mean and std, or neither")
-        if unknown := set(self.importers) - set(IMPORTERS):
-            raise UserError(f"{self.name}: unknown importers {sorted(unknown)}; valid: {', '.join(IMPORTERS)}")
+        if unknown := set(self.importers) - {*IMPORTERS, *OF_ONE_SET}:
+            valid = ", ".join((*IMPORTERS, *OF_ONE_SET))
+            raise UserError(f"{self.name}: unknown importers {sorted(unknown)}; valid: {valid}")
+        if any(degrees not in (0, 90, 180, 270) for degrees in self.rotations):
+            raise UserError(f"{self.name}: rotations are 0, 90, 180 or 270 degrees, not {list(self.rotations)}")
+        if self.rotations and set(self.importers) != {"images"}:
+            raise UserError(f"{self.name}: only image files are rotated: give importers=['images']")
 
     @property
     def normalisation(self) -> tuple[Triple, Triple] | None:
         """(mean, std), where the specification gives them."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    def count(self, split: str) -> int | None:
+        """Images that every class of a split must have, where that is known."""
+        given = self.images_per_class
+        return given.get(split) if isinstance(given, Mapping) else given
+
+    def stored(self, cls: str) -> dict[str, int]:
+        """The classes that one of the source becomes, in the order of their names, and by how many quarters each turns.
+
+        Counterclockwise; a class that is not rotated is itself.
+        """
+        return {f"{cls}/rot{degrees:03d}": degrees // 90 for degrees in sorted(self.rotations)} or {cls: 0}

@@ -8,6 +8,7 @@ tasks, or ends with an error. episodes/README.md describes the format.
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,7 +64,8 @@ class TaskList:
     digest: str
     """EpisodeSampler.digest of them."""
     fingerprint: str
-    """Of the pixels of the reference copy. Other pixels give the same tasks, and slightly different accuracies."""
+    """Of the pixels of the reference copy; "" where there is none. Other pixels give the same tasks, and slightly
+    different accuracies."""
 
     @property
     def name(self) -> str:
@@ -108,7 +110,8 @@ def read(name: str) -> TaskList:
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
-        raise UserError(f"no task list {name!r}: give a file, or one of {', '.join(names())}")
+        near = "".join(f"; did you mean {other!r}?" for other in difflib.get_close_matches(name, names(), n=1))
+        raise UserError(f"no task list {name!r}: give a file, or one that `fewshot list tasks` names{near}")
     try:
         values = json.loads(path.read_text("utf-8"))
         tasks = TaskList(**values)
@@ -146,7 +149,7 @@ def standard_tasks(dataset: Dataset, split: str, protocol: Protocol, episodes: i
 def pixel_warning(dataset: Dataset, tasks: list[Tasks]) -> str | None:
     """The warning where the pixels are not those of the lists' reference copy; None where they are."""
     for each in tasks:
-        if each.frozen and not dataset.is_known_as(each.frozen.fingerprint):
+        if each.frozen and each.frozen.fingerprint and not dataset.is_known_as(each.frozen.fingerprint):
             return (
                 f"the pixels of this {dataset.name} are not the reference copy's (fingerprint"
                 f" {dataset.fingerprint[:12]}, not {each.frozen.fingerprint[:12]}): the tasks are the same, accuracies"

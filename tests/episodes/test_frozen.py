@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib
 import json
 import re
 
-import numpy as np
 import pytest
 from commands import ROOT
 
-from fewshot.core.console import run
+from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset, Split, open_dataset, specs
+from fewshot.data.members import without_images
 from fewshot.episodes import EpisodeSampler, Protocol, frozen
 
 GLYPHS = open_dataset("glyphs")
@@ -22,30 +21,25 @@ NAME = "glyphs-test-5w5s15q"
 
 
 def test_every_protocol_of_the_papers_has_a_list():
-    datasets = ("glyphs", "mini-imagenet", "mini-imagenet-42")
+    datasets = ("cifar-fs", "fashion-mnist", "fc100", "glyphs", "mini-imagenet", "mini-imagenet-42", "omniglot")
     expected = {f"{d}-{s}-5w{n}s15q" for d in datasets for s in ("val", "test") for n in (1, 5)}
+    expected |= {f"omniglot-test-20w{n}s15q" for n in (1, 5)}
     assert set(frozen.names()) == expected
 
 
 @pytest.mark.parametrize("name", frozen.names())
 def test_each_regenerates_on_any_pixels(name):
-    """mini-ImageNet's membership needs no images: 16 or 20 classes of 600, whose names the splits' file holds."""
+    """Membership needs no images: names and counts of classes are in the specifications."""
     tasks = frozen.read(name)
     assert (tasks.episodes, tasks.seed, tasks.name) == (10_000, 0, name)
-    dataset = GLYPHS if tasks.dataset == "glyphs" else mini_imagenet_without_images(tasks.dataset)
+    spec = specs.get(tasks.dataset)
+    dataset = GLYPHS if spec.load else dataclasses.replace(without_images(spec), fingerprint="none")
     assert tasks.tasks(dataset).digest == tasks.digest
     warning = frozen.pixel_warning(dataset, [tasks.tasks(dataset)])
-    assert warning is None if dataset is GLYPHS else f"fingerprint none, not {tasks.fingerprint[:12]}" in warning
-
-
-def mini_imagenet_without_images(name: str) -> Dataset:
-    with open(specs.get(name).splits, newline="") as file:
-        rows = [(row["class"], row["split"]) for row in csv.DictReader(file)]
-    splits = {}
-    for split in ("train", "val", "test"):
-        classes = tuple(sorted(each for each, where in rows if where == split))
-        splits[split] = Split(split, np.empty((600 * len(classes), 0)), classes, (600,) * len(classes))
-    return Dataset(name, splits, "none", "nowhere")
+    if dataset is GLYPHS or tasks.dataset in ("cifar-fs", "fc100", "omniglot"):  # no reference copy of these
+        assert warning is None
+    else:
+        assert f"fingerprint none, not {tasks.fingerprint[:12]}" in warning
 
 
 def test_fewer_episodes_are_its_first_and_more_go_on():
@@ -92,8 +86,10 @@ def test_a_damaged_list_is_refused(tmp_path):
         path.write_text(json.dumps(spoiled))
         with pytest.raises(UserError, match=complaint):
             frozen.read(str(path)).tasks(GLYPHS)
-    with pytest.raises(UserError, match="no task list 'nowhere': give a file, or one of glyphs-test-5w1s15q"):
+    with pytest.raises(UserError, match="no task list 'nowhere': give a file, or one that `fewshot list tasks` names$"):
         frozen.read("nowhere")
+    with pytest.raises(UserError, match="did you mean 'glyphs-test-5w1s15q'"):
+        frozen.read("glyphs-test-5w1s5q")
 
 
 def test_the_script_writes_the_lists_that_are_here(tmp_path, monkeypatch):
@@ -102,6 +98,12 @@ def test_the_script_writes_the_lists_that_are_here(tmp_path, monkeypatch):
     assert run(freeze_episodes.main, ["--dataset", "glyphs", "--folder", str(tmp_path)]) == 0
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert written == {path.name: path.read_bytes() for path in (ROOT / "episodes").glob("glyphs-*.json")}
+    whole = ["--dataset", "cifar-fs", "fc100", "omniglot", "--without-images", "--folder", str(tmp_path / "others")]
+    assert run(freeze_episodes.main, whole) == 0
+    assert run(freeze_episodes.main, [*whole[:1], *whole[3:], "--splits", "test", "--ways", "20"]) == 0
+    for path in (tmp_path / "others").iterdir():
+        assert path.read_bytes() == (ROOT / "episodes" / path.name).read_bytes()
+    assert run(freeze_episodes.main, ["--dataset", "cub", "--without-images", "--folder", str(tmp_path)]) == USER_ERROR
     flags = "--splits val --ways 4 --shots 2 --queries 3 --episodes 30 --seed 7".split()
     assert run(freeze_episodes.main, ["--dataset", "glyphs", "--folder", str(tmp_path / "mine"), *flags]) == 0
     mine = frozen.read(str(tmp_path / "mine/glyphs-val-4w2s3q-seed7.json"))

@@ -76,7 +76,7 @@ def prepare(
         size = _same_size(folder, there, size)
     wanted = lists.wanted(spec, splits, paths, limits)
     if there:
-        _same_members(folder, there, wanted)
+        _same_members(folder, there, wanted, spec)
     with ExitStack() as files, quiet_pillow():
         sources = Sources(paths, wanted, files, spec, limits)
         reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin, limits)
@@ -90,7 +90,7 @@ def prepare(
                 normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
                 source = ", ".join(sorted(sources.kinds))
                 record = store.write_record(
-                    work, spec.name, entries, source, reader.notes(), reader.details(), normalisation
+                    work, spec.name, entries, source, reader.notes(spec), reader.details(), normalisation
                 )
         except FileExistsError:
             raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
@@ -114,12 +114,15 @@ def _same_size(folder: Path, record: dict, size: int | None) -> int:
     return there
 
 
-def _same_members(folder: Path, record: dict, wanted: Lists) -> None:
+def _same_members(folder: Path, record: dict, wanted: Lists, spec: DatasetSpec) -> None:
     """UserError where the store that is there has other splits, classes or counts than the ones wanted."""
     for split in SPLITS:
         entry = record["splits"].get(split, {"classes": [], "counts": []})
         there = dict(zip(entry["classes"], entry["counts"], strict=True))
-        asked = {cls: len(wanted.rows.get((split, cls), ())) or there.get(cls) for cls in wanted.splits.get(split, ())}
+        asked = {
+            name: len(wanted.rows.get((split, cls), ())) or there.get(name)
+            for cls in wanted.splits.get(split, ()) for name in spec.stored(cls)
+        }  # fmt: skip
         if there == asked:
             continue
         raise UserError(
@@ -206,7 +209,7 @@ class _Reader:
         """For dataset.json: the digest of the source, and each copy beside the image that it equals."""
         return {"source_sha256": self._source.hexdigest(), "resized": self._resized, "copies": self._copies}
 
-    def notes(self) -> list[str]:
+    def notes(self, spec: DatasetSpec) -> list[str]:
         """What a reader of results should know of this copy."""
         pickles = [pickle for each in self._plans for pickle in each.pickles]
         notes = []
@@ -216,10 +219,13 @@ class _Reader:
             notes.append("The classes came as numbers: taken to be in the order of their names.")
         if any(each.raw for each in self._plans):
             notes.append("The images came from raw ILSVRC 2012: those that the lists number, in numeric order.")
+        if spec.rotations:
+            notes.append("Images turned by 90, 180 or 270 degrees, counterclockwise, are classes of their own.")
         if self._resized:
             notes.append(f"{self._resized:,} images were resized: {RESIZING.format(self._size)}.")
         if len({each.name for each in self._plans}) < len(self._plans):
             notes.append("Classes are in several splits: what is tested was seen in training.")
+        notes += _unlike_published(spec, self._plans)
         if self._copies:
             leaks = [pair for pair in self._copies if _is_leak(pair)]
             notes.append(
@@ -246,7 +252,7 @@ class _Reader:
                 if isinstance(pixels, Unreadable):
                     self._unreadable.append(f"{each.images[row][0].origin} ({pixels})")
                     continue
-                block[row] = pixels
+                block[row] = np.rot90(pixels, each.turns)
                 self._resized += resized
                 copies += self._is_copy(block[row], each.label(row))
             if copies > max(1, MOST_COPIES * each.count):
@@ -283,6 +289,20 @@ class _Reader:
         if first != label:
             self._copies.append([label, first])
         return first != label
+
+
+def _unlike_published(spec: DatasetSpec, plans: list[ClassPlan]) -> list[str]:
+    """A note where there are more or fewer images than the published set has."""
+    published = spec.images if isinstance(spec.images, Mapping) else {"": spec.images}
+    notes = []
+    for split, right in published.items():
+        count = sum(each.count for each in plans if split in ("", each.split))
+        if right is not None and count != right:
+            where = f"The {split} split has" if split else "There are"
+            notes.append(
+                f"{where} {count:,} images, the published set {right:,}: these are other tasks than everyone's."
+            )
+    return notes
 
 
 def _is_leak(pair: list[str]) -> bool:

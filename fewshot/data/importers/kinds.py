@@ -39,6 +39,8 @@ _KINDS = (  # offset, bytes, kind, name
     (0, b"\x1f\x8b", "gzip", "gzip"),
     (0, b"BZh", "bzip2", "bzip2"),
     (0, b"\xfd7zXZ", "xz", "xz"),
+    (0, b"\0\0\x08\x01", "idx", "IDX"),  # bytes, 1 dimension: labels
+    (0, b"\0\0\x08\x03", "idx", "IDX"),  # 3 dimensions: images
     (0, b"%PDF", "foreign", "PDF"),
     (0, b"\x89HDF\r\n\x1a\n", "foreign", "HDF5"),
     (512, b"\x89HDF\r\n\x1a\n", "foreign", "HDF5"),  # as MATLAB 7.3 writes it, below a text of its own
@@ -75,7 +77,8 @@ def named_as_image(name: str) -> bool:
 def identify(head: bytes, name: str = "") -> tuple[str | None, str | None]:
     """(kind, format's name) by a file's first 1024 bytes, and by the end of its name where they do not say it.
 
-    kind: image, zip, tar, gzip, bzip2, xz, pickle, list, foreign (a format that holds data and is not read), or None.
+    kind: image, zip, tar, gzip, bzip2, xz, pickle, idx, list, foreign (a format that holds data and is not read) or
+    None.
     """
     kind, label = next(((k, label) for at, magic, k, label in _KINDS if head.startswith(magic, at)), (None, None))
     if _PICKLE.match(head):

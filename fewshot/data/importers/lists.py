@@ -12,7 +12,7 @@ from fewshot.data.importers.items import Item, files_below
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import Row, path_of, read_table
 from fewshot.data.names import SPLITS
-from fewshot.data.spec import DatasetSpec
+from fewshot.data.spec import OF_ONE_SET, DatasetSpec
 
 FilePath = tuple[str, ...]
 """A file by its name and those of as many folders above it as were written, the outermost first."""
@@ -152,7 +152,7 @@ def _check_shared(lists: Lists, spec: DatasetSpec, where: str) -> None:
                     f"{where}: class {cls!r} is in two splits, {first[cls]} and {split}. A few-shot data set shares no"
                     " class; one for classification says shared_classes=True in its specification"
                 )
-            if not lists.by_folder and (split, cls) not in lists.rows:
+            if not lists.by_folder and (split, cls) not in lists.rows and not set(spec.importers) <= set(OF_ONE_SET):
                 raise UserError(
                     f"{where}: class {cls!r} is in two splits, {first[cls]} and {split}: say which image is in which,"
                     " by a CSV file with columns filename,label,split or by folders train/, val/ and test/"

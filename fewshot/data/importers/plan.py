@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fewshot.core.errors import UserError
+from fewshot.data.importers.arrays import Pixels
 from fewshot.data.importers.ilsvrc import is_raw, raw_names
 from fewshot.data.importers.images import Unreadable, decode
 from fewshot.data.importers.items import Item, some
@@ -29,7 +30,9 @@ class ClassPlan:
     images:  for each image the files that hold it; several are copies
     names:   of these images, for messages
     pickles: instead, the pickles that each hold all of them
+    pixels:  instead, the rows of arrays that hold them
     raw:     the files are ImageNet's own, found by their place among the files of the class
+    turns:   quarter turns, counterclockwise, by which its images are rotated
     """
 
     name: str
@@ -38,17 +41,21 @@ class ClassPlan:
     images: tuple[tuple[Item, ...], ...] = ()
     names: tuple[str, ...] = ()
     pickles: tuple[Pickle, ...] = ()
+    pixels: Pixels | None = None
     raw: bool = False
+    turns: int = 0
 
     def label(self, row: int) -> str:
         """Where an image is, for messages."""
         return f"{self.split}/{self.name}/{self.names[row] if self.names else row}"
 
     def read(self) -> list[bytes] | np.ndarray:
-        """The images' files, or from pickles their pixels (count, H, W, 3) uint8.
+        """The images' files, or from pickles and arrays their pixels (count, H, W, 3) uint8.
 
         Raises UserError where copies under one name differ.
         """
+        if self.pixels:
+            return self.pixels.read()
         if not self.pickles:
             return [_agreed(items) for items in self.images]
         first, *others = self.pickles
@@ -68,7 +75,10 @@ def plan(spec: DatasetSpec, sources: Sources, wanted: Lists) -> list[ClassPlan]:
     missing = [
         cls
         for split, cls in places
-        if (split, cls) not in wanted.rows and not sources.images(split, cls) and cls not in sources.pickled
+        if (split, cls) not in wanted.rows
+        and not sources.images(split, cls)
+        and cls not in sources.pickled
+        and (split, cls) not in sources.arrays
     ]
     if missing:
         raise UserError(
@@ -80,7 +90,8 @@ def plan(spec: DatasetSpec, sources: Sources, wanted: Lists) -> list[ClassPlan]:
     complaints: list[str] = []
     for split, cls in places:
         with _noting(complaints):
-            plans.append(_plan_class(spec, split, cls, sources, wanted, rows))
+            each = _plan_class(spec, split, cls, sources, wanted, rows)
+            plans += [replace(each, name=name, turns=turns) for name, turns in spec.stored(cls).items()]
     for each in plans:
         with _noting(complaints):  # what a class lacks may follow from a wrong row, which therefore comes first
             _check_count(spec, each)
@@ -99,10 +110,8 @@ def _noting(complaints: list[str]) -> Iterator[None]:
 
 
 def _check_count(spec: DatasetSpec, each: ClassPlan) -> None:
-    if spec.images_per_class and each.count != spec.images_per_class:
-        raise UserError(
-            f"class {each.name} has {each.count:,} images instead of {spec.images_per_class:,}: fetch it again"
-        )
+    if (right := spec.count(each.split)) and each.count != right:
+        raise UserError(f"class {each.name} has {each.count:,} images instead of {right:,}: fetch it again")
     if each.count < FEWEST:
         raise UserError(f"class {each.name} has {each.count} images; at least {FEWEST} are needed")
 
@@ -110,7 +119,12 @@ def _check_count(spec: DatasetSpec, each: ClassPlan) -> None:
 def _plan_class(
     spec: DatasetSpec, split: str, cls: str, sources: Sources, wanted: Lists, rows: Rows
 ) -> ClassPlan:
-    images, pickles, per_class = sources.images(split, cls), sources.pickled.get(cls, []), spec.images_per_class
+    images, pickles, per_class = sources.images(split, cls), sources.pickled.get(cls, []), spec.count(split)
+    if pixels := sources.arrays.get((split, cls)):
+        if images:
+            place = next(iter(images.values()))[0].origin
+            raise UserError(f"class {cls} is in {pixels.origin} and, as images, in {place}: give one of them")
+        return ClassPlan(cls, split, len(pixels.names), names=pixels.names, pixels=pixels)
     if images and pickles:
         place = next(iter(images.values()))[0].origin
         raise UserError(f"class {cls} is in {pickles[0].origin} and, as images, in {place}: give one of them")
@@ -131,7 +145,7 @@ def _plan_class(
     else:
         listed = _names(wanted.rows[split, cls]) if (split, cls) in wanted.rows else sources.listed.get(cls)
         raw = _is_numbered(spec, cls, images, listed)
-        chosen = _of_images(cls, split, _choose(spec, cls, images, listed, raw), raw)
+        chosen = _of_images(cls, split, _choose(spec, split, cls, images, listed, raw), raw)
     return chosen
 
 
@@ -155,13 +169,18 @@ def _is_numbered(
 
 
 def _choose(
-    spec: DatasetSpec, cls: str, images: dict[ImageName, list[Item]], listed: frozenset[str] | None, raw: bool
+    spec: DatasetSpec,
+    split: str,
+    cls: str,
+    images: dict[ImageName, list[Item]],
+    listed: frozenset[str] | None,
+    raw: bool,
 ) -> dict[ImageName, list[Item]]:
     """A class's images; where a list names them, those, in its order."""
     if listed is None:
-        if spec.images_per_class and len(images) > spec.images_per_class:
+        if (right := spec.count(split)) and len(images) > right:
             raise UserError(
-                f"class {cls} has {len(images):,} images, and {spec.name} takes {spec.images_per_class:,} of them: put"
+                f"class {cls} has {len(images):,} images, and {spec.name} takes {right:,} of them: put"
                 " the lists that name them (train.csv, val.csv, test.csv; for mini-imagenet those of Ravi and"
                 " Larochelle) next to them, or in a folder of another --from"
             )

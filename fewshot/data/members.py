@@ -1,0 +1,28 @@
+"""A data set's classes and image counts, by its specification: what decides its tasks, without any image of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewshot.core.errors import UserError
+from fewshot.data.importers import lists
+from fewshot.data.importers.limits import Limits
+from fewshot.data.spec import DatasetSpec
+from fewshot.data.store import Dataset, Split
+
+
+def without_images(spec: DatasetSpec) -> Dataset:
+    """The data set as published, with arrays of no bytes, (N, 0), for its images; its fingerprint is "".
+
+    UserError where the specification does not say which classes there are, or how many images each has.
+    """
+    if spec.splits is None:
+        raise UserError(f"which classes {spec.name} has is known from its images only: prepare it")
+    splits = {}
+    for split, classes in lists.wanted(spec, None, (), Limits()).splits.items():
+        if (count := spec.count(split)) is None:
+            raise UserError(f"how many images each class of {spec.name} has is known from its images only: prepare it")
+        stored = [name for cls in classes for name in spec.stored(cls)]
+        images = np.empty((count * len(stored), 0), np.uint8)
+        splits[split] = Split(split, images, tuple(stored), (count,) * len(stored))
+    return Dataset(spec.name, splits, "", "its specification")
