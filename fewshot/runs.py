@@ -44,15 +44,15 @@ _SINCE_FORMAT_2 = {
     "warmup_epochs": 0,
     "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
 }  # fmt: skip
-_PROTOCOL = {  # what is asked of a run, and what an older row without the field means; None: every row has it
-    "dataset": None, "split": None, "ways": None, "shots": None, "queries": None, "head": None, "episodes_seed": None,
-    "transform": "none",
-}  # fmt: skip
+_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "head", "episodes_seed")  # what is asked of a run
+_IMPLIED = {"transform": "none"}  # the same; what an older row without the field means
+_ONLY_IF_THERE = ("query_alpha",)  # the same, of rows that have it: the key of the others stays as it was
 _TASKS = ("episodes", "episodes_digest", "fingerprint")  # which tasks, and on which pixels
 _ROW = {  # of result.json
-    "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "head": str, "episodes_seed": int,
-    "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int, "accuracy": float,
-    "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str, "membership": str,
+    "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "query_alpha": float, "head": str,
+    "episodes_seed": int, "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int,
+    "accuracy": float, "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str,
+    "membership": str,
     "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
     "seen_in_training": dict[str, int], "solver_code": str,
 }  # fmt: skip
@@ -230,11 +230,10 @@ class Run:
         if not os.path.lexists(self.result_path):
             return []
         rows = self.result.get("results")
-        needed = [name for name, implied in _PROTOCOL.items() if implied is None]
         if not isinstance(rows, list):
             raise UserError(f"{self.result_path} is not a result of ours (it lacks results); {_MOVE}")
         for row in rows:
-            if mistake := typed.wrong(row, _ROW, needed):
+            if mistake := typed.wrong(row, _ROW, _PROTOCOL):
                 raise UserError(f"{self.result_path} is not a result of ours ({mistake}); {_MOVE}")
         return rows
 
@@ -323,7 +322,8 @@ class Run:
 
 
 def _protocol(row: dict[str, Any]) -> tuple:
-    return tuple(row.get(name, implied) for name, implied in _PROTOCOL.items())
+    asked = [row[name] for name in _PROTOCOL] + [row.get(name, implied) for name, implied in _IMPLIED.items()]
+    return *asked, *(row[name] for name in _ONLY_IF_THERE if name in row)
 
 
 def result_key(row: dict[str, Any]) -> tuple:
