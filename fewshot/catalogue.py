@@ -75,4 +75,5 @@ def _first_line(path: Path) -> str:
 def _tasks(path: Path) -> Entry:
     values = json.loads(path.read_text("utf-8"))
     form = f"{values['ways']}-way {values['shots']}-shot, {values['queries']} queries a class"
+    form += f" on average (Dirichlet {values['query_alpha']:g})" if "query_alpha" in values else ""
     return Entry(path.stem, f"{values['episodes']:,} {values['split']} episodes of {values['dataset']}: {form}")

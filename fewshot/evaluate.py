@@ -21,7 +21,7 @@ _PROTOCOL_FLAGS = {
     "ways": "classes in an episode (default: 5)", "shots": "support images a class (default: 1 5)",
     "queries": "query images a class (default: 15)", "episodes": "of each number of shots (default: 10000)",
 }  # fmt: skip
-_PROTOCOL = {"split": "test", "ways": 5, "shots": [1, 5], "queries": 15, "episodes": 10_000}
+_PROTOCOL = {"split": "test", "ways": 5, "shots": [1, 5], "queries": 15, "query_alpha": None, "episodes": 10_000}
 
 
 def parser() -> Parser:
@@ -34,8 +34,12 @@ def parser() -> Parser:
         nargs = "+" if name == "shots" else None
         parser.add_argument(f"--{name}", type=int, nargs=nargs, default=SUPPRESS, metavar="N", help=text)
     parser.add_argument(
+        "--query-alpha", type=float, default=SUPPRESS, metavar="A",
+        help="unbalanced tasks: numbers of queries from Dirichlet(A), --queries on average; the usual A is 2",
+    )  # fmt: skip
+    parser.add_argument(
         "--tasks", nargs="+", default=SUPPRESS, metavar="LIST",
-        help="frozen task lists, by name or file, in place of --split, --ways, --shots, --queries and --episodes",
+        help="frozen task lists, by name or file, in place of all options of the protocol",
     )  # fmt: skip
     parser.add_argument("--head", default=None, help="what solves the episodes, untrained; else each run's own")
     parser.add_argument("--transform", default=None, help="of embeddings, such as center+l2; else each run's own")
@@ -56,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     given = vars(args)
     for name in _PROTOCOL:
         if name in given and "tasks" in given:
-            raise UserError(f"--tasks says what --{name} says: leave one of the two out")
+            raise UserError(f"--tasks says what --{name.replace('_', '-')} says: leave one of the two out")
     given |= {name: given.get(name, value) for name, value in {**_PROTOCOL, "tasks": [], "data_root": None}.items()}
 
     from fewshot import heads, transforms
@@ -70,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.runs import Run
 
     console = terminal()
-    protocols = [Protocol(args.ways, shots, args.queries) for shots in dict.fromkeys(args.shots)]
+    protocols = [Protocol(args.ways, shots, args.queries, args.query_alpha) for shots in dict.fromkeys(args.shots)]
     lists = [frozen.read(name) for name in dict.fromkeys(args.tasks)]
     if len({each.split for each in lists}) > 1:
         raise UserError("--tasks: the lists are of different splits; evaluate one split at a time")

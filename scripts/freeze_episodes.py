@@ -5,6 +5,8 @@
     python scripts/freeze_episodes.py --dataset cifar-fs fc100 omniglot --without-images
     python scripts/freeze_episodes.py --dataset omniglot --without-images --splits test --ways 20
     python scripts/freeze_episodes.py --dataset flowers --folder my_lists     # of a data set of your own
+    python scripts/freeze_episodes.py --dataset mini-imagenet --splits test --query-alpha 2             # unbalanced
+    python scripts/freeze_episodes.py --dataset glyphs --splits test --query-alpha 2 --queries 3
 
 5-way 1- and 5-shot, 15 queries, 10,000 episodes, of test and validation, unless flags say otherwise. The lists in
 `episodes` are committed: a change in them changes the standard tasks.
@@ -12,7 +14,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def parser() -> Parser:
     parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in a task (default: 5)")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="N", help="default: 1 5")
     parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class (default: 15)")
+    parser.add_argument("--query-alpha", type=float, metavar="A", help="queries from Dirichlet(A); default: balanced")
     parser.add_argument("--episodes", type=int, default=10_000, metavar="N", help="tasks in a list (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the tasks (default: 0, the standard one)")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where the lists go (default: episodes)")
@@ -54,14 +56,15 @@ def main(argv: list[str] | None = None) -> None:
         without_images(specs.get(name)) if args.without_images else open_dataset(name, args.data_root)
         for name in args.dataset or specs.DEFAULTS
     ]
+    protocols = [Protocol(args.ways, shots, args.queries, args.query_alpha) for shots in args.shots]
     lists = [
-        frozen.freeze(dataset, split, Protocol(args.ways, shots, args.queries), args.episodes, args.seed)
-        for dataset in datasets for split in args.splits for shots in args.shots
+        frozen.freeze(dataset, split, protocol, args.episodes, args.seed)
+        for dataset in datasets for split in args.splits for protocol in protocols
     ]  # fmt: skip
     folder = args.folder or frozen.LISTS
     folder.mkdir(parents=True, exist_ok=True)
     for each in lists:
-        write_json(folder / f"{each.name}.json", dataclasses.asdict(each))
+        write_json(folder / f"{each.name}.json", each.to_json())
         terminal().print(f"{folder / each.name}.json: {each.digest[:16]}")
 
 

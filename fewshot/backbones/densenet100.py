@@ -31,8 +31,8 @@ class _Layer(nn.Module):
 class DenseNet100(Groups):
     """32 px images to 1,168 numbers; 6,967,952 parameters in three dense groups of 32 layers.
 
-    `bottleneck` is the paper's DenseNet-BC (342 numbers, 765,732 parameters): 16 layers of two convolutions a group, and transitions that halve the
-    channels.
+    `bottleneck` is the paper's DenseNet-BC (342 numbers, 765,732 parameters): 16 layers of two convolutions a group,
+    and transitions that halve the channels.
     """
 
     def __init__(self, image_size: int = 32, *, bottleneck: bool = False) -> None:

@@ -2,6 +2,6 @@
 
 from fewshot.episodes.disjoint import DisjointSampler
 from fewshot.episodes.frozen import Tasks
-from fewshot.episodes.sampler import EpisodeSampler, Protocol
+from fewshot.episodes.sampler import Episodes, EpisodeSampler, Protocol
 
-__all__ = ["DisjointSampler", "EpisodeSampler", "Protocol", "Tasks"]
+__all__ = ["DisjointSampler", "EpisodeSampler", "Episodes", "Protocol", "Tasks"]

@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass, fields
+import typing
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from fewshot.core import typed
 from fewshot.core.errors import UserError
 from fewshot.core.shipped import shipped
 from fewshot.data import Dataset
-from fewshot.episodes.sampler import EpisodeSampler, Protocol
+from fewshot.episodes.sampler import EpisodeSampler, Protocol, plain_number
 
 LISTS = shipped("episodes")
 SEED = 0  # of the standard evaluation episodes
 
 
 def task_name(dataset: str, split: str, protocol: Protocol, seed: int = SEED) -> str:
-    """The name of a list, and of a run's files: `mini-imagenet-test-5w1s15q`, for another seed than 0 with `-seed7`."""
+    """The name of a list, and of a run's files: `mini-imagenet-test-5w1s15q`.
+
+    Unbalanced queries add `-dirichlet2`, another seed than 0 adds `-seed7`.
+    """
+    unbalanced = f"-dirichlet{plain_number(protocol.query_alpha)}" if protocol.query_alpha is not None else ""
     other = f"-seed{seed}" if seed != SEED else ""
-    return f"{dataset}-{split}-{protocol.ways}w{protocol.shots}s{protocol.queries}q{other}"
+    return f"{dataset}-{split}-{protocol.ways}w{protocol.shots}s{protocol.queries}q{unbalanced}{other}"
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,20 @@ class TaskList:
     fingerprint: str
     """Of the pixels of the reference copy; "" where there is none. Other pixels give the same tasks, and slightly
     different accuracies."""
+    query_alpha: float | None = None
+    """Protocol.query_alpha. Lists of balanced tasks lack it."""
+
+    @property
+    def protocol(self) -> Protocol:
+        return Protocol(self.ways, self.shots, self.queries, self.query_alpha)
 
     @property
     def name(self) -> str:
-        return task_name(self.dataset, self.split, Protocol(self.ways, self.shots, self.queries), self.seed)
+        return task_name(self.dataset, self.split, self.protocol, self.seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a list's file holds."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def tasks(self, dataset: Dataset, episodes: int | None = None) -> Tasks:
         """Its tasks on a data set: the first `episodes`, or all of them. More than it has continue the same sequence.
@@ -85,7 +102,7 @@ class TaskList:
                 f" not the list's (membership {split.membership[:12]}, the list's is {self.membership[:12]});"
                 f" prepare the standard split, or this one under another name than {dataset.name}"
             )
-        sampler = EpisodeSampler(split, Protocol(self.ways, self.shots, self.queries), self.seed)
+        sampler = EpisodeSampler(split, self.protocol, self.seed)
         digest = sampler.digest(self.episodes)
         if digest != self.digest:
             raise UserError(
@@ -100,7 +117,7 @@ def freeze(dataset: Dataset, split: str, protocol: Protocol, episodes: int = 10_
     sampler = EpisodeSampler(dataset[split], protocol, seed)
     return TaskList(
         dataset.name, split, protocol.ways, protocol.shots, protocol.queries, seed, episodes,
-        dataset[split].membership, sampler.digest(episodes), dataset.fingerprint,
+        dataset[split].membership, sampler.digest(episodes), dataset.fingerprint, protocol.query_alpha,
     )  # fmt: skip
 
 
@@ -112,13 +129,14 @@ def read(name: str) -> TaskList:
     if not path.is_file():
         near = "".join(f"; did you mean {other!r}?" for other in difflib.get_close_matches(name, names(), n=1))
         raise UserError(f"no task list {name!r}: give a file, or one that `fewshot list tasks` names{near}")
+    hints = typing.get_type_hints(TaskList)
     try:
         values = json.loads(path.read_text("utf-8"))
-        tasks = TaskList(**values)
-        if any(type(getattr(tasks, f.name)).__name__ != f.type for f in fields(TaskList)):
+        if typed.wrong(values, hints):
             raise TypeError
+        tasks = TaskList(**values)
     except (ValueError, TypeError, RecursionError):
-        wanted = ", ".join(f.name for f in fields(TaskList))
+        wanted = ", ".join(name for name in hints if name != "query_alpha")
         raise UserError(f"{path} is not a task list: it must be a JSON object with {wanted}") from None
     if tasks.episodes < 2:
         raise UserError(f"{path}: {tasks.episodes} episodes; an interval needs at least 2")

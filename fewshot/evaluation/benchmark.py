@@ -24,6 +24,7 @@ from fewshot.data import Dataset, default_dataset, open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
 from fewshot.episodes import Protocol, Tasks, frozen
+from fewshot.episodes.sampler import protocol_name
 from fewshot.evaluation import arrays
 from fewshot.evaluation.arrays import Array
 from fewshot.evaluation.embed import Base, check_embeddings, check_finite, embed_base, embed_split
@@ -56,11 +57,14 @@ class Score:
     """Of the data set's pixels."""
     setting: str
     """"inductive", or "transductive" where the head saw all queries of a task together. Never rank the two together."""
+    query_alpha: float | None
+    """Dirichlet's concentration, where numbers of queries are drawn; None for balanced tasks. Never rank the two
+    together."""
     accuracies: np.ndarray = field(repr=False, compare=False)
     """(episodes,) float64: to compare two networks task by task, `evaluation.statistics.paired_difference`."""
 
     def __str__(self) -> str:
-        task = f"{self.dataset} {self.split}, {self.ways}-way {self.shots}-shot"
+        task = f"{self.dataset} {self.split}, {protocol_name(self.ways, self.shots, self.query_alpha)}"
         task += ", transductive" * (self.setting == "transductive")
         return f"{task}: {100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} % ({self.episodes:,} episodes)"
 
@@ -78,6 +82,7 @@ def benchmark(
     split: str = "test",
     ways: int = 5,
     queries: int = 15,
+    query_alpha: float | None = None,
     episodes: int = 10_000,
     preprocess: Callable[[Tensor], Tensor] | None = None,
     data_root: str | os.PathLike | None = None,
@@ -94,6 +99,8 @@ def benchmark(
     base: features (M, D) of the base classes, where `model` is features and the transform or head is fitted on them.
         They are in the order of `dataset["train"]`, unless `base_labels` (M,) says of which class each image is.
         A module embeds the training split by itself.
+    query_alpha: the numbers of queries of each class are drawn from Dirichlet of this concentration, `queries` on
+        average (Veilleux et al., NeurIPS 2021, take 2); None: each class has `queries`.
     preprocess: makes what the model wants of images (B, 3, S, S) in [0, 1], such as a torchvision weights'
         `transforms()`; by default they are normalised with the training split's mean and standard deviation.
     data_root: of prepared data sets; by default $FEWSHOT_DATA, else "data".
@@ -116,7 +123,9 @@ def benchmark(
     elif not isinstance(dataset, Dataset):
         root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
         dataset = open_dataset(dataset or default_dataset(root)[0], root)
-    protocols = [Protocol(shots=n, **form) for n in dict.fromkeys(each_shots)]
+    if mistake := typed.wrong({"query_alpha": query_alpha}, {"query_alpha": float | None}):
+        raise UserError(mistake)
+    protocols = [Protocol(shots=n, query_alpha=query_alpha, **form) for n in dict.fromkeys(each_shots)]
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
     if warning := frozen.pixel_warning(dataset, wanted):
         warnings.warn(warning, stacklevel=2)
@@ -216,5 +225,5 @@ def _score(dataset: Dataset, tasks: Tasks, right: np.ndarray, head: Head) -> Sco
     return Score(
         dataset.name, tasks.sampler.split.name, protocol.ways, protocol.shots, protocol.queries, tasks.episodes,
         summary.accuracy, summary.std, summary.ci95, tasks.digest, tasks.frozen.name if tasks.frozen else None,
-        dataset.fingerprint, head.setting, values,
+        dataset.fingerprint, head.setting, protocol.query_alpha, values,
     )  # fmt: skip

@@ -28,6 +28,7 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
 from fewshot.core.sealed import sha256
+from fewshot.episodes.sampler import ALPHAS
 from fewshot.evaluation.statistics import CI_METHOD, summarise
 from fewshot.identity import digest
 from fewshot.runs import Run
@@ -141,6 +142,8 @@ def check_claims(row: dict[str, Any]) -> str | None:
     for name in ("accuracy", "std", "ci95"):
         if name in row and not 0 <= row[name] <= 1:
             return f"{name} {row[name]}"
+    if "query_alpha" in row and not ALPHAS[0] <= row["query_alpha"] <= ALPHAS[1]:
+        return f"query_alpha {row['query_alpha']}"
     return f"ci_method {row['ci_method']!r}" if row.get("ci_method", CI_METHOD) != CI_METHOD else None
 
 

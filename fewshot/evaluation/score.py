@@ -113,13 +113,14 @@ def _outcomes(tasks: Tasks, right: np.ndarray) -> Outcomes:
 def _row(tasks: Tasks, record: Record) -> dict[str, Any]:
     protocol, sampler = tasks.protocol, tasks.sampler
     summary = summarise(record.episodes.accuracies)
+    unbalanced = {} if protocol.query_alpha is None else {"query_alpha": float(protocol.query_alpha)}
     row = {
         "split": sampler.split.name, "ways": protocol.ways, "shots": protocol.shots, "queries": protocol.queries,
         "episodes": summary.episodes, "accuracy": summary.accuracy, "std": summary.std, "ci95": summary.ci95,
         "ci_method": CI_METHOD, "episodes_seed": sampler.seed, "episodes_digest": tasks.digest,
         "task_list": tasks.frozen and tasks.frozen.name, "task_list_digest": tasks.frozen and tasks.frozen.digest,
         "membership": sampler.split.membership,
-    }  # fmt: skip
+    } | unbalanced  # fmt: skip
     return row | ({"at_chance": True} if summary.accuracy - summary.ci95 <= 1 / protocol.ways else {})
 
 

@@ -2,7 +2,7 @@
 
     embeddings -> transform -> head, batch by batch of episodes -> how many queries of each class are right
 
-Shapes: I images, D features; T episodes at a time, W ways, S shots, Q queries a class.
+Shapes: I images, D features; T episodes at a time, W ways, S shots, Q queries a class on average.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
-from fewshot.episodes import Tasks
+from fewshot.episodes import Protocol, Tasks
 from fewshot.evaluation.embed import Base
 from fewshot.heads import Head, Products
 from fewshot.transforms import Transform
@@ -91,7 +91,8 @@ def _mostly_offset(embeddings: Tensor) -> bool:
 
 
 def accuracies(right: np.ndarray, queries: int) -> np.ndarray:
-    """Accuracy (episodes,) float64 of each episode, from `solve_episodes`' counts and the queries a class."""
+    """Accuracy (episodes,) float64 of each episode over all its queries: from `solve_episodes`' counts, and how many
+    queries a class has, on average."""
     return right.sum(1) / (right.shape[1] * queries)
 
 
@@ -134,37 +135,40 @@ def gram_matrix(embeddings: Tensor, centred: bool = False) -> Tensor:
 
 def _solve(head: Head, embeddings: Tensor, gram: Tensor | None, tasks: Tasks) -> np.ndarray:
     """`solve_episodes` for one of them: by `gram`, or where there is none by the embeddings themselves."""
-    protocol, device = tasks.protocol, embeddings.device
-    classes = torch.arange(protocol.ways, device=device)
-    support_labels, query_labels = (classes.repeat_interleave(n) for n in (protocol.shots, protocol.queries))
-    targets = F.one_hot(support_labels, protocol.ways).to(embeddings.dtype)
-    images, support_images = protocol.images, protocol.ways * protocol.shots
-    gathered = images * (embeddings.shape[1] if gram is None else 3 * support_images)  # a product's index is two words
-    at_once = max(1, _BATCH_BYTES // (embeddings.element_size() * gathered))
+    protocol, sampler, device = tasks.protocol, tasks.sampler, embeddings.device
+    labels = torch.arange(protocol.ways, device=device).repeat_interleave(protocol.shots)
+    targets = F.one_hot(labels, protocol.ways).to(embeddings.dtype)
+    at_once = max(1, _BATCH_BYTES // (embeddings.element_size() * _gathered(head, embeddings, gram, protocol)))
     counts, finite = [], torch.ones((), dtype=torch.bool, device=device)
     for start in range(0, tasks.episodes, at_once):
-        index = torch.from_numpy(tasks.sampler.draw(start, min(at_once, tasks.episodes - start))).to(device)
-        support, query = (part.flatten(1) for part in index.split([protocol.shots, protocol.queries], dim=2))
+        drawn = sampler.episodes(start, min(at_once, tasks.episodes - start))
+        # (T, W*S), (T, W*Q), (T, W*Q)
+        support, query, truth = (torch.from_numpy(part).to(device).flatten(1) for part in drawn)
         if head.transductive:
-            order = torch.from_numpy(query_order(tasks.sampler.seed, start, *query.shape)).to(device)
-            query = query.gather(1, order)
+            order = torch.from_numpy(query_order(sampler.seed, start, *query.shape)).to(device)
+            query, truth = query.gather(1, order), truth.gather(1, order)
         if gram is None:
-            labels = support_labels.expand(len(index), -1)
-            logits = head(embeddings[support], labels, embeddings[query], protocol.ways)
+            logits = head(embeddings[support], labels.expand(len(support), -1), embeddings[query], protocol.ways)
         else:
-            products = _look_up(gram, support, query, embeddings.shape[1])
-            logits = head.solve_products(products, targets.expand(len(index), -1, -1))
+            products = _look_up(gram, support, query, embeddings.shape[1], head.transductive)
+            logits = head.solve_products(products, targets.expand(len(support), -1, -1))
         finite &= logits.isfinite().all()
-        predicted = logits.argmax(2)  # (T, W*Q)
-        if head.transductive:
-            predicted = torch.empty_like(predicted).scatter_(1, order, predicted)  # class by class again
-        right = predicted == query_labels
-        counts.append(right.view(-1, protocol.ways, protocol.queries).sum(2, dtype=torch.int32))
+        right = (logits.argmax(2) == truth).int()  # (T, W*Q)
+        counts.append(right.new_zeros(len(right), protocol.ways).scatter_add_(1, truth, right))
     if not finite:
         raise UserError(
             f"{protocol} episodes: the head's logits are not finite; the embeddings are too large, or nearly all alike"
         )
     return torch.cat(counts).cpu().numpy()
+
+
+def _gathered(head: Head, embeddings: Tensor, gram: Tensor | None, protocol: Protocol) -> int:
+    """How many numbers are gathered for one episode."""
+    if gram is None:
+        return protocol.images * embeddings.shape[1]
+    support, queries = protocol.ways * protocol.shots, protocol.ways * protocol.queries
+    products = protocol.images * support + (queries**2 if head.transductive else 0)
+    return 3 * products  # the index of a product is two words
 
 
 def query_order(seed: int, first: int, count: int, queries: int) -> np.ndarray:
@@ -179,12 +183,14 @@ def query_order(seed: int, first: int, count: int, queries: int) -> np.ndarray:
     return words.argsort(axis=1, kind="stable")
 
 
-def _look_up(gram: Tensor, support: Tensor, query: Tensor, features: int) -> Products:
-    """The products of episodes with support (T, N) and query (T, Q) images, from the matrix of all."""
-    columns = support[:, None]
-    return Products(
-        torch.take(gram, support[..., None] * len(gram) + columns),
-        torch.take(gram, query[..., None] * len(gram) + columns),
-        gram.diagonal()[query],
-        features,
-    )
+def _look_up(gram: Tensor, support: Tensor, query: Tensor, features: int, transductive: bool) -> Products:
+    """The products of episodes with support (T, N) and query (T, Q) images, from the matrix of all.
+
+    Those of queries with each other are looked up for transductive heads only.
+    """
+
+    def among(rows: Tensor, columns: Tensor) -> Tensor:
+        return torch.take(gram, rows[..., None] * len(gram) + columns[:, None])
+
+    queries = among(query, query) if transductive else None
+    return Products(among(support, support), among(query, support), gram.diagonal()[query], features, queries)

@@ -27,11 +27,14 @@ class Products:
     """(T, Q) float32: of each query image with itself."""
     features: int
     """D, the length of an embedding."""
+    queries: Tensor | None = None
+    """(T, Q, Q) float32: of each query image with each. Only transductive heads are sure to get them."""
 
     @classmethod
     def of(cls, support: Tensor, query: Tensor) -> Products:
         """From support (T, N, D) and query (T, Q, D)."""
-        return cls(support @ support.mT, query @ support.mT, query.square().sum(2), support.shape[2])
+        queries = query @ query.mT
+        return cls(support @ support.mT, query @ support.mT, query.square().sum(2), support.shape[2], queries)
 
 
 class Head(nn.Module):

@@ -1,4 +1,5 @@
 """The leaderboard as CSV: RFC 4180 (CRLF, quotes where needed), UTF-8, a header line, reports/leaderboard.py's COLUMNS.
+Those that are OPTIONAL are there only where a row has them.
 
 A cell that begins as a formula does, with = + - @, has an apostrophe before it, which reading takes away again.
 
@@ -25,6 +26,7 @@ from fewshot.identity import digest
 from fewshot.reports.leaderboard import (
     COLUMNS,
     DEFAULTS,
+    OPTIONAL,
     OWN,
     RANKED,
     SHARED,
@@ -32,14 +34,15 @@ from fewshot.reports.leaderboard import (
     Row,
     Score,
     columns_digest,
+    columns_of,
 )
 
 _LARGEST = 2**30  # bytes
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes before it, too: so it can be read back
 MARK = "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,"  # how every version's header begins
 NEW_IN_2 = ("setting", "transform", "code", "csv_version")
-COLUMNS_1 = tuple(column for column in COLUMNS if column not in NEW_IN_2)
-SHARED_1 = (*(column for column in SHARED if column not in NEW_IN_2), "recipe")
+COLUMNS_1 = tuple(column for column in COLUMNS if column not in (*NEW_IN_2, *OPTIONAL))
+SHARED_1 = (*(column for column in SHARED if column not in (*NEW_IN_2, *OPTIONAL)), "recipe")
 FILLED_1 = DEFAULTS | {"csv_version": "1"}  # what a row of version 1 has in the new columns
 
 
@@ -47,8 +50,9 @@ def render(rows: Sequence[Row]) -> str:
     """The whole file as text."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # whose default dialect ends lines in CRLF
-    writer.writerow(COLUMNS)
-    writer.writerows([_inert(row[column]) for column in COLUMNS] for row in rows)
+    columns = columns_of(rows)
+    writer.writerow(columns)
+    writer.writerows([_inert(row[column]) for column in columns] for row in rows)
     return text.getvalue()
 
 
@@ -66,7 +70,8 @@ def read(path: Path) -> list[Score]:
     if not lines:
         return []
     header = tuple(lines[0])
-    if header not in (COLUMNS, COLUMNS_1):
+    required = tuple(column for column in header if column not in OPTIONAL)
+    if len(set(header)) < len(header) or required not in (tuple(c for c in COLUMNS if c not in OPTIONAL), COLUMNS_1):
         raise UserError(
             f"{path} has other columns than a leaderboard of version 1 or {VERSION}; a newer fewshot may read it;"
             " give another --csv"

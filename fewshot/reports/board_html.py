@@ -17,9 +17,10 @@ from itertools import groupby
 from pathlib import Path
 
 from fewshot.reports.board_text import MARK, board_title  # the same in every document that HTML comments can mark
-from fewshot.reports.leaderboard import COLUMNS, Row
+from fewshot.reports.leaderboard import Row, columns_of
 from fewshot.reports.progress import duration
 from fewshot.reports.ranking import board, tied
+from fewshot.reports.tables import queries_a_class
 
 TITLE = "Few-shot leaderboard"
 _TEMPLATE = Path(__file__).with_name("leaderboard.html")
@@ -37,6 +38,7 @@ def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "
     The page's policy lets the browser run this script and style, and load nothing.
     """
     text = _TEMPLATE.read_text("utf-8")
+    columns = columns_of(rows)
     style, script = (_hash(text.split(f"<{tag}>")[1].split(f"</{tag}>")[0]) for tag in ("style", "script"))
     values = {
         "mark": MARK,
@@ -44,7 +46,7 @@ def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "
         "title": escape(title),
         "subtitle": " · ".join(_subtitle(rows, link, csv)),
         "boards": "\n".join(_boards(rows)),
-        "data": _inert({"columns": COLUMNS, "rows": [[row[column] for column in COLUMNS] for row in rows]}),
+        "data": _inert({"columns": columns, "rows": [[row[column] for column in columns] for row in rows]}),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], text)
 
@@ -78,14 +80,14 @@ def _boards(rows: Sequence[Row]) -> Iterator[str]:
             for (number, row), before, after in zip(same, ranks, ranks[2:], strict=False)
         )
         yield _SECTION.format(
-            name=name, title=escape(board_title(first)), episodes=int(first["episodes"]), queries=first["queries"],
-            heads=heads, lines=lines, methods=methods, rank_by=first["rank_by"],
+            name=name, title=escape(board_title(first)), episodes=int(first["episodes"]),
+            queries=queries_a_class(first.columns), heads=heads, lines=lines, methods=methods, rank_by=first["rank_by"],
         )  # fmt: skip
 
 
 _SECTION = """<section>
 <h2 id="{name}">{title}</h2>
-<p class="soft">Test accuracy over {episodes:,} episodes of {queries} queries a class</p>
+<p class="soft">Test accuracy over {episodes:,} episodes of {queries}</p>
 <div class="box" tabindex="0" role="region" aria-labelledby="{name}">
 <table role="table" aria-labelledby="{name}">
 <thead role="rowgroup"><tr role="row">{heads}</tr></thead>

@@ -12,7 +12,7 @@ from rich.table import Table
 from fewshot.reports.leaderboard import Row
 from fewshot.reports.progress import duration
 from fewshot.reports.ranking import BY_INTERVALS, PAIRED, board, tied
-from fewshot.reports.tables import head_name, markdown_text, task_name, wrap
+from fewshot.reports.tables import head_name, markdown_text, queries_a_class, task_name, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"
 WHAT = (
@@ -93,6 +93,6 @@ def _how(rows: Sequence[Row]) -> str:
     first = rows[0]
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
     return (
-        f"{int(first['episodes']):,} episodes of {first['queries']} queries a class. Interval: {methods}."
+        f"{int(first['episodes']):,} episodes of {queries_a_class(first.columns)}. Interval: {methods}."
         f" Ranks by {_RANKED[first['rank_by']]}."
     )

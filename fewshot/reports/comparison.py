@@ -22,13 +22,13 @@ from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.identity import pixels
 from fewshot.reports.leaderboard import DEFAULTS, braced, code_behind, experiment_of
-from fewshot.reports.tables import percent, task_name
+from fewshot.reports.tables import percent, queries_a_class, task_name
 from fewshot.runs import Run
 
 SIGNIFICANT = 0.05
 _WIDEST = max(map(len, QUESTIONS))
-_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "episodes_seed", "setting")
-_NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - {"setting"}
+_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "query_alpha", "episodes_seed", "setting")
+_NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - DEFAULTS.keys()
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def print_comparison(console: Console, compared: Sequence[Entry], results: Seque
     episodes = np.stack([each.episodes.accuracies for each in scores])
     placed = ranks(episodes.mean(1), distinguishable(episodes))
     order = sorted(range(len(scores)), key=lambda i: -scores[i].episodes.accuracies.mean())
-    title = f"{_title(row)}, {row['queries']} queries a class, {row['episodes']:,} episodes"
+    title = f"{_title(row)}, {queries_a_class(row)}, {row['episodes']:,} episodes"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("rank", "", *QUESTIONS):
         table.add_column(column, no_wrap=True)

@@ -23,6 +23,8 @@ The columns, all of them strings, in the order of the CSV:
     transform           of the embeddings, before the head; none where there is none
     code                short digest of the source files that trained; empty where the run recorded none
     csv_version         the version of this file's format that made the row (reports/board_csv.py)
+    query_alpha         Dirichlet's concentration, where numbers of queries are drawn from it (then `queries` is their
+                        mean); empty for balanced tasks. Ranked separately. Only in files that have such a row
 
 **Seeds.** Runs that agree in everything but the seed are one row: the same test episodes and pixels, components,
 configuration, precision, training images and code. Its accuracy is the mean over the seeds, and so is train_seconds.
@@ -57,15 +59,21 @@ COLUMNS = (
     "train_seconds", "device", "parameters", "recipe", "commit", "fingerprint", "episodes_digest", "run",
     "queries", "ci_method", "seed", "steps", "precision", "python", "torch", "numpy", "membership",
     "trained_on", "train_ways", "train_shots", "tasks", "rank_by", "key", "each_run",
-    "setting", "transform", "code", "csv_version",
+    "setting", "transform", "code", "csv_version", "query_alpha",
 )  # fmt: skip
+OPTIONAL = ("query_alpha",)  # left out of a file in which no row has it
 RANKED = ("rank", "tasks", "rank_by")  # what a row has by standing among others
 SHARED = (
     "dataset", "ways", "shots", "queries", "episodes", "episodes_digest", "fingerprint", "membership", "backbone",
     "head", "regularizer", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
-    "setting", "transform", "code",
+    "setting", "transform", "code", "query_alpha",
 )  # fmt: skip
-DEFAULTS = {"setting": "inductive", "transform": "none", "code": ""}  # a shared column with this value is not hashed
+DEFAULTS = {
+    "setting": "inductive",
+    "transform": "none",
+    "code": "",
+    "query_alpha": "",
+}  # a shared column with this value is not hashed
 OWN = (
     "seed", "run", "started", "accuracy", "ci95", "ci_method", "train_seconds", "recipe", "device", "commit", "python",
     "torch", "numpy",
@@ -149,6 +157,12 @@ class Row:
         """The same row with its RANKED columns."""
         place = {"rank": str(rank), "tasks": tasks, "rank_by": rank_by}
         return dataclasses.replace(self, columns=self.columns | place)
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """The columns of a file with these rows: COLUMNS, without the optional ones that are empty in all of them."""
+    there = {column for row in rows for column in OPTIONAL if row[column]}
+    return [column for column in COLUMNS if column not in OPTIONAL or column in there]
 
 
 def _interval(own: Sequence[dict[str, Any]]) -> tuple[float, float, str]:

@@ -1,10 +1,10 @@
 """Ranks that equals share: rows that a test cannot separate have no order.
 
 A board is the rows of the same tasks: data set, ways, shots, setting, queries, episodes and pixels. Transductive rows
-are a board of their own: they use the other queries of a task, which inductive rows may not. The rows of a board
-stand in the order of their accuracy. The first leads a group; the following rows belong to it until one differs from
-the leader by the test. That row leads the next group. A row's rank is its leader's place. So a rank says "not
-separated from the leader of this group", and nothing about the group's other members.
+are a board of their own: they use the other queries of a task, which inductive rows may not. So are rows of unbalanced
+tasks. The rows of a board stand in the order of their accuracy. The first leads a group; the following rows belong to
+it until one differs from the leader by the test. That row leads the next group. A row's rank is its leader's place. So
+a rank says "not separated from the leader of this group", and nothing about the group's other members.
 
 Rows are separated by the paired test over episodes (`evaluation.statistics.distinguishable`), where an episode's
 accuracy is the mean over the row's seeds: what is hard about a task is hard for both. The test is about these
@@ -30,7 +30,7 @@ PAIRED, BY_INTERVALS = "paired differences", "ci95"
 
 def task(row: Row) -> tuple:
     """What was asked: rows of different tasks are never compared."""
-    return row["dataset"], int(row["ways"]), int(row["shots"]), row["setting"]
+    return row["dataset"], int(row["ways"]), int(row["shots"]), float(row["query_alpha"] or 0), row["setting"]
 
 
 def board(row: Row) -> tuple:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
-from fewshot.reports.tables import markdown_text, percent
+from fewshot.reports.leaderboard import DEFAULTS
+from fewshot.reports.tables import markdown_text, percent, task_name
 from fewshot.runs import Run
 
 
@@ -26,9 +27,8 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
         if len(rows) == len(runs):
             found = training_anew(np.array([each["accuracy"] for each in rows]))
             each_seeds = ", ".join(f"{100 * each['accuracy']:.2f}" for each in rows)
-            task = f"{row['ways']}-way {row['shots']}-shot"
             accuracy = percent(found.estimate, found.half_width)
-            table.add_row(f"{row['dataset']} {row['split']}", task, accuracy, each_seeds)
+            table.add_row(f"{row['dataset']} {row['split']}", task_name(DEFAULTS | row), accuracy, each_seeds)
     console.print(table)
     console.print(
         "95% CI: Student's t over the seeds, of what training anew gives on average on this test set; each seed's own"

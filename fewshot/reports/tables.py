@@ -12,9 +12,10 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from fewshot.core.console import visible
+from fewshot.episodes.sampler import protocol_name
 from fewshot.reports.leaderboard import DEFAULTS
 
-_SORTED_BY = ("dataset", "split", "ways", "shots", "queries", "head")
+_SORTED_BY = ("dataset", "split", "ways", "shots", "query_alpha", "queries", "head")
 _WIDEST = 150  # characters
 
 
@@ -24,9 +25,15 @@ def percent(accuracy: float, ci95: float) -> str:
 
 
 def task_name(row: Mapping[str, Any]) -> str:
-    """`5-way 1-shot`, and whether the head sees all queries of a task at once: `5-way 1-shot, transductive`."""
-    name = f"{row['ways']}-way {row['shots']}-shot"
+    """`5-way 1-shot`; with unbalanced queries, `5-way 1-shot, Dirichlet 2`; either with `, transductive` where the head
+    sees all queries of a task at once."""
+    name = protocol_name(row["ways"], row["shots"], row["query_alpha"])
     return name if row["setting"] == "inductive" else f"{name}, {row['setting']}"
+
+
+def queries_a_class(row: Mapping[str, Any]) -> str:
+    """`15 queries a class`, and of unbalanced tasks `15 queries a class on average`."""
+    return f"{row['queries']} queries a class" + " on average" * bool(row["query_alpha"])
 
 
 def head_name(row: Mapping[str, Any]) -> str:
@@ -38,10 +45,10 @@ def head_name(row: Mapping[str, Any]) -> str:
 def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:
     """Result rows of one run, one line for each protocol; below them the formula of the interval.
 
-    Head and transform are a column where rows differ in them; a transductive row says so behind its task. No name is
-    cut, even where the table is then wider than the terminal.
+    Head and transform are a column where rows differ in them; a row that is transductive, or of unbalanced tasks, says
+    so behind its task. No name is cut, even where the table is then wider than the terminal.
     """
-    rows = sorted((DEFAULTS | row for row in rows), key=lambda row: [row.get(key, "") for key in _SORTED_BY])
+    rows = sorted((DEFAULTS | row for row in rows), key=lambda row: [row.get(key) or 0 for key in _SORTED_BY])
     heads = [head_name(row) for row in rows]
     extra = ["head"] if len(set(heads)) > 1 else []
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
@@ -55,7 +62,10 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
     table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.print(table)
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
-    console.print(f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class.")
+    drawn = ", on average where their numbers are drawn (Dirichlet)" * any(row["query_alpha"] for row in rows)
+    console.print(
+        f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class{drawn}."
+    )
 
 
 def markdown_text(text: str) -> str:

@@ -8,15 +8,14 @@ from typing import Any, Literal
 from fewshot.core import typed
 from fewshot.identity import pixels
 
-_PROTOCOL = {  # what is asked of a run, and what an older row without the field means; None: every row has it
-    "dataset": None, "split": None, "ways": None, "shots": None, "queries": None, "head": None, "episodes_seed": None,
-    "transform": "none",
-}  # fmt: skip
+_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "head", "episodes_seed")  # what is asked of a run
+_IMPLIED = {"transform": "none"}  # the same; what an older row without the field means
+_ONLY_IF_THERE = ("query_alpha",)  # the same, of rows that have it: the key of the others stays as it was
 _ROW = {
-    "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "head": str, "episodes_seed": int,
-    "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int, "accuracy": float,
-    "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str, "membership": str,
-    "former_fingerprint": str,
+    "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "query_alpha": float, "head": str,
+    "episodes_seed": int, "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int,
+    "accuracy": float, "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str,
+    "former_fingerprint": str, "membership": str,
     "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
     "episodes_sha256": str, "tasks_sha256": str, "at_chance": bool,
     "seen_in_training": dict[str, int], "solver_code": str,
@@ -27,8 +26,7 @@ def wrong(rows: Any) -> str | None:
     """What is wrong with the rows of a result.json; None where nothing is."""
     if not isinstance(rows, list):
         return "it lacks results"
-    needed = [name for name, implied in _PROTOCOL.items() if implied is None]
-    return next((mistake for row in rows if (mistake := typed.wrong(row, _ROW, needed))), None)
+    return next((mistake for row in rows if (mistake := typed.wrong(row, _ROW, _PROTOCOL))), None)
 
 
 def longest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -57,4 +55,5 @@ def result_key(row: dict[str, Any]) -> tuple:
 
 
 def _protocol(row: dict[str, Any]) -> tuple:
-    return tuple(row.get(name, implied) for name, implied in _PROTOCOL.items())
+    asked = [row[name] for name in _PROTOCOL] + [row.get(name, implied) for name, implied in _IMPLIED.items()]
+    return *asked, *(row[name] for name in _ONLY_IF_THERE if name in row)

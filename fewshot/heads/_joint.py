@@ -1,0 +1,42 @@
+"""What transductive heads share: all images of a task at once, and points that are weighted sums of them.
+
+Shapes: T tasks, N support and Q query images, M = N + Q of both, support first; W ways. A point is given by its
+weights (T, W, M), so that inner products are all that is needed of the embeddings, however long they are.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewshot.heads._base import Products
+
+
+def joint_gram(products: Products) -> Tensor:
+    """(T, M, M): the inner product of each image of a task with each."""
+    assert products.queries is not None, "a transductive head needs the queries' products with each other"
+    support = torch.cat([products.support, products.query.mT], 2)
+    return torch.cat([support, torch.cat([products.query, products.queries], 2)], 1)
+
+
+def unit_gram(gram: Tensor) -> Tensor:
+    """The same of embeddings of length 1. An embedding of zeros stays zero."""
+    lengths = gram.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
+    return gram / (lengths[:, :, None] * lengths[:, None])
+
+
+def support_means(targets: Tensor, queries: int) -> Tensor:
+    """Weights (T, W, M) of the class means of the support, under one-hot targets (T, N, W)."""
+    return F.pad(targets.mT / targets.sum(1)[..., None], (0, queries))
+
+
+def squared_norms(gram: Tensor, weights: Tensor) -> Tensor:
+    """||p||^2 (T, W) of points with these weights (T, W, M)."""
+    return ((weights @ gram) * weights).sum(2)
+
+
+def squared_distances_to(gram: Tensor, weights: Tensor) -> Tensor:
+    """||x - p||^2 (T, M, W) of each image x to points p with these weights (T, W, M)."""
+    own = gram.diagonal(dim1=1, dim2=2)[..., None]
+    return own - 2 * gram @ weights.mT + squared_norms(gram, weights)[:, None]
