@@ -163,7 +163,7 @@ def _solver(model, head: str | Head | None, transform: str | Transform | None) -
         head = model.head_for(head) if isinstance(head, str) else head or model.head
         transform = transform or model.transform
     head = copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")
-    if not head.begun:
+    if head.features is None:
         heads.check_untrained(head)
     mapped = copy.deepcopy(transform) if isinstance(transform, Transform) else transforms.build(transform or "none")
     return head.eval(), mapped.eval()
