@@ -67,7 +67,7 @@ class Head(nn.Module):
     """Its parameters mean nothing before they are learned. Evaluation then takes it only with trained ones, those of a
     run that was trained with it. A head may set it by its options."""
 
-    features: int | None = None
+    made_for: int | None = None
     """Set by `heads.begin`: D, the length of the embeddings that it was made for."""
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -149,11 +149,11 @@ class Head(nn.Module):
 
 def check_length(head: Head, given: int) -> None:
     """UserError where embeddings have another length D than those that the head was made for, or it was for none."""
-    if head.features != given:
+    if head.made_for != given:
         name = type(head).__name__
-        if head.features is None:
+        if head.made_for is None:
             raise UserError(f"head {name} must know the form of embeddings first: heads.build(spec, features, shape)")
-        raise UserError(f"head {name} was made for embeddings of {head.features} features, and these have {given}")
+        raise UserError(f"head {name} was made for embeddings of {head.made_for} features, and these have {given}")
 
 
 def prototypes(support: Tensor, targets: Tensor) -> Tensor:

@@ -26,15 +26,15 @@ class ANIL(Head):
     `order`: "exact" is the gradient through the steps; "first" takes the steps as constants (FOMAML: Finn, Abbeel &
     Levine, ICML 2017), so that no gradient reaches the support embeddings.
 
-    `lr` is the steps' rate, above 0; `learn_lr=true` makes its logarithm a parameter. Where embeddings z have large
-    squares, steps overshoot: from about 4 / mean ||z||^2 on.
+    `lr` is the steps' rate, above 0; `learn_lr=true` makes its logarithm a parameter. The classifier sees embeddings
+    divided by sqrt(D): that is our choice, so that one rate, within the task and of the training, suits every length D.
     """
 
     def __init__(
         self,
         *,
         steps: int = 5,
-        lr: float = 0.01,
+        lr: float = 1.0,
         learn_lr: bool = False,
         order: Literal["exact", "first"] = "exact",
         init: Literal["learned", "zero"] = "learned",
@@ -66,6 +66,7 @@ class ANIL(Head):
 
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """See Head.solve."""
+        support, query = (z / math.sqrt(z.shape[2]) for z in (support, query))
         at_support, at_query = (self._begin_at(z, targets.shape[2]) for z in (support, query))
         if self.first_order:
             support = support.detach()
@@ -74,18 +75,18 @@ class ANIL(Head):
 
     def solve_products(self, products: Products, targets: Tensor) -> Tensor:
         """See Head.solve_products."""
-        zero = products.support.new_zeros(())
-        return (products.query + 1) @ self._descend(products.support, zero, targets)
+        support, query = (each / products.features for each in (products.support, products.query))
+        return (query + 1) @ self._descend(support, support.new_zeros(()), targets)
 
     def fit(self, support: Tensor, targets: Tensor) -> Tensor:
         """The adapted weights (T, W, D), without their biases."""
-        ways = targets.shape[2]
+        ways, support = targets.shape[2], support / math.sqrt(support.shape[2])
         moves = self._descend(support @ support.mT, self._begin_at(support, ways), targets)
         weights = moves.mT @ support
         return weights if self.start is None else weights + self.start.weight[:ways]
 
     def _begin_at(self, z: Tensor, ways: int) -> Tensor:
-        """Logits before the first step, for embeddings (T, I, D): (T, I, W), or () where all are 0."""
+        """Logits before the first step, for divided embeddings (T, I, D): (T, I, W), or () where all are 0."""
         if self.init == "zero":
             return z.new_zeros(())
         check_length(self, z.shape[2])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, check_length
 
-_PAIRS_BYTES = 32 * 2**20  # of pairs' maps at a time in evaluation, so that they stay near the processor
+_PAIRS_BYTES = 4 * 2**20  # of pairs' maps at a time in evaluation, so that they stay near the processor
 
 
 class Relation(Head):
@@ -62,6 +62,7 @@ class Relation(Head):
         for layer in (self.third, self.last):
             nn.init.normal_(layer.weight, 0, 0.01)
             nn.init.ones_(layer.bias)
+        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """See Head.solve."""

@@ -10,6 +10,7 @@ from fewshot import heads
 from fewshot.core.errors import UserError
 
 FEATURES = 6
+ROOT = FEATURES**0.5
 
 
 def task(tasks=3, ways=4, shots=3, queries=5):
@@ -26,7 +27,7 @@ def begun(spec):
 
 
 def adapted(weight, bias, lr, support, labels, steps, exact):
-    """One task's last layer after the inner loop, as MAML's own code does it."""
+    """One task's last layer after the inner loop, as MAML's own code does it. Embeddings are divided by sqrt(D)."""
     for _ in range(steps):
         loss = F.cross_entropy(support @ weight.mT + bias, labels)
         slopes = torch.autograd.grad(loss, (weight, bias), create_graph=exact)
@@ -46,8 +47,9 @@ def test_equals_autograd_in_values_and_outer_gradients(order, steps):
     lr, start = head.log_lr.exp(), head.start
     each = []
     for t in range(3):
-        weight, bias = adapted(start.weight, start.bias, lr, support[t], labels[t], steps, order == "exact")
-        each.append(query[t] @ weight.mT + bias)
+        z = support[t] / ROOT
+        weight, bias = adapted(start.weight, start.bias, lr, z, labels[t], steps, order == "exact")
+        each.append(query[t] / ROOT @ weight.mT + bias)
     expected = torch.stack(each)
     theirs = torch.autograd.grad(F.cross_entropy(expected.flatten(0, 1), truth.flatten()), leaves)
     assert torch.allclose(logits, expected, rtol=0, atol=1e-10)
@@ -65,8 +67,8 @@ def test_zero_is_a_layer_of_zeros_and_so_is_one_vector_for_all_classes():
     logits = zero(support, labels, query)
     for t in range(3):
         weight, bias = (torch.zeros(shape, dtype=torch.float64).requires_grad_() for shape in ((4, FEATURES), (4,)))
-        weight, bias = adapted(weight, bias, 0.2, support[t], labels[t], 7, False)
-        assert torch.allclose(logits[t], query[t] @ weight.mT + bias, rtol=0, atol=1e-10)
+        weight, bias = adapted(weight, bias, 0.2, support[t] / ROOT, labels[t], 7, False)
+        assert torch.allclose(logits[t], query[t] / ROOT @ weight.mT + bias, rtol=0, atol=1e-10)
 
     shared = begun("anil:steps=7,lr=0.2,ways=4")
     with torch.no_grad():
