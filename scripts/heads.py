@@ -68,7 +68,7 @@ def embed(run: str, folder: Path, data_root: str) -> None:
     validated = [row for row in opened.metrics() if row.get("best")]
     facts = {
         "dataset": dataset.name, "backbone": opened.config.backbone, "trained_with": opened.config.head,
-        "shots": opened.config.shots, "step": validated[-1]["step"], "steps": opened.config.steps,
+        "shots": opened.config.shots, "step": validated[-1]["step"], "steps": opened.steps,
         "weights": file_digest(opened.best_path), "shape": model.backbone.map_shape,
     }  # fmt: skip
     write_json(folder / "embedding.json", facts)

@@ -34,7 +34,7 @@ class ANIL(Head):
         self,
         *,
         steps: int = 5,
-        lr: float = 1.0,
+        lr: float = 3.0,
         learn_lr: bool = False,
         order: Literal["exact", "first"] = "exact",
         init: Literal["learned", "zero"] = "learned",
