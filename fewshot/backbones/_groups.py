@@ -20,8 +20,9 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 class Groups(Backbone):
     """A stem and groups of blocks in a row; site i is the output of group i, counted from 1, as the papers name them.
 
-    The embedding is the last group's map after `last` (batch norm and ReLU, where blocks begin with them), averaged
-    over its positions. A block with a submodule `branch` takes what acts on branches: site i there is the i-th such block.
+    The embedding is the last group's map after `last` (batch norm and ReLU, where blocks begin with them),
+    averaged over its positions. A block with a submodule `branch` takes what acts on branches: site i there is the i-th
+    such block.
     """
 
     def __init__(

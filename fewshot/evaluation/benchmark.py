@@ -139,7 +139,7 @@ def benchmark(
         if base is not None:
             fitted_on = arrays.base(base, base_labels, dataset.splits.get("train"), features)
     with seeded(0, "initialisation of the head"):
-        heads.begin(solver, features.shape[1], None)
+        heads.begin(solver, features.shape[1], model.backbone.map_shape if isinstance(model, Model) else None)
     device = features.device
     scored = solve_episodes(solver.to(device), features, wanted, mapped.to(device), fitted_on)
     return [_score(dataset, tasks, right, solver) for tasks, right in zip(wanted, scored, strict=True)]
@@ -172,7 +172,7 @@ def _solver(model, head: str | Head | None, transform: str | Transform | None) -
         head = model.head_for(head) if isinstance(head, str) else head or model.head
         transform = transform or model.transform
     head = copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")
-    if not head.begun:
+    if head.made_for is None:
         heads.check_untrained(head)
     mapped = copy.deepcopy(transform) if isinstance(transform, Transform) else transforms.build(transform or "none")
     return head.eval(), mapped.eval()

@@ -37,7 +37,7 @@ def begin(head: Head, features: int, shape: tuple[int, int, int] | None) -> None
 
     UserError where it needs a map, and the embeddings are none or not known to be one.
     """
-    if head.begun:
+    if head.made_for is not None:
         return
     if head.needs_map and shape is None:
         raise UserError(
@@ -45,7 +45,7 @@ def begin(head: Head, features: int, shape: tuple[int, int, int] | None) -> None
             " backbone whose embedding is its last stage's map, such as conv4, or another head"
         )
     head.begin(features, shape)
-    head.begun = True
+    head.made_for = features
 
 
 def check_trainable(head: Head) -> None:

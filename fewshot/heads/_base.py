@@ -59,14 +59,19 @@ class Head(nn.Module):
     transductive: bool = False
     """The logits of a query depend on the other queries of its task. Evaluation then shuffles each task's queries, and
     marks the result."""
+    numbered: bool = False
+    """Which number a class has in its task makes a difference, because it has learned something for each number."""
+    first_order: bool = False
+    """The gradient of the logits does not reach the support embeddings: it leaves out the way through the solution. An
+    option may say so of an object."""
     needs_map: bool = False
     """It works on maps: each embedding is a map (C, H, W), flattened, whose shape `begin` is told."""
     needs_training: bool = False
     """Its parameters mean nothing before they are learned. Evaluation then takes it only with trained ones, those of a
     run that was trained with it. A head may set it by its options."""
 
-    begun: bool = False
-    """Whether `begin` has been called: of an object, not of its class."""
+    made_for: int | None = None
+    """Set by `heads.begin`: D, the length of the embeddings that it was made for."""
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,6 +120,10 @@ class Head(nn.Module):
         """The logits (T, Q, W) of `solve` from inner products and one-hot targets (T, N, W): see `by_products`."""
         raise NotImplementedError
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What episodic training minimises: one number from logits (T, Q, W) and the queries' classes (T, Q)."""
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn from the base classes' features (N, D), in some order, and labels (N,) int64: see `needs_base`.
 
@@ -139,6 +148,15 @@ class Head(nn.Module):
         """
         name = type(self).__name__
         raise UserError(f"head {name} has no method `fit`, which camdrop and show cam need; add it, or take proto")
+
+
+def check_length(head: Head, given: int) -> None:
+    """UserError where embeddings have another length D than those that the head was made for, or it was for none."""
+    if head.made_for != given:
+        name = type(head).__name__
+        if head.made_for is None:
+            raise UserError(f"head {name} must know the form of embeddings first: heads.build(spec, features, shape)")
+        raise UserError(f"head {name} was made for embeddings of {head.made_for} features, and these have {given}")
 
 
 def prototypes(support: Tensor, targets: Tensor) -> Tensor:

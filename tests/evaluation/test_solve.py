@@ -59,7 +59,7 @@ def test_inner_products_give_the_logits_of_the_embeddings(spec, shots):
     assert head.by_products
 
 
-@pytest.mark.parametrize("spec", heads.FAMILY.names())
+@pytest.mark.parametrize("spec", [name for name in heads.FAMILY.names() if heads.FAMILY.find(name).by_products])
 def test_both_ways_predict_the_same_but_for_ties(spec, monkeypatch):
     torch.manual_seed(1)
     split = open_dataset("glyphs")["test"]

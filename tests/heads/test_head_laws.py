@@ -14,12 +14,20 @@ from fewshot.heads._base import prototypes
 from fewshot.testing.heads import TABLE, check_head
 
 SPECS = [
+    "anil",
+    "anil:order=first,learn_lr=true",
+    "anil:init=zero,steps=20",
     "proto",
     "proto:variant=snell",
     "r2d2",
     "r2d2:lam=0.5,learn_lam=true",
     "r2d2:variant=r2d2",
     "r2d2:variant=r2d2,learn_lam=true",
+    "relation",
+    "relation:pool=sum,loss=mse",
+    "simpleshot",
+    "simpleshot:norm=l2n",
+    "simpleshot:norm=un",
 ]
 
 
@@ -84,7 +92,7 @@ class InnerGradient(Head):
 
     @torch.enable_grad()
     def solve(self, support, targets, query):
-        weights = torch.zeros(len(support), targets.shape[2], support.shape[2], requires_grad=True)
+        weights = support.new_zeros(len(support), targets.shape[2], support.shape[2]).requires_grad_()
         for _ in range(3):
             loss = -(targets * (support @ weights.mT).log_softmax(2)).sum(2).mean(1).sum()
             weights = weights - torch.autograd.grad(loss, weights)[0]
@@ -179,6 +187,31 @@ class Standardises(Plain):
         return super().solve(support / support.std((1, 2), keepdim=True), targets, query)
 
 
+class SolvesQueriesAlone(Plain):
+    transductive = True
+
+
+class KnowsNoNumbers(Plain):
+    numbered = True
+
+
+class SaysFirstOrder(Plain):
+    first_order = True
+
+
+class Forgets(Plain):
+    def begin(self, features, shape):
+        self.projection = torch.randn(features, features)
+
+    def solve(self, support, targets, query):
+        return super().solve(support @ self.projection.to(support.dtype), targets, query)
+
+
+class AlwaysFloat32(Plain):
+    def solve(self, support, targets, query):
+        return super().solve(support.float(), targets.float(), query.float())
+
+
 class Random(Plain):
     def solve(self, support, targets, query):
         logits = super().solve(support, targets, query)
@@ -236,6 +269,11 @@ class OneLogitTooMany(Plain):
         ("FlippedWeights", "class weights are not in the logits' order"),
         ("MixedUpWeights", "class weights are not in the logits' order"),
         ("Standardises", "not finite from constant embeddings"),
+        ("SolvesQueriesAlone", "declares transductive, and other queries change no logits"),
+        ("KnowsNoNumbers", "declares numbered, and the classes' numbers make no difference"),
+        ("SaysFirstOrder", "declares first_order, and there is a gradient at support"),
+        ("Forgets", "its state_dict lacks what it has drawn"),
+        ("AlwaysFloat32", "gives logits of torch.float32 from float64"),
         ("Random", "other logits the second time"),
         ("Remembers", "other logits the second time"),
         ("ForgetsToEnable", "does not require grad"),

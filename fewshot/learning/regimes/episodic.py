@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot import heads, transforms
@@ -79,7 +78,7 @@ class Episodic(Regime[Tensor]):
         return self.augment(images, positions, drawn.to(self.compute.device))
 
     def loss(self, model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """The queries' mean cross-entropy, and their accuracy."""
+        """The head's loss of the queries, by default their mean cross-entropy, and their accuracy."""
         guide = self.guide(model, batch) if model.backbone.guided else None
         with self.compute.autocast():
             support, query = self.embed(model, batch, guide)  # (T, W*S, D), (T, W*Q, D)
@@ -88,8 +87,7 @@ class Episodic(Regime[Tensor]):
             order = torch.rand(query_labels.shape, device=batch.device).argsort(1)
             query, query_labels = query.take_along_dim(order[..., None], 1), query_labels.gather(1, order)
         logits = model.solve(support, support_labels, query, self.protocol.ways)  # (T, W*Q, W)
-        loss = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
-        return loss, (logits.detach().argmax(2) == query_labels).float().mean()
+        return model.head.loss(logits, query_labels), (logits.detach().argmax(2) == query_labels).float().mean()
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots."""
