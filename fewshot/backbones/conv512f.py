@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.backbones._blocks import Blocks
+from fewshot.backbones._pool import halve
 
 
 class _Block(nn.Module):
@@ -21,7 +22,8 @@ class _Block(nn.Module):
         self.stride, self.activated = stride, activated
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(self.norm(self.conv(x)), 2, self.stride)
+        x = self.norm(self.conv(x))
+        x = halve(x) if self.stride == 2 else F.max_pool2d(x, 2, self.stride)
         return F.leaky_relu(x, 0.1, inplace=True) if self.activated else x
 
 

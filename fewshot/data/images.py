@@ -48,6 +48,11 @@ class ImageSource:
         gathered = self.images[rows].pin_memory().to(self.device, non_blocking=True)
         return gathered, torch.arange(len(index), device=self.device)
 
+    def span(self, start: int, stop: int) -> Tensor:
+        """(stop - start, S, S, 3) uint8 on the device: consecutive images, which need not be gathered."""
+        part = self.images[start:stop]
+        return part if self.resident else part.pin_memory().to(self.device, non_blocking=True)
+
 
 class Normalise(nn.Module):
     """(x - mean) / std per channel: x (B, 3, S, S) in [0, 1]. In one pass over memory, as x / std - mean / std."""

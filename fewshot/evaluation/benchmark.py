@@ -25,9 +25,11 @@ from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.episodes.sampler import protocol_name
-from fewshot.evaluation import arrays
+from fewshot.evaluation import arrays, folding
 from fewshot.evaluation.arrays import Array
-from fewshot.evaluation.embed import Base, check_embeddings, check_finite, embed_base, embed_split
+from fewshot.evaluation.embed import (
+    VALIDATION_BATCH, Base, check_embeddings, check_finite, embed_base, embed_split,
+)  # fmt: skip
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
@@ -199,8 +201,11 @@ def _embed(
                 " torch.nn.Identity(), for its class scores are no embedding",
                 stacklevel=3,
             )
-        embeddings = embed_split(network, dataset[split], compute)
-        return embeddings, embed_base(network, dataset["train"], compute) if with_base else None
+        at_once = VALIDATION_BATCH
+        if isinstance(model, Model) and preprocess is None:  # as `evaluate` embeds it
+            network, at_once = folding.folded(model), folding.batch(compute)
+        embeddings = embed_split(network, dataset[split], compute, at_once)
+        return embeddings, embed_base(network, dataset["train"], compute, at_once) if with_base else None
 
 
 @contextmanager

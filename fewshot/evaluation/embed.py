@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource
 from fewshot.data.store import Split
 
+VALIDATION_BATCH = 100  # images at once; with another number, kernels may add in another order
 _ROWS = 2048  # embeddings that are looked through at a time
 
 
@@ -31,7 +31,9 @@ class Base(NamedTuple):
 
 
 @torch.no_grad()
-def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = 100) -> Tensor:
+def embed_split(
+    network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = VALIDATION_BATCH
+) -> Tensor:
     """Embeddings (I, D) float32 on the device of every image of the split.
 
     `network`, in evaluation mode, maps images (B, 3, S, S) in [0, 1] to (B, D); longer shapes are made flat.
@@ -42,10 +44,10 @@ def embed_split(network: Callable[[Tensor], Tensor], split: Split, compute: Comp
     images = len(split.images)
     embeddings = torch.empty(0)
     for start in range(0, images, batch):
-        held, positions = source.fetch(np.arange(start, min(start + batch, images)))
+        part = source.span(start, min(start + batch, images))
         with compute.autocast(), full_fp32():
-            z = network(to_unit(held[positions]))
-        check_embeddings(z, len(positions))
+            z = network(to_unit(part))
+        check_embeddings(z, len(part))
         z = z.flatten(1)
         if start == 0:
             embeddings = torch.empty(images, z.shape[1], device=compute.device)
@@ -82,7 +84,9 @@ def check_finite(embeddings: Tensor, split: Split) -> None:
         )
 
 
-def embed_base(network: Callable[[Tensor], Tensor], split: Split, compute: Compute) -> Base:
+def embed_base(
+    network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = VALIDATION_BATCH
+) -> Base:
     """The embeddings of a split whose classes are base classes, and their labels; else as `embed_split`."""
-    embeddings = embed_split(network, split, compute)
+    embeddings = embed_split(network, split, compute, batch)
     return Base(embeddings, torch.from_numpy(split.labels).to(embeddings.device))

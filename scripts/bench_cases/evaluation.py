@@ -49,7 +49,7 @@ def _evaluate(config: TrainConfig) -> dict[str, Any]:
     wanted = [Tasks(EpisodeSampler(split, Protocol(5, shots, QUERIES), 0), episodes) for shots in SHOTS]
     wait_for(where.device)
     begin = time.perf_counter()
-    score(model, wanted, where)
+    score(model, wanted, where, fold=True)
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "episodes_per_second": len(SHOTS) * episodes / seconds}
 
