@@ -70,9 +70,10 @@ def reseal(folder: Path) -> None:
                 value |= {"metrics_bytes": len(data), "metrics_sha256": sealed.sha256(data)}
         elif best.is_file():
             value["weights_sha256"] = file_digest(best)
+        there = {each.name for each in folder.iterdir()}
         for row in value.get("results", []) if isinstance(value.get("results"), list) else []:
             for kind in ("episodes", "tasks") if isinstance(row, dict) else ():
                 file = row.get(f"{kind}_file")
-                if isinstance(file, str) and "/" not in file and (folder / file).is_file():
+                if isinstance(file, str) and file in there:
                     row[f"{kind}_sha256"] = file_digest(folder / file)
         (folder / name).write_bytes(sealed.dump_json(value))
