@@ -28,7 +28,12 @@ from fewshot.episodes.sampler import protocol_name
 from fewshot.evaluation import arrays, folding
 from fewshot.evaluation.arrays import Array
 from fewshot.evaluation.embed import (
-    VALIDATION_BATCH, Base, check_embeddings, check_finite, embed_base, embed_split,
+    VALIDATION_BATCH,
+    Base,
+    check_embeddings,
+    check_finite,
+    embed_base,
+    embed_split,
 )  # fmt: skip
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import summarise
