@@ -1,0 +1,83 @@
+"""A sweep while it runs: one line a configuration, its seeds together."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fewshot.reports.leaderboard import DEFAULTS
+from fewshot.reports.progress import duration
+from fewshot.reports.tables import task_name
+from fewshot.sweeps.folder import Sweep
+
+
+class SweepBoard:
+    """A live table on a screen; elsewhere a line whenever a run ends."""
+
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        self.console, self.sweep = console, sweep
+        self.groups: dict[str, list[str]] = {}
+        for name in sweep.plan:
+            self.groups.setdefault(re.sub(r"-seed\d+$", "", name), []).append(name)
+        self.scores: dict[str, dict[str, float]] = {}
+        self.began, self.before = time.monotonic(), -1.0
+        self.told: set[str] = set()
+        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> SweepBoard:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def look(self, running: set[str], failed: Mapping[str, str]) -> None:
+        """See what has changed, and show it."""
+        for name in self.sweep.plan.keys() - self.scores.keys() - failed.keys() - running:
+            if self.sweep.done(name):
+                self.scores[name] = {task_name(DEFAULTS | row): row["accuracy"] for row in self._rows(name)}
+        if self.live:
+            self.live.update(self._table(running, failed), refresh=True)
+        for name in sorted((self.scores.keys() | failed.keys()) - self.told):
+            self.told.add(name)
+            figures = "  ".join(f"{task} {100 * value:.2f}%" for task, value in self.scores.get(name, {}).items())
+            if not self.live:
+                self.console.print(f"{name}: {figures or 'failed: ' + failed.get(name, '')}")
+
+    def _rows(self, name: str) -> list[dict]:
+        from fewshot.runs import Run
+
+        return Run.open(self.sweep.path(name)).rows
+
+    def _table(self, running: set[str], failed: Mapping[str, str]) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, title=self._title(running, failed), title_justify="left")
+        for column in ("configuration", "done", "running", "accuracy so far (%)"):
+            table.add_column(column, no_wrap=True)
+        for group, names in self.groups.items():
+            done = [self.scores[name] for name in names if name in self.scores]
+            state = f"{len(done)} of {len(names)}" + ", failed" * any(name in failed for name in names)
+            steps = [f"step {self.sweep.step(name):,}" for name in names if name in running]
+            means = [
+                f"{task} {100 * sum(each[task] for each in done) / len(done):.2f}" for task in (done[0] if done else ())
+            ]
+            table.add_row(group, state, ", ".join(steps), "  ".join(means))
+        return table
+
+    def _title(self, running: set[str], failed: Mapping[str, str]) -> str:
+        total = len(self.sweep.plan)
+        ended = len(self.scores) + len(failed)
+        plan = self.sweep.plan
+        parts = (min(1.0, self.sweep.step(name) / max(1, plan[name].episodic_pace.steps)) for name in running)
+        behind = ended + sum(parts)
+        self.before = behind if self.before < 0 else self.before
+        elapsed, gained = time.monotonic() - self.began, behind - self.before
+        left = f", about {duration(elapsed / gained * (total - behind))} left" if gained > 0.05 else ""
+        return f"{ended} of {total} runs ended{left}"

@@ -1,0 +1,60 @@
+"""See a sweep through: start what is left, watch it, try again what a lost process left behind."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from fewshot.core.console import USER_ERROR
+from fewshot.sweeps.executors import Executor
+from fewshot.sweeps.folder import Sweep
+from fewshot.sweeps.worker import TAKEN
+
+TRIES = 3  # of a run whose process dies, before it counts as failed
+_PAUSE = 0.3  # seconds between looks
+
+
+def conduct(
+    sweep: Sweep, executor: Executor, look: Callable[[set[str], dict[str, str]], None] = lambda running, failed: None
+) -> dict[str, str]:
+    """Train every run of the sweep that is not done. By name, the runs that failed, and why.
+
+    Runs that another process works on are waited for, and taken over if it dies. `look(running, failed)` is called
+    several times a second. At KeyboardInterrupt the executor's processes are stopped, and save.
+    """
+    left = {name for name in sweep.plan if not sweep.done(name)}
+    failed: dict[str, str] = {}
+    others = set()  # runs that another sweep's process has
+    tries: Counter[str] = Counter()
+    try:
+        executor.start(name for name in sweep.plan if name in left)
+        while left:
+            for name, status in executor.ended().items():
+                if sweep.done(name):
+                    left.discard(name)
+                elif status == TAKEN:
+                    others.add(name)
+                elif status == USER_ERROR or tries[name] + 1 >= TRIES:
+                    failed[name] = sweep.last_words(name)
+                    left.discard(name)
+                else:
+                    tries[name] += 1
+                    executor.start([name])
+            for name in sorted(others):
+                if sweep.done(name):
+                    left.discard(name)
+                    others.discard(name)
+                elif not sweep.claimed(name):
+                    others.discard(name)
+                    executor.start([name])
+            look(executor.running() | others, failed)
+            if left:
+                time.sleep(_PAUSE)
+    except KeyboardInterrupt:
+        executor.stop()
+        done = len(sweep.plan) - len(left) - len(failed)
+        raise KeyboardInterrupt(
+            f"interrupted: {done} of {len(sweep.plan)} runs are done; the same command goes on"
+        ) from None
+    return failed

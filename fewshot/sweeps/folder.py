@@ -1,0 +1,119 @@
+"""A sweep's folder: the plan, and one run folder for each of its configurations. Several processes may work in it.
+
+    sweep.json      {"format": 1, "runs": {name: configuration}}: what is to be trained
+    NAME/           a run folder, once it was begun
+    logs/NAME.log   what its training printed, and why it failed
+    .claims/NAME    locked by the process that is at work on it
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fewshot import config as configs
+from fewshot.config import TrainConfig
+from fewshot.core.errors import UserError
+from fewshot.core.files import locked, open_own, read_bounded, write_json
+from fewshot.runs import Run
+
+FORMAT = 1
+_LARGEST = 64 * 2**20  # bytes of a plan, and of a log
+_TAIL = 4096  # bytes of metrics, in which there is a whole line
+
+
+class Sweep:
+    """A sweep's folder, with a plan in it."""
+
+    def __init__(self, folder: Path, plan: Mapping[str, TrainConfig]) -> None:
+        self.folder, self.plan = folder, dict(plan)
+
+    @classmethod
+    def make(cls, folder: Path, plan: Mapping[str, TrainConfig]) -> Sweep:
+        """The sweep of `plan` in `folder`, new or there already: what it has planned and `plan` lacks stays.
+
+        UserError where one of its runs has another configuration there.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock", wait=True):
+            there = cls.open(folder).plan if (folder / "sweep.json").exists() else {}
+            for name, config in plan.items():
+                if name in there and there[name] != config:
+                    before, now = configs.to_json(there[name]), configs.to_json(config)
+                    field = next(field for field in now if before[field] != now[field])
+                    raise UserError(
+                        f"{folder} has {name} with {configs.flag(field)} {before[field]}, not {now[field]}; give"
+                        " another --out"
+                    )
+            both = there | dict(plan)
+            if both != there:
+                runs = {name: configs.to_json(config) for name, config in both.items()}
+                write_json(folder / "sweep.json", {"format": FORMAT, "runs": runs})
+        return cls(folder, plan)
+
+    @classmethod
+    def open(cls, folder: Path) -> Sweep:
+        """The sweep that a folder holds. UserError where there is none."""
+        path = folder / "sweep.json"
+        try:
+            written = json.loads(read_bounded(path, _LARGEST))
+            if written["format"] != FORMAT:
+                raise ValueError
+            plan = {name: TrainConfig(**configs.from_json(values, name)) for name, values in written["runs"].items()}
+        except FileNotFoundError:
+            raise UserError(f"{folder} holds no sweep: it has no sweep.json") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}): move it away, and start the sweep again") from None
+        return cls(folder, plan)
+
+    def path(self, name: str) -> Path:
+        """The folder of one of its runs."""
+        return self.folder / name
+
+    def log(self, name: str) -> Path:
+        """Where a run's process writes."""
+        return self.folder / "logs" / f"{name}.log"
+
+    def done(self, name: str) -> bool:
+        """Whether a run is finished. UserError where it is damaged."""
+        return (self.path(name) / "config.json").is_file() and Run.open(self.path(name)).finished
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[None]:
+        """Keep a run from other processes. BlockingIOError where one has it."""
+        claims = self.folder / ".claims"
+        claims.mkdir(exist_ok=True)
+        with locked(claims / name):
+            yield
+
+    def claimed(self, name: str) -> bool:
+        """Whether a process is at work on a run."""
+        try:
+            with self.claim(name):
+                return False
+        except BlockingIOError:
+            return True
+
+    def step(self, name: str) -> int:
+        """The last step that a run has logged."""
+        try:
+            with os.fdopen(open_own(self.path(name) / "metrics.jsonl", os.O_RDONLY), "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                steps = re.findall(rb'"step": (\d+)', file.read(_TAIL))
+            return int(steps[-1]) if steps else 0
+        except (FileNotFoundError, UserError):
+            return 0
+
+    def last_words(self, name: str) -> str:
+        """The last line that a run's process wrote: why it failed."""
+        try:
+            lines = read_bounded(self.log(name), _LARGEST).decode(errors="replace").split("\n")
+        except (FileNotFoundError, UserError):
+            return "it left no log"
+        return next((line.removeprefix("error: ") for line in reversed(lines) if line.strip()), "it said nothing")

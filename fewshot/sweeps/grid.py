@@ -1,0 +1,115 @@
+"""What a sweep varies, and the configurations that come of it. Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewshot import config as configs
+from fewshot.config import FIELDS, TrainConfig
+from fewshot.core.console import Parser
+from fewshot.core.errors import UserError, unknown
+from fewshot.defaults import complete
+from fewshot.identity import digest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_COMPONENTS = ("regime", "backbone", "head", "reg", "transform", "recipe", "dataset")  # their values name themselves
+_LONGEST = 120  # characters of a run's name
+
+
+def parse_vary(text: str) -> tuple[str, list[Any]]:
+    """`lr=0.1,0.05` as a field and its values; where a value has commas itself, `|` separates them.
+
+    `reg=none|targetdrop:drop_prob=0.1,block_size=3`. UserError for an unknown field, or values that are none of it.
+    """
+    field, equals, values = text.partition("=")
+    field = field.strip().replace("-", "_")
+    if not equals or not values:
+        raise UserError(f"--vary {text}: write FIELD=VALUE,VALUE, such as reg=none,targetdrop")
+    if field not in FIELDS:
+        raise unknown("field in --vary:", field, FIELDS)
+    given = [value.strip() for value in values.split("|" if "|" in values else ",")]
+    return field, _typed(field, given)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
+    """A grid's file: the values that all runs share, those that vary by field, and the number of seeds if it is given.
+
+        dataset = "mini-imagenet-42"
+        epochs = 24
+        seeds = 3
+        [vary]
+        reg = ["none", "targetdrop", "dropblock"]
+
+    UserError where it is no such file.
+    """
+    try:
+        written = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; give a TOML file, or --vary") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
+    vary, seeds = written.pop("vary", {}), written.pop("seeds", None)
+    if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
+        raise UserError(f"{path}: write [vary], and below it lines such as reg = [\"none\", \"targetdrop\"]")
+    if seeds is not None and (type(seeds) is not int or seeds < 1):
+        raise UserError(f"{path}: seeds = {seeds!r}: give a number from 1 on")
+    shared = configs.from_json(written, str(path))
+    each = {field: [configs.from_json({field: value}, str(path))[field] for value in vary[field]] for field in vary}
+    return shared, each, seeds
+
+
+def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, TrainConfig]:
+    """Every configuration of the grid by its run's name: seed by seed, so that comparisons come before repeats.
+
+    `seeds`: 0 .. seeds - 1, where the seed does not vary itself. UserError where a value comes twice.
+    """
+    for field, values in vary.items():
+        if field in flags:
+            raise UserError(f"{configs.flag(field)} is given, and varies: leave one of the two out")
+        if len(set(values)) < len(values):
+            raise UserError(f"--vary {field}: a value comes twice in {', '.join(map(str, values))}")
+    if "seed" in vary and seeds is not None:
+        raise UserError("--seeds and --vary seed both say which seeds: leave one of the two out")
+    fields = {"seed": vary.get("seed", range(seeds or 1))} | {name: vary[name] for name in vary if name != "seed"}
+    if "seed" in flags:
+        raise UserError(f"--seed {flags['seed']}: give --seeds N, or --vary seed={flags['seed']}")
+    found: dict[str, TrainConfig] = {}
+    for values in itertools.product(*fields.values()):
+        chosen = dict(zip(fields, values, strict=True))
+        found[_name(chosen)] = complete({**flags, **chosen})[0]
+    return found
+
+
+def _typed(field: str, values: Sequence[str]) -> list[Any]:
+    """Texts as values of a field, as its flag reads them."""
+    hint = typing.get_type_hints(TrainConfig)[field]
+    if typing.get_origin(hint) is tuple:
+        raise UserError(f"--vary {field}: it is a list itself; vary it in a file (fewshot sweep GRID.toml)")
+    if hint is bool:
+        if wrong := [value for value in values if value not in ("true", "false")]:
+            raise UserError(f"--vary {field}={wrong[0]}: give true or false")
+        return [value == "true" for value in values]
+    parser = Parser(prog="fewshot.sweep")
+    configs.add_flags(parser)
+    return [getattr(parser.parse_args([configs.flag(field), value]), field) for value in values]
+
+
+def _name(chosen: Mapping[str, Any]) -> str:
+    """A run's folder: what varies in it, readable; what a folder's name cannot hold is told by a digest."""
+    varied = {field: value for field, value in chosen.items() if field != "seed"}
+    parts = [str(value) if field in _COMPONENTS else f"{field}={value}" for field, value in varied.items()]
+    text = "-".join(parts) or "run"
+    readable = re.sub(r"[^\w.,=@+-]+", "-", text)
+    if readable != re.sub(r":", "-", text) or len(readable) > _LONGEST:
+        readable = f"{readable[:_LONGEST]}-{digest(text)}"
+    return f"{readable}-seed{chosen['seed']}"

@@ -1,0 +1,197 @@
+"""fewshot sweep: the same bits as one run after the other, whatever dies or is started twice; grids; executors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import SMALL, command, one_line_error
+
+from fewshot import experiment, sweep
+from fewshot.core import console
+from fewshot.sweeps import executors, grid
+from fewshot.sweeps.conduct import conduct
+from fewshot.sweeps.executors import Local
+from fewshot.sweeps.folder import Sweep
+
+FLAGS = {
+    "dataset": "glyphs", "epochs": 2, "episodes_per_epoch": 20, "episodes_per_batch": 2, "val_episodes": 20,
+    "test_episodes": 50, "threads": 1, "device": "cpu", "precision": "fp32", "checkpoint_seconds": 0.01,
+}  # fmt: skip
+
+
+def digests(folder: Path) -> list:
+    """What a run came to: its weights, and each episode's accuracy."""
+    weights = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+    records = [path.read_bytes() for path in sorted(folder.glob("episodes-*.npy"))]
+    return [*(tensor.numpy().tobytes() for tensor in weights.values()), *records]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return grid.points(FLAGS, {"reg": ["none", "dropblock"]}, None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan, tmp_path_factory):
+    """The plan's runs, one after the other in this process."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return {name: digests(experiment.run(config, folder / name).folder) for name, config in plan.items()}
+
+
+class Killer:
+    """Kills a run's process without warning, once, when it has come some way."""
+
+    def __init__(self, sweep: Sweep, find) -> None:
+        self.sweep, self.find, self.killed = sweep, find, ""
+
+    def __call__(self, running: set[str], failed: dict[str, str]) -> None:
+        for name in sorted(running):
+            if not self.killed and self.sweep.step(name) >= 10 and (pid := self.find(name)):
+                os.kill(pid, signal.SIGKILL)
+                self.killed = name
+
+
+def test_a_killed_process_changes_no_bit_and_done_runs_are_left_alone(plan, undisturbed, tmp_path):
+    made = Sweep.make(tmp_path / "sweep", plan)
+    local = Local(made, jobs=2)
+    killer = Killer(made, lambda name: local._processes[name][0].pid if name in local._processes else 0)
+    assert conduct(made, local, killer) == {}
+    assert killer.killed
+    assert {name: digests(made.path(name)) for name in plan} == undisturbed
+    before = {path: path.stat().st_mtime_ns for path in made.folder.rglob("*.*") if path.is_file()}
+    assert conduct(made, Local(made, jobs=1)) == {}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_that_another_process_has_is_waited_for_and_taken_over(plan, undisturbed, tmp_path):
+    made = Sweep.make(tmp_path / "sweep", {"none-seed0": plan["none-seed0"]})
+    looks = []
+    with made.claim("none-seed0"):
+        assert made.claimed("none-seed0")
+        thread = threading.Thread(target=conduct, args=(made, Local(made, 1), lambda *seen: looks.append(seen)))
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not any(running and not made.step("none-seed0") for running, _ in looks[40:]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert not made.path("none-seed0").exists()
+    thread.join(120)
+    assert digests(made.path("none-seed0")) == undisturbed["none-seed0"]
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    """A run that fails is named, and the others are trained, ranked and compared all the same."""
+    out = tmp_path / "sweep"
+    flags = [*SMALL, "--out", str(out), "--vary", "lr=0.05,1e30", "--vary", "reg=none|dropblock:block_size=1,ramp=0"]
+    assert console.run(sweep.main, flags) == 2
+    shown = capsys.readouterr()
+    assert "2 of 4 runs failed, lr=1e+30-none-seed0 first: see the logs" in shown.err
+    assert "no longer finite" in shown.out and "rank" in shown.out
+    names = {path.parent.name for path in out.glob("*/result.json")}
+    assert len(names) == 2 and "lr=0.05-none-seed0" in names
+    assert (out / "leaderboard.csv").read_text().count("\n") == 5  # 1 and 5 shots of two runs
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(plan, undisturbed, tmp_path):
+    made = Sweep.make(tmp_path / "sweep", {"dropblock-seed0": plan["dropblock-seed0"]})
+
+    def interrupt(running: set[str], failed: dict[str, str]) -> None:
+        if made.step("dropblock-seed0") >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="0 of 1 runs are done; the same command goes on"):
+        conduct(made, Local(made, 1), interrupt)
+    assert not made.claimed("dropblock-seed0") and (made.path("dropblock-seed0") / "checkpoint.pt").exists()
+    assert conduct(made, Local(made, 1)) == {}
+    assert digests(made.path("dropblock-seed0")) == undisturbed["dropblock-seed0"]
+
+
+def test_grids_from_a_file(tmp_path):
+    file = tmp_path / "grid.toml"
+    file.write_text('dataset = "glyphs"\nepochs = 3\nseeds = 2\n[vary]\nreg = ["none", "dropout"]\ntest_shots = [[1], [5]]\n')
+    shared, vary, seeds = grid.read(file)
+    names = list(grid.points(shared, vary, seeds))
+    assert len(names) == 8 and all(name.endswith("seed0") for name in names[:4])
+    configs = grid.points(shared, vary, seeds)
+    assert {(each.reg, each.test_shots, each.seed) for each in configs.values()} == {
+        (reg, shots, seed) for reg in ("none", "dropout") for shots in ((1,), (5,)) for seed in (0, 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "nothing varies: give --vary FIELD=VALUE,VALUE, or --seeds N"),
+        (["--vary", "reg"], "--vary reg: write FIELD=VALUE,VALUE"),
+        (["--vary", "rag=none,dropout"], "unknown field in --vary: 'rag'"),
+        (["--vary", "lr=0.1,fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--vary", "reg=none,none"], "a value comes twice"),
+        (["--vary", "reg=targetdrop:drop_prob=0.1,block_size=3"], "cannot read component 'block_size=3'"),
+        (["--vary", "lr=0.1,0.2", "--lr", "0.3"], "--lr is given, and varies"),
+        (["--seeds", "0"], "--seeds 0: give a number from 1 on"),
+        (["--seeds", "2", "--seed", "1"], "--seed 1: give --seeds N, or --vary seed=1"),
+        (["--vary", "mirror=yes,no"], "--vary mirror=yes: give true or false"),
+        (["--vary", "test-shots=1,5"], "--vary test_shots: it is a list itself"),
+        (["none.toml"], "none.toml is not there"),
+        (["--seeds", "2", "--jobs", "-1"], "--jobs and --gpus-per-run are 0 or more"),
+    ],
+)
+def test_mistakes_are_one_line_and_make_no_folder(flags, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert console.run(sweep.main, flags) == 2
+    assert message in one_line_error(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_configuration_under_the_same_name_is_refused(plan, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "sweep"), "--vary", "reg=none,dropblock"]
+    Sweep.make(tmp_path / "sweep", plan)
+    assert console.run(sweep.main, [*SMALL, *out]) == 2
+    assert "has none-seed0 with --episodes-per-epoch 20, not 6; give another --out" in one_line_error(capsys)
+
+
+def test_help_needs_no_torch():
+    done = command("sweep", "--help")
+    assert done.returncode == 0 and "--vary" in done.stdout
+
+
+def test_ray_takes_up_what_a_killed_worker_left(plan, undisturbed, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="comes with pip install 'fewshot[ray]'")
+    monkeypatch.setenv("PYTHONPATH", str(Path(executors.__file__).parents[2]))
+    made = Sweep.make(tmp_path / "sweep", plan)
+    cluster = executors.Ray(made, None, threads=1, gpus=0)
+    try:
+        from ray.util.state import list_tasks  # noqa: F401
+
+        workers = lambda name: _ray_worker(ray, name)  # noqa: E731
+        killer = Killer(made, workers)
+        assert conduct(made, cluster, killer) == {}
+        assert killer.killed
+    finally:
+        ray.shutdown()
+    assert {name: digests(made.path(name)) for name in plan} == undisturbed
+
+
+def _ray_worker(ray, name: str) -> int:
+    """The process that has a run's claim file open."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(link).endswith(f".claims/{name}") for link in (process / "fd").iterdir()):
+                return int(process.name)
+        except OSError:
+            continue
+    return 0
+
+
+def test_slurm_by_submitits_local_executor(plan, undisturbed, tmp_path):
+    pytest.importorskip("submitit", reason="comes with pip install 'fewshot[slurm]'")
+    made = Sweep.make(tmp_path / "sweep", plan)
+    queue = executors.Slurm(made, threads=1, gpus=0, minutes=10, partition="", cluster="local")
+    assert conduct(made, queue) == {}
+    assert {name: digests(made.path(name)) for name in plan} == undisturbed
