@@ -16,6 +16,9 @@ FAMILIES = {  # kind -> the folder with one file for each component
     "backbones": "backbones", "heads": "heads", "regularizers": "regularizers", "transforms": "transforms",
     "regimes": "learning/regimes",
 }  # fmt: skip
+FIELDS = {  # by field of a configuration, the kind of component that it names
+    "backbone": "backbones", "head": "heads", "reg": "regularizers", "transform": "transforms", "regime": "regimes",
+}  # fmt: skip
 KINDS = (*FAMILIES, "datasets", "recipes", "tasks")
 
 

@@ -14,14 +14,10 @@ from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.errors import UserError
 from fewshot.defaults import complete
 
-_KINDS = {
-    "backbone": "backbones", "head": "heads", "reg": "regularizers", "transform": "transforms", "regime": "regimes",
-}  # fmt: skip
-
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.train", description=summary(__doc__))
-    configs.add_flags(parser, {field: catalogue.names(kind) for field, kind in _KINDS.items()})
+    configs.add_flags(parser, {field: catalogue.names(kind) for field, kind in catalogue.FIELDS.items()})
     parser.add_argument(
         "--seeds", nargs="+", type=int, metavar="N", help="one run for each of these seeds, and then what they average"
     )

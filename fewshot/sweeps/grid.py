@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewshot import catalogue
 from fewshot import config as configs
 from fewshot.config import FIELDS, TrainConfig
+from fewshot.core.components import parse
 from fewshot.core.console import Parser
 from fewshot.core.errors import UserError, unknown
 from fewshot.defaults import complete
@@ -80,6 +82,9 @@ def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: i
             raise UserError(f"--vary {field}: a value comes twice in {', '.join(map(str, values))}")
     if "seed" in vary and seeds is not None:
         raise UserError("--seeds and --vary seed both say which seeds: leave one of the two out")
+    for field in vary.keys() & catalogue.FIELDS.keys():
+        for value in vary[field]:
+            _check_names(field, value)
     fields = {"seed": vary.get("seed", range(seeds or 1))} | {name: vary[name] for name in vary if name != "seed"}
     if "seed" in flags:
         raise UserError(f"--seed {flags['seed']}: give --seeds N, or --vary seed={flags['seed']}")
@@ -88,6 +93,18 @@ def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: i
         chosen = dict(zip(fields, values, strict=True))
         found[_name(chosen)] = complete({**flags, **chosen})[0]
     return found
+
+
+def _check_names(field: str, value: str) -> None:
+    """UserError where a value is no component of ours, nor a dotted name: before any run, and without importing it."""
+    known = [*catalogue.names(catalogue.FIELDS[field]), "original"]
+    try:
+        specs = parse(value)
+    except UserError as error:
+        raise UserError(f"--vary {field}: {error}; values that have commas are separated by |") from None
+    for spec in specs:
+        if "." not in spec.name and spec.name not in known:
+            raise unknown(f"{field} in --vary:", spec.name, known)
 
 
 def _typed(field: str, values: Sequence[str]) -> list[Any]:
