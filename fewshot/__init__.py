@@ -1,6 +1,7 @@
 """fewshot: does this regularizer, backbone or head really help few-shot learning?
 
     fewshot.benchmark(network, dataset="glyphs")    score any network, or features, on the standard tasks
+    fewshot.evaluate_learner(learner)               score what adapts to each task, such as MAML
     fewshot.load("runs/x")                          a run's trained embedding, an nn.Module
     fewshot.run(fewshot.configure(reg="targetdrop"))    train, select, evaluate: one experiment
 
@@ -24,19 +25,21 @@ if TYPE_CHECKING:
     from fewshot.config import TrainConfig
     from fewshot.data import open_dataset
     from fewshot.defaults import configure
+    from fewshot.evaluation.adapt import evaluate_learner
     from fewshot.evaluation.benchmark import benchmark
+    from fewshot.evaluation.foreign import Origin
     from fewshot.experiment import run
     from fewshot.model import Model
 
 __all__ = [
-    "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "configure", "heads", "load", "open_dataset",
-    "regularizers",
-    "run", "testing", "transforms",
+    "Origin", "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "configure", "evaluate_learner",
+    "heads", "load", "open_dataset", "regularizers", "run", "testing", "transforms",
 ]  # fmt: skip
 
 # Imported when asked for: torch is slow to import, and `--help` must not wait for it.
 _LATER = {
-    "benchmark": "fewshot.evaluation.benchmark", "run": "fewshot.experiment",
+    "benchmark": "fewshot.evaluation.benchmark", "evaluate_learner": "fewshot.evaluation.adapt",
+    "Origin": "fewshot.evaluation.foreign", "run": "fewshot.experiment",
     "configure": "fewshot.defaults", "open_dataset": "fewshot.data",
     "TrainConfig": "fewshot.config",
 }  # fmt: skip

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewshot import heads, transforms
-from fewshot.config import MOST_EPISODES
 from fewshot.core import typed
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
@@ -23,9 +22,8 @@ from fewshot.core.seeding import seeded
 from fewshot.data import Dataset, default_dataset, open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
-from fewshot.episodes import Protocol, Tasks, frozen
-from fewshot.episodes.sampler import protocol_name
-from fewshot.evaluation import arrays, folding
+from fewshot.episodes import Tasks, frozen
+from fewshot.evaluation import arrays, classify, folding, foreign
 from fewshot.evaluation.arrays import Array
 from fewshot.evaluation.embed import (
     VALIDATION_BATCH,
@@ -35,51 +33,29 @@ from fewshot.evaluation.embed import (
     embed_base,
     embed_split,
 )  # fmt: skip
-from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
-from fewshot.evaluation.statistics import summarise
+from fewshot.evaluation.foreign import Origin
+from fewshot.evaluation.score import disjoint_tasks, users_code
+from fewshot.evaluation.scores import Score, protocols
+from fewshot.evaluation.solve import prepare, solve_episodes, wants_base
 from fewshot.heads import Head
 from fewshot.model import Model
 from fewshot.transforms import Transform
 
 
-@dataclass(frozen=True)
-class Score:
-    """One line of a benchmark; accuracies are fractions of 1. `print` shows it as one line of text."""
+class FitPredict(Protocol):
+    """What scikit-learn's classifiers are: `fit(X, y)`, then `predict(X)`."""
 
-    dataset: str
-    split: str
-    ways: int
-    shots: int
-    queries: int
-    episodes: int
-    accuracy: float
-    std: float
-    """Of the episodes, divisor n - 1."""
-    ci95: float
-    """Half-width of the field's interval, 1.96 * std / sqrt(n): of this test set's own value."""
-    episodes_digest: str
-    task_list: str | None
-    """The frozen list that the episodes were verified against, if there is one."""
-    fingerprint: str
-    """Of the data set's pixels."""
-    setting: str
-    """"inductive", or "transductive" where the head saw all queries of a task together. Never rank the two together."""
-    query_alpha: float | None
-    """Dirichlet's concentration, where numbers of queries are drawn; None for balanced tasks. Never rank the two
-    together."""
-    accuracies: np.ndarray = field(repr=False, compare=False)
-    """(episodes,) float64: to compare two networks task by task, `evaluation.statistics.paired_difference`."""
+    def fit(self, X: np.ndarray, y: np.ndarray, /) -> Any:
+        """Learn from support features (N, D) float64 and their classes (N,)."""
 
-    def __str__(self) -> str:
-        task = f"{self.dataset} {self.split}, {protocol_name(self.ways, self.shots, self.query_alpha)}"
-        task += ", transductive" * (self.setting == "transductive")
-        return f"{task}: {100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} % ({self.episodes:,} episodes)"
+    def predict(self, X: np.ndarray, /) -> np.ndarray:
+        """Classes (Q,) of query features (Q, D)."""
 
 
 def benchmark(
     model: nn.Module | Array,
     dataset: str | Dataset | None = None,
-    head: str | Head | None = None,
+    head: str | Head | FitPredict | None = None,
     shots: int | Sequence[int] = (1, 5),
     *,
     transform: str | Transform | None = None,
@@ -93,6 +69,9 @@ def benchmark(
     episodes: int = 10_000,
     preprocess: Callable[[Tensor], Tensor] | None = None,
     data_root: str | os.PathLike | None = None,
+    jobs: int = 0,
+    out: str | os.PathLike | None = None,
+    origin: Origin | None = None,
 ) -> list[Score]:
     """5-way 1- and 5-shot accuracy of `model` on a prepared data set: one Score for each of `shots`.
 
@@ -100,7 +79,9 @@ def benchmark(
         (N, D) of images in the order of `dataset[split]`, or with `labels` (N,) of any images: tensor, array, or .npy.
     dataset: its name, or an opened one; by default the commands' (mini-imagenet where it is prepared, else glyphs).
         Features with labels have none.
-    head: a spec such as "r2d2:lam=10", or a head; by default that of a model from `fewshot.load`, and proto for others.
+    head: a spec such as "r2d2:lam=10", or a head, or any classifier with `fit` and `predict`, such as scikit-learn's
+        LinearSVC(), of which each task gets an unfitted copy; by default that of a model from `fewshot.load`, and proto
+        for others.
     transform: of the embeddings, before the head: a spec such as "center+l2", or a transform; by default that of a
         model from `fewshot.load`, and none for others.
     base: features (M, D) of the base classes, where `model` is features and the transform or head is fitted on them.
@@ -111,29 +92,30 @@ def benchmark(
     preprocess: makes what the model wants of images (B, 3, S, S) in [0, 1], such as a torchvision weights'
         `transforms()`; by default they are normalised with the training split's mean and standard deviation.
     data_root: of prepared data sets; by default $FEWSHOT_DATA, else "data".
+    jobs: processes in which a classifier solves tasks, through joblib; 0: one for each core, or none where
+        that is not worth it.
+    out: a run folder to make, which compare, leaderboard and show curves treat like one of training; the network is not
+        in it.
+    origin: what you say of the network there: its name, how and on what it was trained, with which seed.
 
     Raises UserError (a ValueError) for a data set that is not there, too small for the tasks or not the frozen list's,
     for features of another number than the images, where base features are needed and missing, and for values that are
-    not finite, naming the first image. Warns where the pixels are not those of the list's reference copy, and where the
+    not finite, naming the first image; where `out` exists; and for the first task in which a classifier fails. Warns
+    where the pixels are not those of the list's reference copy, and where the
     model returns the output of a linear layer, which may be a classifier's class scores.
     """
-    if typed.integer(episodes, "episodes", 0, MOST_EPISODES) < 2:
-        raise UserError(f"episodes={episodes}: an interval needs at least 2")
-    form = {name: typed.integer(value, name) for name, value in (("ways", ways), ("queries", queries))}
-    each_shots = [typed.integer(n, "shots") for n in (shots if isinstance(shots, Iterable) else [shots])]
-    if not each_shots:
-        raise UserError("shots is empty: give at least one number")
-    solver, mapped = _solver(model, head, transform)
-    _check_arguments(model, dataset, labels, base, base_labels, preprocess, split)
+    forms = protocols(shots, ways, queries, episodes, query_alpha)
+    jobs = typed.integer(jobs, "jobs")
+    foreign.check_free(out)
+    _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out, origin)
+    solver, mapped, names = _solver(model, head, transform)
+    code = users_code(solver, mapped) if out is not None else ""
     if labels is not None and not isinstance(model, nn.Module):
         dataset, features = arrays.labelled(model, labels, split)
     elif not isinstance(dataset, Dataset):
         root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
         dataset = open_dataset(dataset or default_dataset(root)[0], root)
-    if mistake := typed.wrong({"query_alpha": query_alpha}, {"query_alpha": float | None}):
-        raise UserError(mistake)
-    protocols = [Protocol(shots=n, query_alpha=query_alpha, **form) for n in dict.fromkeys(each_shots)]
-    wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
+    wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in forms]
     if warning := frozen.pixel_warning(dataset, wanted):
         warnings.warn(warning, stacklevel=2)
     fitted_on = None
@@ -147,12 +129,17 @@ def benchmark(
             fitted_on = arrays.base(base, base_labels, dataset.splits.get("train"), features)
     with seeded(0, "initialisation of the head"):
         heads.begin(solver, features.shape[1], model.backbone.map_shape if isinstance(model, Model) else None)
-    device = features.device
-    scored = solve_episodes(solver.to(device), features, wanted, mapped.to(device), fitted_on)
-    return [_score(dataset, tasks, right, solver) for tasks, right in zip(wanted, scored, strict=True)]
+    tasks = wanted if out is None else [*wanted, *disjoint_tasks(wanted)]
+    scored = _solve(solver, mapped, features, tasks, fitted_on, jobs)
+    if out is not None:
+        about = foreign.Solver(
+            setting=solver.setting, digest=foreign.digest(features), features=features.shape[1], code=code, **names
+        )
+        foreign.keep(out, origin or Origin(), about, dataset, tasks, scored, Compute(features.device, "fp32"))
+    return [Score.of(dataset, *each, solver.setting) for each in zip(wanted, scored, strict=False)]
 
 
-def _check_arguments(model, dataset, labels, base, base_labels, preprocess, split) -> None:
+def _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out, origin) -> None:
     """UserError for arguments that do not go together."""
     module = isinstance(model, nn.Module)
     if module and labels is not None:
@@ -165,24 +152,71 @@ def _check_arguments(model, dataset, labels, base, base_labels, preprocess, spli
         raise UserError("features with labels have no dataset; leave one of the two out")
     if base is None and base_labels is not None:
         raise UserError("base_labels are those of base: give base, too")
+    if labels is not None and out is not None:
+        raise UserError("a run says on which images it was scored, and labels do not: prepare a data set for out")
+    if origin is not None and out is None:
+        raise UserError("origin is for the run folder: give out, too")
     for value, name, kinds in ((dataset, "dataset", (str, Dataset)), (split, "split", (str,))):
         if value is not None and not isinstance(value, kinds):
             raise UserError(f"{name}={value!r}: give a name{' or an opened data set' if name == 'dataset' else ''}")
 
 
-def _solver(model, head: str | Head | None, transform: str | Transform | None) -> tuple[Head, Transform]:
-    """Copies of the head and the transform in evaluation mode: the caller's stay as they are."""
+class _Classifier(Head):
+    """A classifier with `fit` and `predict` in the place of a head: evaluation/classify.py solves tasks with it."""
+
+    trainable = False
+
+    def __init__(self, classifier: FitPredict) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+
+def _solver(
+    model, head: str | Head | FitPredict | None, transform: str | Transform | None
+) -> tuple[Head, Transform, dict[str, Any]]:
+    """Copies of the head and the transform in evaluation mode: the caller's stay as they are. And what they are called.
+
+    The names are fields of `foreign.Solver`.
+    """
+    if classify.is_classifier(head):
+        head = _Classifier(cast(FitPredict, head))
     for value, name, kind in ((head, "head", Head), (transform, "transform", Transform)):
         if value is not None and not isinstance(value, (str, kind)):
-            raise UserError(f"{name}={value!r}: give its name, or an object of fewshot's class {kind.__name__}")
-    if isinstance(model, Model):
+            either = " or a classifier with fit and predict" * (name == "head")
+            raise UserError(f"{name}={value!r}: give its name, or an object of fewshot's class {kind.__name__}{either}")
+    ours, given = isinstance(model, Model), (head, transform)
+    if ours:
         head = model.head_for(head) if isinstance(head, str) else head or model.head
         transform = transform or model.transform
-    head = copy.deepcopy(head) if isinstance(head, Head) else heads.build(head or "proto")
-    if head.made_for is None:
-        heads.check_untrained(head)
+    solver = copy.deepcopy(head) if isinstance(head, Head) else heads.build(cast(str, head or "proto"))
+    if solver.made_for is None:
+        heads.check_untrained(solver)
     mapped = copy.deepcopy(transform) if isinstance(transform, Transform) else transforms.build(transform or "none")
-    return head.eval(), mapped.eval()
+    names: dict[str, Any] = {
+        "network": type(model.backbone if ours else model).__name__ if isinstance(model, nn.Module) else "features",
+        "head": given[0] if isinstance(given[0], str) else _name(solver) if head else "proto",
+        "transform": given[1] if isinstance(given[1], str) else foreign.named(mapped) if transform else "none",
+    }
+    if isinstance(model, nn.Module):
+        names["parameters"] = sum(weight.numel() for weight in model.parameters())
+    return solver.eval(), mapped.eval(), names
+
+
+def _name(head: Head) -> str:
+    """Of a head that came as an object."""
+    return classify.name(head.classifier) if isinstance(head, _Classifier) else foreign.named(head)
+
+
+def _solve(
+    solver: Head, mapped: Transform, features: Tensor, tasks: Sequence[Tasks], base: Base | None, jobs: int
+) -> list[np.ndarray]:
+    """Right queries of each class in each episode, (episodes, W), for each of `tasks`."""
+    device = features.device
+    if not isinstance(solver, _Classifier):
+        return solve_episodes(solver.to(device), features, tasks, mapped.to(device), base)
+    with torch.no_grad():
+        embeddings = prepare(solver, features, mapped.to(device), base)
+    return classify.solve(solver.classifier, embeddings.cpu().numpy(), tasks, jobs)
 
 
 def _embed(
@@ -227,13 +261,3 @@ def _last_linear(model: nn.Module) -> Iterator[Callable[[Tensor], str | None]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _score(dataset: Dataset, tasks: Tasks, right: np.ndarray, head: Head) -> Score:
-    protocol, values = tasks.protocol, accuracies(right, tasks.protocol.queries)
-    summary = summarise(values)
-    return Score(
-        dataset.name, tasks.sampler.split.name, protocol.ways, protocol.shots, protocol.queries, tasks.episodes,
-        summary.accuracy, summary.std, summary.ci95, tasks.digest, tasks.frozen.name if tasks.frozen else None,
-        dataset.fingerprint, head.setting, protocol.query_alpha, values,
-    )  # fmt: skip

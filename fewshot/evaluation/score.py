@@ -74,36 +74,66 @@ def score_run(
     split = wanted[0].sampler.split
     solver = model.head if head is None else model.head_for(head)
     mapped = model.transform if transform is None else transforms.build(transform)
-    samplers = [DisjointSampler(split, each.protocol, each.sampler.seed) for each in wanted]
-    disjoint = [Tasks(sampler, len(sampler)) for sampler in samplers]
-    scored = score(model, [*wanted, *disjoint], compute, dataset.splits.get("train"), solver, mapped, fold=True)
-    outcomes = [_outcomes(*each) for each in zip([*wanted, *disjoint], scored, strict=True)]
-    records = [Record(*each) for each in zip(outcomes[: len(wanted)], outcomes[len(wanted) :], strict=True)]
-    environment = runs.environment()  # asks git: once, not once a row
+    tasks = [*wanted, *disjoint_tasks(wanted)]
+    records = make_records(tasks, score(model, tasks, compute, dataset.splits.get("train"), solver, mapped, fold=True))
     config = run.config
     shared: dict[str, Any] = {
         "head": head or config.head, "transform": transform or config.transform, "setting": solver.setting,
         "dataset": dataset.name, **dataset.fingerprints,
     }  # fmt: skip
-    if theirs := _users_code(solver, mapped):
+    if theirs := users_code(solver, mapped):
         shared["solver_code"] = theirs
-    by = {key: environment[key] for key in ("commit", "versions")}
-    by |= {"device": describe(compute.device), "precision": compute.precision}
     if training is not None and (overlap := seen(training, dataset, split.name)):
         shared["seen_in_training"] = overlap
     other = _other_solver(shared, {"head": config.head, "transform": config.transform})
-    rows = [
-        _row(tasks, record) | shared | {"evaluated_by": by} for tasks, record in zip(wanted, records, strict=True)
-    ]
+    shared["evaluated_by"] = evaluated_by(compute)
+    return add_rows(run, wanted, records, shared, other, replace, tested)
+
+
+def disjoint_tasks(wanted: Sequence[Tasks]) -> list[Tasks]:
+    """For each of `wanted`, the tasks of its protocol that share no image."""
+    samplers = [DisjointSampler(each.sampler.split, each.protocol, each.sampler.seed) for each in wanted]
+    return [Tasks(sampler, len(sampler)) for sampler in samplers]
+
+
+def make_records(tasks: Sequence[Tasks], scored: Sequence[np.ndarray]) -> list[Record]:
+    """What is kept of how `tasks` were solved: those wanted, then in the same order those of `disjoint_tasks`."""
+    outcomes = [_outcomes(*each) for each in zip(tasks, scored, strict=True)]
+    wanted = len(tasks) // 2
+    return [Record(*each) for each in zip(outcomes[:wanted], outcomes[wanted:], strict=True)]
+
+
+def evaluated_by(compute: Compute) -> dict[str, Any]:
+    """The versions and the machine behind a result. Asks git: once for all rows."""
+    environment = runs.environment()
+    by = {key: environment[key] for key in ("commit", "versions")}
+    return by | {"device": describe(compute.device), "precision": compute.precision}
+
+
+def add_rows(
+    run: Run,
+    wanted: Sequence[Tasks],
+    records: Sequence[Record],
+    shared: dict[str, Any],
+    other: str = "",
+    replace: bool = False,
+    tested: bool = False,
+) -> list[dict[str, Any]]:
+    """Write records and their rows into the run folder; returns the rows.
+
+    `shared`: what every row says, the name of the data set among it. `other`: what names of files say of a solver that
+    is not the run's own. `replace`, `tested`: as in `score_run`.
+    """
+    rows = [_row(tasks, record) | shared for tasks, record in zip(wanted, records, strict=True)]
     before = run.rows
     for row, tasks, record in zip(rows, wanted, records, strict=True):
-        row |= keep(run, _name(dataset, tasks) + other, record)
+        row |= keep(run, _name(row["dataset"], tasks) + other, record)
     run.write_result(rows, replace, tested)
     forget(run, before)
     return rows
 
 
-def _users_code(head: Head, transform: Transform) -> str:
+def users_code(head: Head, transform: Transform) -> str:
     """Short digest of the user's own modules that solve: "" where head and transform are ours."""
     parts = [head, *(part for part in transform.modules() if isinstance(part, Transform))]
     files = sources.users(dict.fromkeys(type(part).__module__ for part in parts))
@@ -128,8 +158,8 @@ def _row(tasks: Tasks, record: Record) -> dict[str, Any]:
     return row | ({"at_chance": True} if summary.accuracy - summary.ci95 <= 1 / protocol.ways else {})
 
 
-def _name(dataset: Dataset, tasks: Tasks) -> str:
-    return frozen.task_name(dataset.name, tasks.sampler.split.name, tasks.protocol, tasks.sampler.seed)
+def _name(dataset: str, tasks: Tasks) -> str:
+    return frozen.task_name(dataset, tasks.sampler.split.name, tasks.protocol, tasks.sampler.seed)
 
 
 def _other_solver(used: dict[str, Any], own: dict[str, str]) -> str:

@@ -54,7 +54,7 @@ def solve_episodes(
 
     UserError where base features are missing, and where the head's logits are not finite.
     """
-    embeddings = _prepare(head, embeddings, transform, base)
+    embeddings = prepare(head, embeddings, transform, base)
     if head.by_products and not head.shift_invariant and _mostly_offset(embeddings):
         head, embeddings = copy.deepcopy(head).double(), embeddings.double()
     by_products = [head.by_products and _few_supports(tasks, embeddings) for tasks in wanted]
@@ -67,7 +67,7 @@ def solve_episodes(
     ]
 
 
-def _prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: Base | None) -> Tensor:
+def prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: Base | None) -> Tensor:
     """Fit the transform and the head on the base classes where they need it; returns the transformed embeddings."""
     transform = transform or Identity()
     if base is None:

@@ -128,6 +128,8 @@ def _trained(row: Row) -> str:
     """On what, unless that is the data set tested on, and how long."""
     if row["steps"] == "0":
         return "untrained"
+    if not row["steps"]:  # by somebody else
+        return row["trained_on"]
     on = "" if row["trained_on"] == row["dataset"] else f"{row['trained_on']} "
     return f"{on}{row['train_shots']}-shot, {_count(int(row['steps']), 'step')}"
 

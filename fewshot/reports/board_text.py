@@ -72,10 +72,21 @@ def _cells(row: Row, equal: bool) -> dict[str, str]:
     return {
         "rank": row["rank"] + "=" * equal, "regularizer": row["regularizer"], "backbone": row["backbone"],
         "head": head_name(row.columns), "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}", "seeds": row["seeds"],
-        "trained on": f"{row['trained_on']} {row['train_ways']}-way {row['train_shots']}-shot",
-        "steps": f"{int(row['steps']):,}", "time": duration(float(row["train_seconds"])),
-        "parameters": f"{int(row['parameters']):,}", "run": row["run"],
+        "trained on": _trained_on(row),
+        "steps": _number(row["steps"]), "time": duration(float(row["train_seconds"])),
+        "parameters": _number(row["parameters"]), "run": row["run"],
     }  # fmt: skip
+
+
+def _trained_on(row: Row) -> str:
+    """The data set, and the form of the training tasks where we trained."""
+    tasks = f" {row['train_ways']}-way {row['train_shots']}-shot" if row["steps"] else ""
+    return row["trained_on"] + tasks
+
+
+def _number(text: str) -> str:
+    """With thousands separated; nothing where it is not known."""
+    return f"{int(text):,}" if text else ""
 
 
 def _trained(cells: Sequence[dict[str, str]]) -> str:

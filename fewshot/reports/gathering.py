@@ -12,7 +12,7 @@ from fewshot.evaluation.overlap import in_words
 from fewshot.evaluation.records import at_hand, check_claims, read_accuracies
 from fewshot.identity import pixels
 from fewshot.reports.leaderboard import DEFAULTS, OWN, SHARED, Score, code_behind, experiment_of
-from fewshot.runs import Run
+from fewshot.runs import FOREIGN, Run
 
 _NUMBERS = ("seed", "accuracy", "ci95", "train_seconds")
 
@@ -58,6 +58,8 @@ def _scores(run: Run, name: str) -> list[Score]:
             continue
         facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
         facts["code"] = code_behind(run, [scored])
+        if config.regime == FOREIGN:  # of its training nothing is known
+            facts |= {"steps": "", "train_ways": "", "train_shots": "", "parameters": summary["parameters"] or ""}
         if known := pixels(scored):
             facts["fingerprint"] = known
         if scored.get("seen_in_training"):

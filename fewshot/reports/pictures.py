@@ -91,6 +91,7 @@ def read_curves(run: Run) -> Curves:
     except FileNotFoundError:
         rows = []
     if not rows:
+        run.check_has_network()
         raise UserError(f"{run.folder} has no metrics yet: begin its training with --out {run.folder} --resume")
     accuracies: dict[str, list[tuple[int, float]]] = {}
     for step, scored in validations:

@@ -19,10 +19,10 @@ parameters, the digests of the code that trains (core/sources.py), and an `id` d
 
 from __future__ import annotations
 
-from fewshot.runs.facts import FORMAT
+from fewshot.runs.facts import FOREIGN, FORMAT
 from fewshot.runs.folder import Run
 from fewshot.runs.metrics import Log
 from fewshot.runs.provenance import environment
 from fewshot.runs.rows import result_key
 
-__all__ = ["FORMAT", "Log", "Run", "environment", "result_key"]
+__all__ = ["FOREIGN", "FORMAT", "Log", "Run", "environment", "result_key"]

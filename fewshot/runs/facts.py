@@ -19,6 +19,7 @@ from fewshot.identity import digest
 from fewshot.runs import metrics, rows
 
 FORMAT = 3  # of config.json
+FOREIGN = "foreign"  # the regime of a run whose network was trained elsewhere (evaluation/foreign.py)
 _SEALED = 3  # the first format whose files carry digests
 _SINCE_FORMAT_2 = {
     "regime": "episodic", "transform": "none", "init": "", "optimizer": "sgd", "clip_norm": 0.0, "ema": 0.0,
@@ -117,11 +118,20 @@ class Facts:
         except UserError as error:
             raise self._damaged("config.json", str(error)) from None
 
+    def check_has_network(self) -> None:
+        """UserError where the run is of a network that was trained elsewhere (evaluation/foreign.py)."""
+        if self.config.regime == FOREIGN:
+            raise UserError(
+                f"{self.folder} holds results alone: its network was trained elsewhere, and is not in it; give that to"
+                " fewshot.benchmark again"
+            )
+
     def check_code(self, trust: Sequence[str] = (), dataset: bool = False) -> None:
         """UserError where it names code of a user's that may not run here (core/trust.py). Nothing is imported.
 
         `dataset`: whether its data set is to be opened by the name that it has.
         """
+        self.check_has_network()
         values = configs.to_json(self.config)
         if not dataset:
             del values["dataset"]

@@ -45,24 +45,27 @@ class Run(Facts):
         below code/. UserError where `out` exists. The folder appears with its files in it: one that was never begun
         could be neither resumed nor replaced.
         """
-        settled = {"resolved": resolved | {"id": secrets.token_hex(16)}}
         for folder in [Path(out)] if out is not None else _names(Path("runs"), _describe(config)):
             try:
                 if folder.exists():
                     raise FileExistsError
                 with new_folder(folder) as work:
-                    begun = cls(work)
-                    about = {"format": FORMAT} | configs.to_json(config) | settled
-                    write_atomic(work / "config.json", sealed.dump_json(about))
-                    for name, source in (code or {}).items():
-                        copy = work / "code" / name
-                        copy.parent.mkdir(parents=True, exist_ok=True)
-                        copy.write_bytes(source.read_bytes())
-                    begun._write("environment.json", environment())
+                    cls(work).begin(config, resolved, code)
                 return cls(folder)
             except FileExistsError:  # by another run, begun in the same second: the next name is ours
                 continue
         raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
+
+    def begin(self, config: TrainConfig, resolved: dict[str, Any], code: Mapping[str, Path] | None = None) -> None:
+        """Write what a run has from its first moment on into its folder, which is empty: see `create`."""
+        settled = {"resolved": resolved | {"id": secrets.token_hex(16)}}
+        about = {"format": FORMAT} | configs.to_json(config) | settled
+        write_atomic(self.folder / "config.json", sealed.dump_json(about))
+        for name, source in (code or {}).items():
+            copy = self.folder / "code" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+        self._write("environment.json", environment())
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> Run:
@@ -133,6 +136,7 @@ class Run(Facts):
 
     def weights(self) -> bytes:
         """The content of best.safetensors. UserError where it is missing, damaged, or another run's."""
+        self.check_has_network()
         try:
             data = read_bounded(self.best_path, _LARGEST_WEIGHTS)
         except FileNotFoundError:

@@ -1,0 +1,131 @@
+"""Classifiers with fit and predict, such as scikit-learn's, in benchmark: the same tasks, one line for what fails."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import fewshot
+from fewshot.core.errors import UserError
+from fewshot.data import open_dataset
+from fewshot.episodes import Protocol, frozen
+
+pytest.importorskip("sklearn", reason="pip install -e '.[test]'")
+
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+GLYPHS = open_dataset("glyphs")
+IMAGES = torch.from_numpy(np.array(GLYPHS["test"].images)).permute(0, 3, 1, 2) / 255
+FEATURES = torch.nn.functional.adaptive_avg_pool2d(IMAGES, 8).flatten(1)
+
+
+def test_the_nearest_centroid_is_proto():
+    """In every task, from the same features, transformed alike."""
+    options = {"dataset": "glyphs", "shots": 5, "episodes": 100}
+    for transform in ("none", "l2"):
+        (expected,) = fewshot.benchmark(FEATURES, **options, head="proto", transform=transform)
+        (score,) = fewshot.benchmark(FEATURES, **options, head=NearestCentroid(), transform=transform)
+        assert score == expected and (score.accuracies == expected.accuracies).all()
+        assert score.setting == "inductive"
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [LinearSVC(random_state=0), LogisticRegression(max_iter=1000), KNeighborsClassifier(3),
+     make_pipeline(StandardScaler(), KNeighborsClassifier(1))],
+    ids=lambda each: type(each).__name__,
+)  # fmt: skip
+def test_a_classifier_solves_the_frozen_tasks(classifier):
+    """By hand: fitted to each task's support, asked for its queries."""
+    (score,) = fewshot.benchmark(FEATURES, "glyphs", classifier, shots=5, episodes=20)
+    tasks = frozen.standard_tasks(GLYPHS, "test", Protocol(5, 5, 15), 20)
+    features, by_hand = FEATURES.double().numpy(), []
+    for task in tasks.sampler.draw(0, 20):
+        classifier.fit(features[task[:, :5].ravel()], np.repeat(np.arange(5), 5))
+        by_hand.append((classifier.predict(features[task[:, 5:].ravel()]) == np.repeat(np.arange(5), 15)).mean())
+    assert score.accuracies == pytest.approx(np.array(by_hand), abs=1e-9)
+    assert score.task_list == "glyphs-test-5w5s15q" and 0.3 < score.accuracy < 0.9
+
+
+def test_processes_and_their_number_change_nothing():
+    """A classifier that guesses has a random state of its own in each task, unless it comes with one."""
+    options = {"dataset": "glyphs", "shots": (1, 5), "episodes": 120}
+    guess = DummyClassifier(strategy="uniform")
+    here = fewshot.benchmark(FEATURES, **options, head=guess, jobs=1)
+    there = fewshot.benchmark(FEATURES, **options, head=guess, jobs=2)
+    for one, other in zip(here, there, strict=True):
+        assert (one.accuracies == other.accuracies).all()
+        assert 0.15 < one.accuracy < 0.25 and one.std > 0.03
+    seeded = DummyClassifier(strategy="uniform", random_state=1)
+    assert fewshot.benchmark(FEATURES, **options, head=seeded) != here
+    assert guess.random_state is None and not hasattr(guess, "classes_")
+
+
+class Fails:
+    """Knows no scikit-learn; counts its own fits, of which a task sees one."""
+
+    def __init__(self, answer):
+        self.answer, self.fits = answer, 0
+
+    def fit(self, features, labels):
+        self.fits += 1
+        assert self.fits == 1 and features.dtype == np.float64
+        self.ways = labels.max() + 1
+
+    def predict(self, features):
+        return self.answer(len(features), self.ways)
+
+
+def broken(queries, ways):
+    raise RuntimeError("out of\norder")
+
+
+@pytest.mark.parametrize(
+    "head, expected",
+    [
+        (Fails(broken), "task 0 (5-way 1-shot, test): Fails raised RuntimeError: out of order"),
+        (Fails(lambda n, ways: np.zeros(n - 1)), "predicted float64 of shape (74,), not one of 0..4 for each query"),
+        (Fails(lambda n, ways: np.full(n, ways)), "predicted int64 of shape (75,), not one of 0..4"),
+        (Fails(lambda n, ways: None), "predicted object of shape ()"),
+        (KNeighborsClassifier(), "KNeighborsClassifier() raised ValueError: Expected n_neighbors <= n_samples"),
+    ],
+)
+def test_a_classifier_that_fails_is_one_line_naming_the_task(head, expected):
+    with pytest.raises(UserError) as refused:
+        fewshot.benchmark(FEATURES, "glyphs", head, shots=1, ways=5, episodes=60)
+    assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_any_object_will_do_and_a_class_is_none():
+    always = Fails(lambda n, ways: np.zeros(n))
+    (score,) = fewshot.benchmark(FEATURES, "glyphs", always, shots=1, episodes=60)
+    assert score.accuracy == pytest.approx(0.2, abs=1e-12) and always.fits == 0
+    with pytest.raises(UserError, match="or a classifier with fit and predict"):
+        fewshot.benchmark(FEATURES, "glyphs", KNeighborsClassifier, shots=1, episodes=60)
+
+
+def test_its_warnings_are_told_once_at_the_callers_line():
+    said = r"LogisticRegression\(max_iter=1\) warned in 60 of 60 tasks, first: ConvergenceWarning"
+    with pytest.warns(UserWarning, match=said) as told:
+        fewshot.benchmark(FEATURES, "glyphs", LogisticRegression(max_iter=1), shots=1, episodes=60)
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+def test_a_bar_for_people_and_nothing_in_a_pipe(capsys, monkeypatch):
+    options = {"dataset": "glyphs", "head": KNeighborsClassifier(1), "shots": 1, "episodes": 60}
+    fewshot.benchmark(FEATURES, **options)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with warnings.catch_warnings():
+        fewshot.benchmark(FEATURES, **options)
+    assert "tasks" in capsys.readouterr().err
