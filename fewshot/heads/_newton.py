@@ -85,8 +85,8 @@ def cholesky(system: Tensor) -> Tensor:
 def settled(error: Tensor, tolerance: float, step: int) -> bool:
     """Whether the error (T, ...) of every task is below the tolerance, so that an iteration may end.
 
-    A GPU is asked at every fourth step only, for whoever asks it waits: further steps cost less than that.
+    A GPU is asked after every fourth step only, for whoever asks it waits: further steps cost less than that.
     """
-    if error.is_cuda and step % _PATIENCE:
+    if error.is_cuda and (step == 0 or step % _PATIENCE):
         return False
     return bool(error.max() < tolerance)

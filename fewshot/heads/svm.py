@@ -105,6 +105,7 @@ def _interior_point(gram: Tensor, targets: Tensor, C: float) -> tuple[Tensor, Te
         da = systems.solve(right - aim / slack)
         dz = (aim + multiplier * da) / slack - multiplier
         part = _SHARE * torch.minimum(_reach(slack, -da), _reach(multiplier, dz))
+        part = torch.where(gap < _GAP, 0.0, part)  # a task that has arrived stays: others may still be on their way
         a, slack, multiplier = a + part * da, slack - part * da, multiplier + part * dz
     return a / unit, slack / unit, multiplier
 
