@@ -16,17 +16,17 @@ from fewshot.heads._newton import Separate
 class LRD2(Dual):
     """The logit of class k is [q, 1] w_k: the score of a binary logistic regression, class k against the rest.
 
-    w_k minimises  1/2 lam ||w||^2 + (sum of the support images' binary cross-entropies), as far as `iterations` steps
-    of iteratively reweighted least squares from w = 0 come (section 3.2; 5 by default, as in the paper's code). The
-    column of ones makes an intercept, which is penalised like the other weights. The paper presents the binary case;
-    one class against the rest is what its code does with more classes, and the cross-entropy of these scores is what it
-    trains. With 2 classes there are two such regressions here, and one is the other's negative.
+    w_k comes from `iterations` steps (5 by default) of iteratively reweighted least squares, which start at 0 and
+    minimise  1/2 lam ||w||^2 + (sum of the support images' binary cross-entropies).  The column of ones makes an
+    intercept, which is penalised like the other weights. The paper presents the binary case; one class against the rest
+    is what its code does with more classes, and it trains with the cross-entropy of these scores. With 2 classes there
+    are two such regressions here, and one is the other's negative.
 
     In the limit of many iterations, w_k is that of `sklearn.linear_model.LogisticRegression(C=1 / lam,
     fit_intercept=False)` on [x, 1]. After one, it is ridge regression on targets of +2 and -2 with 4 * lam.
 
     `lam` > 0 is the regularization. `learn_lam=true` makes it a parameter: the softplus of a free number, which keeps
-    it positive (our choice; the paper's code has an exponential).
+    it positive (our choice, as in r2d2).
     """
 
     def __init__(self, *, lam: float = 1.0, iterations: int = 5, learn_lam: bool = False) -> None:

@@ -17,8 +17,8 @@ class Matching(Head):
     2.1.1). The softmax of the logits is the paper's class probability, so cross-entropy is the paper's loss.
 
     `scale` > 0 sharpens the attention. The paper has none, which is `scale=1`, the default: as cosines are at most 1,
-    no class then gets a probability near 1, and the loss stays far from zero. Later work multiplies by a constant (such
-    as 100 in Chen et al., "A Closer Look at Few-shot Classification", ICLR 2019). `learn_scale=true` makes it a
+    no class then gets a probability near 1, and the loss stays far from zero. Later code multiplies by a constant (100
+    in that of Chen et al., "A Closer Look at Few-shot Classification", ICLR 2019). `learn_scale=true` makes it a
     parameter that starts at `scale`.
 
     The paper's full context embeddings, two LSTMs over the support set, are not part of it.

@@ -25,10 +25,9 @@ class SVM(Dual):
 
         minimise  1/2 sum_k a_k' (K + I) a_k - sum(y * a)   where  a <= C y  and  each image's a add up to zero.
 
-    That is MetaOptNet's quadratic program (eq. 7-8; its code adds the I). It is what
+    That is MetaOptNet's quadratic program (the I is in its code). It is what
     `sklearn.svm.LinearSVC(multi_class="crammer_singer", C=C, fit_intercept=False)` solves for the embeddings [x, e_n],
-    e_n being a feature that image n alone has: same C. MetaOptNet's is 0.1, the default. The learned `scale` starts at
-    1.
+    e_n being a feature that image n alone has: same C. MetaOptNet's is 0.1, the default. The learned scale starts at 1.
 
     `solver`:
 
