@@ -49,7 +49,7 @@ def test_augmented_images_equal_the_cpus(resident, monkeypatch):
 
 
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 0.05)])
-@pytest.mark.parametrize("head", ["proto", "r2d2"])
+@pytest.mark.parametrize("head", ["proto", "r2d2", "cosine", "matching", "logreg", "lrd2", "svm"])
 def test_logits_equal_the_cpus(small_run, precision, tolerance, head):
     """Relative to the largest logit; the solve is float32 in both."""
     split = open_dataset("glyphs")["test"]

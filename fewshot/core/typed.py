@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import types
 import typing
@@ -65,6 +66,13 @@ def integer(value: Any, name: str, least: int = 0, most: int = 2**31) -> int:
     if isinstance(value, bool) or not least <= number <= most:
         raise UserError(f"{name}={value!r}: give an integer from {least} to {most:,}")
     return number
+
+
+def positive(value: float, name: str) -> float:
+    """A positive number that a caller gave. UserError where it is zero, negative, infinite or NaN."""
+    if not 0 < value < math.inf:
+        raise UserError(f"{name}={value} is not a positive number")
+    return value
 
 
 def _each_fits(values: Any, hints: tuple[Any, ...]) -> bool:

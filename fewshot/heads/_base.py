@@ -112,9 +112,9 @@ class Head(nn.Module):
         """support (T, N, D), one-hot targets (T, N, W), query (T, Q, D) -> logits (T, Q, W).
 
         Evaluation calls it under `torch.no_grad()`; a head that takes gradients inside does so under
-        `torch.enable_grad()`.
+        `torch.enable_grad()`. A head with `solve_products` may leave it out: then it solves by the products.
         """
-        raise NotImplementedError
+        return self.solve_products(Products.of(support, query), targets)
 
     def solve_products(self, products: Products, targets: Tensor) -> Tensor:
         """The logits (T, Q, W) of `solve` from inner products and one-hot targets (T, N, W): see `by_products`."""

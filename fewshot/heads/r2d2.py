@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.core.errors import UserError
+from fewshot.core.typed import positive
 from fewshot.heads._base import Head, Products
 
 
@@ -61,9 +61,7 @@ class R2D2(Head):
         self, *, variant: Literal["metaopt", "r2d2"] = "metaopt", lam: float = 50.0, learn_lam: bool = False
     ) -> None:
         super().__init__()
-        if not 0 < lam < math.inf:
-            raise UserError(f"r2d2:lam={lam} is not a positive number")
-        self.variant, self.initial_lam = variant, lam
+        self.variant, self.initial_lam = variant, positive(lam, "r2d2:lam")
         self.scale = nn.Parameter(torch.tensor(1.0 if variant == "metaopt" else 1e-4))
         if variant == "r2d2":
             self.bias = nn.Parameter(torch.zeros(()))

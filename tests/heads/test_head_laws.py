@@ -17,6 +17,13 @@ SPECS = [
     "anil",
     "anil:order=first,learn_lr=true",
     "anil:init=zero,steps=20",
+    "cosine",
+    "cosine:prototype=normalised",
+    "logreg",
+    "lrd2",
+    "lrd2:lam=10,iterations=2,learn_lam=true",
+    "matching",
+    "matching:scale=20,learn_scale=true",
     "proto",
     "proto:variant=snell",
     "r2d2",
@@ -28,6 +35,8 @@ SPECS = [
     "simpleshot",
     "simpleshot:norm=l2n",
     "simpleshot:norm=un",
+    "svm",
+    "svm:C=10",
 ]
 
 
