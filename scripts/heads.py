@@ -230,7 +230,7 @@ def _processor() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--threads", type=int, default=2)
@@ -242,7 +242,7 @@ def main() -> None:
         command = commands.add_parser(name)
         for argument, nargs in arguments:
             command.add_argument(argument, nargs=nargs)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.command == "embed":
         embed(args.run, Path(args.folder), args.data_root)
