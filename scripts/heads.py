@@ -15,6 +15,7 @@ A head that needs training learns its parameters here, on the frozen embeddings 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import time
@@ -41,7 +42,7 @@ KEPT, PAGE = RESULTS / "heads.json", RESULTS / "heads.md"
 SHOTS, EPISODES = (1, 5), 10_000
 FEWER = 300  # tasks for what solves one at a time
 VARIANTS = {
-    "anil": ["anil", "anil:order=first", "anil:init=zero,steps=20"],
+    "anil": ["anil", "anil:order=first", "anil:init=zero"],
     "proto": ["proto:variant=snell"],
     "r2d2": ["r2d2", "r2d2:variant=r2d2"],
     "relation": ["relation", "relation:loss=mse"],
@@ -52,8 +53,10 @@ STEPS, TASKS, QUERIES, RATE = 1000, 8, 6, 1e-3  # of `learn`
 
 
 def catalogue() -> list[str]:
-    """Every head's specs, and scikit-learn's."""
-    return [spec for name in heads.FAMILY.names() for spec in VARIANTS.get(name, [name])] + list(NEIGHBOURS)
+    """Every head's specs, and scikit-learn's; qpth's where it is installed."""
+    ours = [spec for name in heads.FAMILY.names() for spec in VARIANTS.get(name, [name])]
+    solvers = ["svm:solver=qpth"] if importlib.util.find_spec("qpth") else []
+    return [*ours, *solvers, *NEIGHBOURS]
 
 
 def embed(run: str, folder: Path, data_root: str) -> None:
