@@ -142,7 +142,7 @@ def score(spec: str, folder: Path, dataset: Dataset) -> dict[str, Any]:
             "accuracy": found.accuracy, "ci95": found.ci95, "episodes": tasks.episodes,
             "seconds": round(seconds, 2), "processor_seconds": round(processor, 2),
         }  # fmt: skip
-        print(f"{spec}, {shots}-shot: {100 * found.accuracy:.2f} ± {100 * found.ci95:.2f}, {seconds:.1f} s ({processor:.1f})", flush=True)
+        print(f"{spec}, {shots}-shot: {_accuracy(row[str(shots)])}, {seconds:.1f} s ({processor:.1f})", flush=True)
     return row
 
 
