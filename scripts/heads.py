@@ -15,6 +15,7 @@ A head that needs training learns its parameters here, on the frozen embeddings 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import time
@@ -41,7 +42,7 @@ KEPT, PAGE = RESULTS / "heads.json", RESULTS / "heads.md"
 SHOTS, EPISODES = (1, 5), 10_000
 FEWER = 300  # tasks for what solves one at a time
 VARIANTS = {
-    "anil": ["anil", "anil:order=first", "anil:init=zero,steps=20"],
+    "anil": ["anil", "anil:order=first", "anil:init=zero"],
     "proto": ["proto:variant=snell"],
     "r2d2": ["r2d2", "r2d2:variant=r2d2"],
     "relation": ["relation", "relation:loss=mse"],
@@ -52,8 +53,10 @@ STEPS, TASKS, QUERIES, RATE = 1000, 8, 6, 1e-3  # of `learn`
 
 
 def catalogue() -> list[str]:
-    """Every head's specs, and scikit-learn's."""
-    return [spec for name in heads.FAMILY.names() for spec in VARIANTS.get(name, [name])] + list(NEIGHBOURS)
+    """Every head's specs, and scikit-learn's; qpth's where it is installed."""
+    ours = [spec for name in heads.FAMILY.names() for spec in VARIANTS.get(name, [name])]
+    solvers = ["svm:solver=qpth"] if importlib.util.find_spec("qpth") else []
+    return [*ours, *solvers, *NEIGHBOURS]
 
 
 def embed(run: str, folder: Path, data_root: str) -> None:
@@ -128,17 +131,18 @@ def score(spec: str, folder: Path, dataset: Dataset) -> dict[str, Any]:
             if head.needs_base:
                 fitted_on = Base(base, torch.from_numpy(np.asarray(dataset["train"].labels)))
             solve_episodes(head, z, [Tasks(tasks.sampler, 20)], base=fitted_on)  # warm
-        begun = time.perf_counter()
+        begun = time.perf_counter(), time.process_time()
         if neighbour:
             right = classify(spec, z.numpy(), tasks)
         else:
             (right,) = solve_episodes(head, z, [tasks], base=fitted_on)
-        seconds = time.perf_counter() - begun
+        seconds, processor = time.perf_counter() - begun[0], time.process_time() - begun[1]
         found = summarise(accuracies(right, 15))
         row[str(shots)] = {
-            "accuracy": found.accuracy, "ci95": found.ci95, "episodes": tasks.episodes, "seconds": round(seconds, 2),
+            "accuracy": found.accuracy, "ci95": found.ci95, "episodes": tasks.episodes,
+            "seconds": round(seconds, 2), "processor_seconds": round(processor, 2),
         }  # fmt: skip
-        print(f"{spec}, {shots}-shot: {100 * found.accuracy:.2f} ± {100 * found.ci95:.2f}, {seconds:.1f} s", flush=True)
+        print(f"{spec}, {shots}-shot: {_accuracy(row[str(shots)])}, {seconds:.1f} s ({processor:.1f})", flush=True)
     return row
 
 
@@ -230,7 +234,7 @@ def _processor() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--threads", type=int, default=2)
@@ -242,7 +246,7 @@ def main() -> None:
         command = commands.add_parser(name)
         for argument, nargs in arguments:
             command.add_argument(argument, nargs=nargs)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.command == "embed":
         embed(args.run, Path(args.folder), args.data_root)

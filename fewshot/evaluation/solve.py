@@ -55,6 +55,9 @@ def solve_episodes(
     UserError where base features are missing, and where the head's logits are not finite.
     """
     embeddings = prepare(head, embeddings, transform, base)
+    if (parts := head.split()) is not None:
+        each, head = parts
+        embeddings = each(embeddings)
     if head.by_products and not head.shift_invariant and _mostly_offset(embeddings):
         head, embeddings = copy.deepcopy(head).double(), embeddings.double()
     by_products = [head.by_products and _few_supports(tasks, embeddings) for tasks in wanted]

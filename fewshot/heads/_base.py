@@ -5,6 +5,7 @@ Shapes: T tasks solved at once, N support and Q query images a task, W ways (cla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,6 +120,13 @@ class Head(nn.Module):
     def solve_products(self, products: Products, targets: Tensor) -> Tensor:
         """The logits (T, Q, W) of `solve` from inner products and one-hot targets (T, N, W): see `by_products`."""
         raise NotImplementedError
+
+    def split(self) -> tuple[Callable[[Tensor], Tensor], Head] | None:
+        """What it does to each embedding by itself, and the head that solves what comes of it; None: nothing.
+
+        Evaluation then does the first once for all images, in place of once for each task that they are in.
+        """
+        return None
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What episodic training minimises: one number from logits (T, Q, W) and the queries' classes (T, Q)."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from fewshot import transforms
 from fewshot.heads._base import Head
 from fewshot.heads.proto import Proto
+from fewshot.transforms import Transform
 
 _TRANSFORMS = {"un": "none", "l2n": "l2", "cl2n": "center+l2"}
 
@@ -19,8 +20,7 @@ class SimpleShot(Head):
     f is, by `norm`: "un", nothing; "l2n", to length 1; "cl2n" (default), minus the base classes' mean, then to length
     1. The last one is the paper's best. A network is trained as a classifier there, and this head evaluates it.
 
-    It is the same as `--transform T --head proto:variant=snell` with T = none, l2 and center+l2, which evaluates
-    faster: there each image is transformed once, and tasks are solved by inner products.
+    It is the same as `--transform T --head proto:variant=snell` with T = none, l2 and center+l2.
     """
 
     def __init__(self, *, norm: Literal["un", "l2n", "cl2n"] = "cl2n") -> None:
@@ -38,6 +38,10 @@ class SimpleShot(Head):
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """See Head.solve."""
         return self.nearest.solve(self.map(support), targets, self.map(query))
+
+    def split(self) -> tuple[Transform, Head]:
+        """See Head.split."""
+        return self.map, self.nearest
 
     def extra_repr(self) -> str:
         return f"norm={self.norm}"

@@ -266,6 +266,16 @@ def products_give_the_logits_of_embeddings(spec: str, size: Size) -> None:
         assert _same(products, logits, tolerance), f"{spec}: products and embeddings give other logits, {dtype}, {size}"
 
 
+def its_parts_give_the_logits_of_the_whole(spec: str, size: Size) -> None:
+    """Where it has `split`: evaluation solves by these."""
+    head, given = build(spec, size), episodes(size)
+    if (parts := head.split()) is None:
+        return
+    each, solver = parts
+    mapped = replace(given, support=each(given.support), query=each(given.query))
+    assert _same(mapped.solve(solver), given.solve(head)), f"{spec}: its parts give other logits than the whole, {size}"
+
+
 def a_common_shift_changes_nothing(spec: str, size: Size) -> None:
     """Where it declares shift_invariant."""
     head, given = build(spec, size), episodes(size)
@@ -318,6 +328,7 @@ LAWS: dict[Callable[[str, Size], None], tuple[Size, ...]] = {
     weights_hold_all_that_it_has_learned: (WIDE,),
     its_gradients_reach_everything: (WIDE, TALL),
     products_give_the_logits_of_embeddings: (LONG, WIDE),  # evaluation uses products only where features are enough
+    its_parts_give_the_logits_of_the_whole: (LONG, WIDE),
     a_common_shift_changes_nothing: SIZES,
     class_weights_point_towards_their_classes: (WIDE,),
     fitting_base_again_forgets: (WIDE,),

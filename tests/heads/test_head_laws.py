@@ -196,6 +196,11 @@ class Standardises(Plain):
         return super().solve(support / support.std((1, 2), keepdim=True), targets, query)
 
 
+class ForgetsAPart(Plain):
+    def split(self):
+        return torch.tanh, Plain()
+
+
 class SolvesQueriesAlone(Plain):
     transductive = True
 
@@ -279,6 +284,7 @@ class OneLogitTooMany(Plain):
         ("MixedUpWeights", "class weights are not in the logits' order"),
         ("Standardises", "not finite from constant embeddings"),
         ("SolvesQueriesAlone", "declares transductive, and other queries change no logits"),
+        ("ForgetsAPart", "its parts give other logits than the whole"),
         ("KnowsNoNumbers", "declares numbered, and the classes' numbers make no difference"),
         ("SaysFirstOrder", "declares first_order, and there is a gradient at support"),
         ("Forgets", "its state_dict lacks what it has drawn"),
