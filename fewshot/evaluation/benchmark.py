@@ -27,9 +27,7 @@ from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.episodes.sampler import protocol_name
 from fewshot.evaluation import arrays, folding
 from fewshot.evaluation.arrays import Array
-from fewshot.evaluation.embed import (
-    VALIDATION_BATCH, Base, check_embeddings, check_finite, embed_base, embed_split,
-)  # fmt: skip
+from fewshot.evaluation.embed import Base, check_embeddings, check_finite, embed_base, embed_split
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import summarise
 from fewshot.heads import Head
@@ -201,9 +199,9 @@ def _embed(
                 " torch.nn.Identity(), for its class scores are no embedding",
                 stacklevel=3,
             )
-        at_once = VALIDATION_BATCH
-        if isinstance(model, Model) and preprocess is None:  # as `evaluate` embeds it
-            network, at_once = folding.folded(model), folding.batch(compute)
+        if network is model and isinstance(model, Model):  # as `evaluate` embeds it
+            network = folding.folded(model)
+        at_once = folding.batch(model, compute)
         embeddings = embed_split(network, dataset[split], compute, at_once)
         return embeddings, embed_base(network, dataset["train"], compute, at_once) if with_base else None
 
