@@ -78,8 +78,9 @@ def run(
     begun = _begun(config, out) if resume and out is not None and Path(out).exists() else None
     if begun is not None and begun.finished:
         return begun
-    setup = prepare(config, None if elsewhere else begun)
-    if config.init and not (begun and begun.checkpoint_path.is_file()):
+    fresh = not (begun and begun.checkpoint_path.is_file())
+    setup = prepare(config, None if elsewhere else begun, fresh)
+    if config.init and fresh:
         models.begin_with(setup.model, Run.open(config.init))
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
         reporter.say(f"Warning: {warning}.")
@@ -100,11 +101,12 @@ def run(
     return folder
 
 
-def prepare(config: TrainConfig, begun: Run | None = None) -> Setup:
+def prepare(config: TrainConfig, begun: Run | None = None, fresh: bool = True) -> Setup:
     """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it.
 
     `begun`: the run that goes on. What `auto` came to for it, it comes to again: device, precision, threads. UserError
-    where that cannot be had here.
+    where that cannot be had here. `fresh`: training begins, with the weights that the backbone's options name; else it
+    goes on from a checkpoint.
     """
     where, threads = _where(config, begun)
     compute.settle(where, threads, config.deterministic)
@@ -121,7 +123,7 @@ def prepare(config: TrainConfig, begun: Run | None = None) -> Setup:
     regime = regimes.build(config.regime, config, dataset, validation, where)
     model = models.build(
         config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed,
-        config.transform, regime.classifier,
+        config.transform, regime.classifier, fresh,
     )  # fmt: skip
     if config.epochs:
         regime.check(model)
@@ -164,8 +166,9 @@ def schedule(config: TrainConfig, pace: Pace) -> Schedule:
 def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
     """What is settled when a run begins, besides the configuration: kept in its config.json."""
     model, dataset = setup.model, setup.dataset
+    mean, std = model.backbone.normalisation or (dataset.mean, dataset.std)
     facts = {
-        **dataset.fingerprints, "image_size": dataset.image_size, "mean": dataset.mean, "std": dataset.std,
+        **dataset.fingerprints, "image_size": dataset.image_size, "mean": mean, "std": std,
         "parameters": model.parameter_count, "features": model.backbone.features,
         "steps": setup.regime.pace(config).steps,
         "regularizers": [
@@ -173,6 +176,7 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
             for reg in model.backbone.regularizers
         ],
     }  # fmt: skip
+    facts |= model.backbone.facts
     if setup.regime.classifier:
         facts["classifier"] = dataclasses.asdict(setup.regime.classifier)
     if config.init:

@@ -107,18 +107,23 @@ def build(
     seed: int = 0,
     transform: str = "none",
     classifier: Form | None = None,
+    begin: bool = True,
 ) -> Model:
     """The untrained model of these components. `mean` and `std` of each channel are those of images in [0, 1].
+
+    Where the network wants others, as with weights that it was published with, these are taken. `begin`: with the
+    weights that the backbone's options name; else they are read from elsewhere.
 
     Backbone and head draw their first weights each from a generator of its own, and regularizers after the layers of
     the backbone: no part's weights depend on what another part draws. UserError for what cannot be built.
     """
     with seeded(seed, "initialisation"):
-        network = backbones.build(backbone, reg, image_size)
+        network = backbones.build(backbone, reg, image_size, begin)
     with seeded(seed, "initialisation of the head"):
         solver = heads.build(head, network.features, network.map_shape)
     with seeded(seed, "initialisation of the classifier"):
         classes = Classifier(classifier, network.features) if classifier else None
+    mean, std = network.normalisation or (mean, std)
     return Model(network, solver, Normalise(mean, std), transforms.build(transform), classes)
 
 
@@ -139,7 +144,7 @@ def load_own(run: Run, compute: Compute) -> Model:
     config, (size, mean, std) = run.config, run.images
     model = build(
         config.backbone, config.reg, config.head, size, mean, std, transform=config.transform,
-        classifier=_classifier(run),
+        classifier=_classifier(run), begin=False,
     )  # fmt: skip
     try:
         model.load_state_dict(_weights(run))

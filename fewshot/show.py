@@ -1,4 +1,4 @@
-"""python -m fewshot.show: draw pictures of what regularizers drop, where networks look, how they learn."""
+"""python -m fewshot.show: pictures of what regularizers drop, where networks look, how they learn; lists of sites."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from fewshot.runs import Run
 
 ENDINGS = (".png", ".svg", ".pdf")
+LARGEST_IMAGE = 4096  # pixels
 
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.show", description=summary(__doc__))
-    kinds = parser.add_subparsers(dest="what", required=True, metavar="masks|cam|activations|curves")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="masks|cam|activations|curves|sites")
 
     def kind(name: str, text: str) -> Parser:
         made = kinds.add_parser(name, help=text, description=text[0].upper() + text[1:])
@@ -44,23 +45,37 @@ def parser() -> Parser:
     masks.add_argument(
         "--reg", action="append", metavar="REG", help="regularizers to show, a column each; may be repeated"
     )
-    masks.add_argument("--site", type=int, metavar="N", help="block after which they act; else the deepest they share")
+    _site(masks, "after which they act; else the deepest they share")
     masks.add_argument(
         "--channel", type=channel, metavar="N", help='channel to show, or "most": the one that loses most; else a mean'
     )
     _images(masks, 4, "validation images, each of another class")
     cam = kind("cam", "class activation maps of one or several runs on the same validation images")
     cam.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    cam.add_argument("--site", type=int, metavar="N", help="block to look at, by Grad-CAM; by default the deepest")
+    _site(cam, "to look at, by Grad-CAM; by default the deepest block")
     _images(cam, 4, "validation images, each of another class")
     activations = kind("activations", "how large a block's batch-norm outputs are, in one or several runs")
     activations.add_argument("runs", nargs="*", metavar="RUN", help="run folders")
     _untrained(activations)
-    activations.add_argument("--site", type=int, metavar="N", help="block; by default the deepest")
+    _site(activations, "to count; by default the deepest block")
     _images(activations, 512, "validation images, evenly spread")
     curves = kind("curves", "training loss and validation accuracy by step; seeds of one configuration as their mean")
     curves.add_argument("runs", nargs="+", metavar="RUN", help="run folders, finished or not")
+    text = "the modules of a network at which regularizers can act, and the shapes of their maps"
+    sites = kinds.add_parser("sites", help=text, description=text[0].upper() + text[1:])
+    sites.add_argument("run", nargs="?", metavar="RUN", help="run folder whose network is listed")
+    _untrained(sites)
+    sites.add_argument("--image-size", type=int, metavar="N", help="side of the images in pixels (default: 84)")
+    add_trust(sites)
     return parser
+
+
+def _site(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--site", type=_label, metavar="SITE", help=f"block number or module name {text}")
+
+
+def _label(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _untrained(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +97,8 @@ def channel(text: str) -> int | str:
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    if args.what == "sites":
+        return _sites(args)
     if args.what != "masks":
         args.runs = list(dict.fromkeys(args.runs))  # the same run twice is one line
     out = Path(args.out)
@@ -104,6 +121,38 @@ def main(argv: list[str] | None = None) -> None:
         if _unfinished(folder):
             console.print(f"warning: {folder} is unfinished: the picture shows it as far as it has come")
     console.print(f"{out}: {heading}{' (replaces the earlier file)' if earlier else ''}")
+
+
+def _sites(args: argparse.Namespace) -> None:
+    """A line a module that gives a map: its number, name and map, and what it is."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from fewshot import backbones
+    from fewshot.runs import Run
+
+    name, size = args.backbone or "conv4", 84 if args.image_size is None else args.image_size
+    if args.run:
+        if args.backbone or args.image_size:
+            raise UserError("--backbone, --image-size: a run has its own; give one or the other")
+        run_folder = Run.open(args.run)
+        run_folder.check_code(args.trust)
+        name, size = run_folder.config.backbone, run_folder.images[0]
+    if not 1 <= size <= LARGEST_IMAGE:
+        raise UserError(f"--image-size {size}: give 1 to {LARGEST_IMAGE}")
+    backbone = backbones.build(name, "none", size, begin=False)
+    numbers = {stage: str(number) for number, stage in enumerate(backbone.stages, 1)}
+    maps = backbone.maps()
+    table = Table("site", "module", "map (C x H x W)", "class", box=None, pad_edge=False)
+    for module, shape in maps.items():
+        kind = type(backbone.module_at(module)).__name__
+        table.add_row(*map(Text, (numbers.get(module, ""), module, " x ".join(map(str, shape)), kind)))
+    console = terminal()
+    console.print(f"{name}, {size} px images, {backbone.features:,} features: {len(maps)} modules give a map.")
+    console.print(table)
+    example = backbone.stages[-1] if backbone.stages else next(iter(maps), None)
+    if example:
+        console.print(f"Write a number or a name behind @: --reg targetdrop@{numbers.get(example, example)}")
 
 
 def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
@@ -153,10 +202,14 @@ def _labels(networks: list[tuple[TrainConfig, Model]], folders: list[str]) -> li
     return [label + _unfinished(folder) for label, folder in zip(labels, folders, strict=True)]
 
 
+def _module(site: int | str) -> str:
+    return f"block {site}" if isinstance(site, int) else site
+
+
 def _where(site: Site) -> str:
     if site.depth == 0:
         return "from the image"
-    module = f"block {site.label}" if site.numbered else site.label
+    module = _module(_label(site.label))
     return f"after {module}" if site.place == "map" else f"in the branch of {module}"
 
 
@@ -177,7 +230,7 @@ def _cam(args: argparse.Namespace) -> tuple[str, Figure]:
     dataset, networks = _models(args, args.runs)
     scene = inspection.scene(dataset, args.images, args.seed)
     maps = [inspection.class_activation_maps(model, scene, args.site) for _, model in networks]
-    where = "the deepest block" if args.site is None else f"block {args.site}"
+    where = "the deepest block" if args.site is None else _module(args.site)
     for folder, each in zip(args.runs, maps, strict=True):
         if (each.max((1, 2)) == each.min((1, 2))).all():
             size = f"{each.shape[1]}x{each.shape[2]}"
@@ -214,7 +267,8 @@ def _activations(args: argparse.Namespace) -> tuple[str, Figure]:
         site = len(model.backbone.stages) if args.site is None else args.site
         counted, below = inspection.magnitudes(model, images, site)
         counts[f"{label}: {below:.1%} below {inspection.SMALLEST}"] = counted
-    heading = f"{dataset.name}: batch-norm outputs of block {site}, {count} validation images, {_backbones(networks)}"
+    where, networks_shown = _module(site), _backbones(networks)
+    heading = f"{dataset.name}: batch-norm outputs of {where}, {count} validation images, {networks_shown}"
     return heading, pictures.histogram(heading if args.title else "", inspection.EDGES, counts)
 
 

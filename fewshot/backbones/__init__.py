@@ -1,26 +1,28 @@
 """Backbones: images to embeddings, with regularizers at named sites. One file a network.
 
-To add yours, derive from `Blocks`, `Foreign` or `Backbone`, which explains how.
+To add yours, derive from `Blocks`, `Foreign` or `Backbone`, which explains how. A module of yours that is none of these
+is wrapped by `Foreign` where it is named.
 """
 
 from __future__ import annotations
 
 from fewshot.backbones._base import Backbone
 from fewshot.backbones._blocks import Blocks
-from fewshot.backbones._foreign import Foreign
+from fewshot.backbones._foreign import Foreign, adopt
 from fewshot.core.components import Family, parse
 from fewshot.core.errors import UserError
 
 __all__ = ["FAMILY", "Backbone", "Blocks", "Foreign", "build"]
 
-FAMILY: Family[Backbone] = Family("fewshot.backbones", "backbone", "Backbone")
+FAMILY: Family[Backbone] = Family("fewshot.backbones", "backbone", "Backbone", adopt=adopt)
 
 
-def build(spec: str, reg: str = "none", image_size: int = 84) -> Backbone:
+def build(spec: str, reg: str = "none", image_size: int = 84, begin: bool = True) -> Backbone:
     """A backbone for square images of `image_size` pixels, with `reg` at its sites.
 
-    `build("conv4", reg="targetdrop@3,4:drop_prob=0.2+dropout@1")`. Raises UserError for unknown
-    names, options or sites, and for images too small for the network.
+    `build("conv4", reg="targetdrop@3,4:drop_prob=0.2+dropout@1")`. `begin`: with the weights that its options name, as
+    `timm:resnet18,pretrained=true` does; without, as drawn. Raises UserError for unknown names, options or sites, for
+    images too small for the network, and for weights that cannot be loaded.
     """
     (parsed, *more) = parse(spec)
     if more or parsed.sites:
@@ -28,4 +30,6 @@ def build(spec: str, reg: str = "none", image_size: int = 84) -> Backbone:
     component, options = FAMILY.check(parsed)
     backbone = component(image_size, **options)
     backbone.place(reg)
+    if begin:
+        backbone.begin()
     return backbone

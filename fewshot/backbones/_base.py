@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewshot import regularizers
 from fewshot.backbones._dryrun import DryRun, dry_run
 from fewshot.core.errors import UserError
+from fewshot.data.channels import Triple
 from fewshot.regularizers import Guide, Place, Regularizer, Site
 
 
@@ -38,9 +39,11 @@ class Backbone(nn.Module):
       with.
     - `stages` (names, none): the modules that site numbers stand for, from the shallowest to the deepest. Without
       them sites have names only, and methods have no default sites.
-
     - `branches` (names): the modules that end residual branches, from the shallowest to the deepest, site i being the
       i-th. By default each stage's `branch`, where it has one.
+    - `positional` (str, none): the option that a bare first value stands for, as in `timm:resnet18`.
+    - `normalisation` (none): mean and standard deviation of each channel in [0, 1] that the network wants in place of
+      the data set's.
 
     Set by `place`: `sites`, the Site of each stage; `features`, the length D of an embedding; `regs`, the regularizers
     by site.
@@ -49,6 +52,8 @@ class Backbone(nn.Module):
     original: str = "none"
     stages: Sequence[str] = ()
     branches: Sequence[str] = ()
+    positional: str = ""
+    normalisation: tuple[Triple, Triple] | None = None
     sites: list[Site]
     features: int
     regs: nn.ModuleDict
@@ -56,6 +61,8 @@ class Backbone(nn.Module):
     def __init__(self, image_size: int) -> None:
         super().__init__()
         self.image_size = image_size
+        self.facts: dict[str, Any] = {}
+        """What a run's record says of the network besides its options, under `resolved`."""
         self._guide: Guide | None = None
         self._embeds = ""
 
@@ -71,6 +78,12 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (N, 3, S, S) to embeddings (N, features), regularized in training mode."""
         return self.embed(self._regularize("0", "input", x))
+
+    def begin(self) -> None:
+        """Load the weights that training begins with, where the options name some; by default those drawn stay.
+
+        Called once, after `place`; not where a trained network is read back. UserError where they cannot be loaded.
+        """
 
     def on_images(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [0, 1] after what regularizes images before they are normalised."""
@@ -91,9 +104,7 @@ class Backbone(nn.Module):
         author = f"{type(self).__name__}.stages"
         for name in [*self.stages, *where]:
             if name not in modules:
-                near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
-                there = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(self._children())} and theirs"
-                raise UserError(f"{where.get(name, author)}: this network has no module {name!r}; {there}")
+                raise self._no_module(name, where.get(name, author), modules)
         watched = {name: modules[name] for name in [*self.stages, *branches.values(), *where]}
         seen = dry_run(self, self.embed, watched, self.image_size)
         if not (isinstance(seen.embedding, Tensor) and seen.embedding.ndim == 2):
@@ -116,8 +127,11 @@ class Backbone(nn.Module):
         self._embeds = self._read(seen, seen.embedding)
         self._attach(regularizers.build_all(specs, [*self.sites, *within, *named, *of_branches, *ends]), branches)
 
-    def _children(self) -> list[str]:
-        return [name for name, _ in self.root.named_children()]
+    def _no_module(self, name: str, where: str, modules: Iterable[str]) -> UserError:
+        near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
+        children = ", ".join(child for child, _ in self.root.named_children())
+        there = f"nearest: {', '.join(near)}" if near else f"it has {children} and theirs"
+        return UserError(f"{where}: this network has no module {name!r}; {there}")
 
     def _depth(self, name: str, seen: DryRun) -> int:
         """The stage, counted from 1, in which a module's call ends; what comes after all belongs to the last."""
@@ -168,10 +182,33 @@ class Backbone(nn.Module):
         finally:
             self._guide = before
 
-    @property
-    def stage_modules(self) -> list[nn.Module]:
-        """The modules that site numbers stand for, from the shallowest to the deepest."""
-        return [self.root.get_submodule(name) for name in self.stages]
+    def module_at(self, label: int | str) -> nn.Module:
+        """The module behind a site: a stage's number, or a module's name. UserError where there is none."""
+        if isinstance(label, int):
+            if not 1 <= label <= len(self.stages):
+                numbers = f"blocks 1 to {len(self.stages)}" if self.stages else "no numbered blocks: name a module"
+                raise UserError(f"--site {label}: this backbone has {numbers}")
+            return self.root.get_submodule(self.stages[label - 1])
+        modules = dict(self.root.named_modules(remove_duplicate=False))
+        if label not in modules:
+            raise self._no_module(label, "--site", modules)
+        return modules[label]
+
+    def maps(self) -> dict[str, tuple[int, int, int]]:
+        """(C, H, W) of every module that can be a site, by name, in the order in which their calls end.
+
+        Square ones alone, as images are: what a transformer's heads pass on has four dimensions, too.
+        """
+        named = self.root.named_modules(remove_duplicate=False)
+        modules = {name: module for name, module in named if name and name.partition(".")[0] != "regs"}
+        seen = dry_run(self, self.embed, modules, self.image_size)
+        found: dict[str, tuple[int, int, int]] = {}
+        for name in dict.fromkeys(seen.ended):
+            if seen.gives_map(name):
+                channels, height, width = seen.map_of(name, name).shape[1:]
+                if height == width:
+                    found[name] = channels, height, width
+        return found
 
     @property
     def regularizers(self) -> list[Regularizer]:

@@ -55,10 +55,24 @@ class DryRun:
             times = f"{len(found)} times" if found else "not at all"
             raise UserError(f"{where}: {name!r} is called {times} in a pass; take a module that is called once")
         (output,) = found
-        if not (isinstance(output, Tensor) and output.ndim == 4):
+        if not _is_map(output):
             what = f"a tensor {_shape(output)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise UserError(f"{where}: {name!r} gives no map (N, C, H, W) but {what}")
+        assert isinstance(output, Tensor)
         return output
+
+    def gives_map(self, name: str) -> bool:
+        """Whether the module was called once, and returned a map (N, C, H, W)."""
+        found = self.outputs[name]
+        return len(found) == 1 and _is_map(found[0])
+
+
+def _is_map(output: object) -> bool:
+    """Whether it is of the form (N, C, H, W). Images are square, and so are maps: (N, H, W, C) is told by that."""
+    if not (isinstance(output, Tensor) and output.ndim == 4):
+        return False
+    _, first, second, third = output.shape
+    return second == third or first != second
 
 
 def _shape(output: Tensor) -> str:

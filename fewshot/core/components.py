@@ -1,10 +1,13 @@
-"""The component grammar: `name[@sites][:key=value,...]`, joined by `+`. Sites are block numbers or module names.
+"""The component grammar: `name[@sites][:[value,]key=value,...]`, joined by `+`. Sites: block numbers, names of modules.
 
     targetdrop
     targetdrop@3,4:drop_prob=0.15,block_size=5
     targetdrop@layer3,blocks.2.conv
     dropout@1,2:drop_prob=0.1+dropblock@3,4
     my_pkg.my_module.MyDrop:rate=0.2
+    timm:resnet18,size=128
+
+A bare first value is that of the option which the component's class declares as `positional`; most declare none.
 
 A family (backbones, heads, regularizers, transforms, regimes) is a package with one file a component: the file's name
 is the component's name, the file defines one public subclass of the family's base, and the keyword-only parameters of
@@ -21,7 +24,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -44,11 +47,13 @@ class Spec:
     name: str
     sites: tuple[int | str, ...] | None
     options: dict[str, str]
+    value: str = ""
+    """The bare first value, "" where there is none."""
 
     def __str__(self) -> str:
         sites = "@" + ",".join(map(str, self.sites)) if self.sites else ""
-        options = ":" + ",".join(f"{key}={value}" for key, value in self.options.items()) if self.options else ""
-        return f"{self.name}{sites}{options}"
+        given = [*([self.value] if self.value else []), *(f"{key}={value}" for key, value in self.options.items())]
+        return f"{self.name}{sites}" + (":" + ",".join(given) if given else "")
 
 
 def parse(text: str) -> list[Spec]:
@@ -72,14 +77,17 @@ def _parse_one(text: str) -> Spec:
     if match["options"] == "":
         raise UserError(f"cannot read component {text!r}: write key=value behind the colon, or leave it out")
     options: dict[str, str] = {}
-    for pair in match["options"].split(",") if match["options"] else []:
+    bare, *pairs = match["options"].split(",") if match["options"] else [""]
+    if "=" in bare:
+        bare, pairs = "", [bare, *pairs]
+    for pair in pairs:
         key, equals, value = (piece.strip() for piece in pair.partition("="))
         if not (key and equals and value):
             raise UserError(f"cannot read option {pair!r} of {text!r}: write key=value")
         if key in options:
             raise UserError(f"option {key!r} is given twice in {text!r}")
         options[key] = value
-    return Spec(match["name"], sites, options)
+    return Spec(match["name"], sites, options, bare.strip())
 
 
 class Family(Generic[Component]):
@@ -92,10 +100,13 @@ class Family(Generic[Component]):
         base: str,
         aliases: Mapping[str, str] | None = None,
         constructor: str = "__init__",
+        adopt: Callable[[type], type | None] | None = None,
     ) -> None:
         self.package, self.kind, self._base, self._constructor = package, kind, base, constructor
         self.aliases = aliases or {}
         """What else may be written in a component's place, and what it stands for: the family's own code sees to it."""
+        self._adopt = adopt or (lambda stranger: None)
+        """Makes a component of a user's class that derives from something else; None where it cannot."""
 
     @property
     def base(self) -> type[Component]:
@@ -141,6 +152,8 @@ class Family(Generic[Component]):
             raise UserError(
                 f"cannot import {self.kind} {path!r}: module {module_name} has no {class_name}; is the name right?"
             ) from None
+        if isinstance(component, type) and not issubclass(component, self.base):
+            component = self._adopt(component) or component
         if not (isinstance(component, type) and issubclass(component, self.base)):
             ours = f"{self.package}.{self._base}"
             raise UserError(f"{path!r} is no {self.kind}: it is not a class that derives from {ours}")
@@ -157,14 +170,22 @@ class Family(Generic[Component]):
         """A spec's class and its options, converted to their declared types."""
         component = self.find(spec.name)
         declared = self.options(component)
+        given, positional = spec.options, getattr(component, "positional", "")
+        if spec.value:
+            if not positional:
+                raise UserError(f"cannot read option {spec.value!r} of {str(spec)!r}: write key=value")
+            if positional in given:
+                raise UserError(f"option {positional!r} is given twice in {str(spec)!r}")
+            given = {positional: spec.value} | given
         converted = {}
-        for key, value in spec.options.items():
+        for key, value in given.items():
             if key not in declared:
                 raise unknown(f"option of {self.kind} {spec.name!r}:", key, declared)
             converted[key] = _convert(value, declared[key][0], f"{spec.name}:{key}")
         for key, (_, default) in declared.items():
             if default is inspect.Parameter.empty and key not in converted:
-                raise UserError(f"{self.kind} {spec.name!r} needs its option {key!r}: write {spec.name}:{key}=VALUE")
+                how = "VALUE" if key == positional else f"{key}=VALUE"
+                raise UserError(f"{self.kind} {spec.name!r} needs its option {key!r}: write {spec.name}:{how}")
         return component, converted
 
 

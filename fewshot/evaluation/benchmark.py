@@ -25,14 +25,7 @@ from fewshot.data.images import Normalise
 from fewshot.episodes import Tasks, frozen
 from fewshot.evaluation import arrays, classify, folding, foreign
 from fewshot.evaluation.arrays import Array
-from fewshot.evaluation.embed import (
-    VALIDATION_BATCH,
-    Base,
-    check_embeddings,
-    check_finite,
-    embed_base,
-    embed_split,
-)  # fmt: skip
+from fewshot.evaluation.embed import Base, check_embeddings, check_finite, embed_base, embed_split
 from fewshot.evaluation.foreign import Origin
 from fewshot.evaluation.score import disjoint_tasks, users_code
 from fewshot.evaluation.scores import Score, protocols
@@ -240,9 +233,9 @@ def _embed(
                 " torch.nn.Identity(), for its class scores are no embedding",
                 stacklevel=3,
             )
-        at_once = VALIDATION_BATCH
-        if isinstance(model, Model) and preprocess is None:  # as `evaluate` embeds it
-            network, at_once = folding.folded(model), folding.batch(compute)
+        if network is model and isinstance(model, Model):  # as `evaluate` embeds it
+            network = folding.folded(model)
+        at_once = folding.batch(model, compute)
         embeddings = embed_split(network, dataset[split], compute, at_once)
         return embeddings, embed_base(network, dataset["train"], compute, at_once) if with_base else None
 

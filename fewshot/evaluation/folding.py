@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.modes import evaluating
+from fewshot.evaluation.embed import VALIDATION_BATCH
 from fewshot.model import Model
 
 AT_ONCE = 8  # images on a CPU, whose caches then hold the first maps of 84 px images
@@ -23,9 +24,9 @@ _TRIED = 2  # images
 _ROUNDING = 1e-4  # of the largest feature: what the order of additions in float32 may amount to
 
 
-def batch(compute: Compute) -> int:
-    """How many images to embed at once in a test."""
-    return AT_ONCE if compute.device.type == "cpu" else 100
+def batch(network: nn.Module, compute: Compute) -> int:
+    """How many images a network embeds at once in a test: fewer on the CPU, where we know what they need."""
+    return AT_ONCE if compute.device.type == "cpu" and isinstance(network, Model) else VALIDATION_BATCH
 
 
 @torch.no_grad()

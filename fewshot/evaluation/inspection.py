@@ -98,7 +98,7 @@ def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> l
     return [torch.cat(caught[module]) for module in modules]
 
 
-def expand(reg: str, original: str, site: int | None = None) -> list[Spec]:
+def expand(reg: str, original: str, site: int | str | None = None) -> list[Spec]:
     """The single regularizers of a `+`-joined text, `original` spelled out; those without `@` are sent to `site`."""
     specs = single(reg, original)
     if site is None:
@@ -108,13 +108,13 @@ def expand(reg: str, original: str, site: int | None = None) -> list[Spec]:
 
 def replace_regularizers(model: Model, backbone: str, specs: Sequence[Spec]) -> None:
     """Give the model, whose backbone this text describes, other regularizers. UserError as in `backbones.build`."""
-    other = backbones.build(backbone, "+".join(map(str, specs)), model.backbone.image_size)
+    other = backbones.build(backbone, "+".join(map(str, specs)), model.backbone.image_size, begin=False)
     weights = model.backbone.state_dict()
     other.load_state_dict({name: w for name, w in weights.items() if not name.startswith("regs.")}, strict=False)
     model.backbone = other.eval()
 
 
-def choose(model: Model, specs: Sequence[Spec], site: int | None) -> list[Regularizer]:
+def choose(model: Model, specs: Sequence[Spec], site: int | str | None) -> list[Regularizer]:
     """Of each of the model's regularizers, as written, the one at the site that is shown.
 
     That is `site`, by default the deepest that all share on maps, or its own deepest; for the image 0. UserError
@@ -212,22 +212,24 @@ def one_view(taken: Tensor, channel: int | Literal["most"] | None) -> np.ndarray
     return taken[:, channel].numpy()
 
 
-def class_activation_maps(model: Model, scene: Scene, site: int | None = None) -> np.ndarray:
+def class_activation_maps(model: Model, scene: Scene, site: int | str | None = None) -> np.ndarray:
     """(N, H, W) float32: sum_c alpha_c X_c over the map X of each shown image, by default the deepest.
 
     There alpha are the weights of the image's own class in the scene's episode (Zhou et al., CVPR 2016). After block
     `site` they are Grad-CAM's: the gradient of that class's score, averaged over the positions of X (Selvaraju et al.,
-    ICCV 2017, equation 1), which for the deepest map are the same weights. Neither sum is cut at zero. UserError where
-    there is no such block.
+    ICCV 2017, equation 1), which for the deepest map are the same weights. Neither sum is cut at zero. `site` may be
+    a module's name. UserError where there is no such block or module, or where it gives no map.
     """
-    blocks = model.backbone.stage_modules
-    if site is not None and not 1 <= site <= len(blocks):
-        raise UserError(f"--site {site}: this backbone has blocks 1 to {len(blocks)}")
-    if site in (None, len(blocks)):
+    backbone = model.backbone
+    if site in (None, len(backbone.stages)):
         weights, own = guide(model, scene)
-        (deepest,) = outputs(model, [blocks[-1]], scene.shown)
+        (deepest,) = outputs(model, [backbone.module_at(len(backbone.stages))], scene.shown)
         return torch.einsum("nc,nchw->nhw", weights[own], deepest).numpy()
-    x, gradient = _gradients(model, blocks[site - 1], scene)
+    assert site is not None
+    module = backbone.module_at(site)
+    if isinstance(site, str) and site not in backbone.maps():
+        raise UserError(f"--site {site}: it gives no map in a pass; python -m fewshot.show sites lists what does")
+    x, gradient = _gradients(model, module, scene)
     return torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), x).numpy()
 
 
@@ -259,18 +261,16 @@ def heat(maps: np.ndarray, side: int) -> np.ndarray:
     return F.interpolate(stretched[:, None], (side, side), mode="bilinear")[:, 0].numpy()
 
 
-def magnitudes(model: Model, images: np.ndarray, site: int) -> tuple[np.ndarray, float]:
+def magnitudes(model: Model, images: np.ndarray, site: int | str) -> tuple[np.ndarray, float]:
     """How often |a| of stage `site`'s batch-norm outputs falls between each two EDGES, and the share below the first.
 
     (BINS,) int64; the last bin takes what is beyond it. Of uint8 images (N, S, S, 3); all of the stage's batch
-    norms together. UserError where the stage has none, or where an activation is not finite.
+    norms together. `site` may be a module's name. UserError where it has none, or where an activation is not finite.
     """
-    blocks = model.backbone.stage_modules
-    if not 1 <= site <= len(blocks):
-        raise UserError(f"--site {site}: this backbone has blocks 1 to {len(blocks)}")
-    norms = [module for module in blocks[site - 1].modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.backbone.module_at(site).modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
-        raise UserError(f"block {site} of this backbone has no batch norm: give another --site")
+        where = f"block {site}" if isinstance(site, int) else site
+        raise UserError(f"{where} of this backbone has no batch norm: give another --site")
     counts, total = np.zeros(BINS, np.int64), 0
     for start in range(0, len(images), _BATCH):
         for output in outputs(model, norms, images[start : start + _BATCH]):

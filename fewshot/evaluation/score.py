@@ -46,7 +46,7 @@ def score(
     transform = (transform or model.transform).to(compute.device)
     model.eval()
     head.eval()
-    network, at_once = (folding.folded(model), folding.batch(compute)) if fold else (model, VALIDATION_BATCH)
+    network, at_once = (folding.folded(model), folding.batch(model, compute)) if fold else (model, VALIDATION_BATCH)
     fitted_on = embed_base(network, base, compute, at_once) if base and wants_base(head, transform) else None
     embeddings = embed_split(network, wanted[0].sampler.split, compute, at_once)
     return solve_episodes(head, embeddings, wanted, transform, fitted_on)

@@ -30,6 +30,7 @@ _RESOLVED = {
     "fingerprint": str, "former_fingerprint": str, "image_size": int,
     "mean": tuple[float, float, float], "std": tuple[float, float, float],
     "parameters": int, "features": int, "steps": int, "code": dict[str, dict[str, str]], "init": dict[str, str],
+    "network": dict[str, str | int], "weights": dict[str, str],
 }  # fmt: skip
 _ENVIRONMENT = {
     "commit": str | None, "versions": dict[str, str | None], "python": str, "started": str, "device": str,

@@ -82,4 +82,4 @@ def resolved(spec: Spec, backbone: str, image_size: int) -> tuple:
         # None leaves an option to the method: what it chose is an attribute of that name.
         return reg.site, *(getattr(reg, name, None) if value is None else value for name, value in options.items())
 
-    return tuple(at(reg) for reg in backbones.build(backbone, str(spec), image_size).regularizers)
+    return tuple(at(reg) for reg in backbones.build(backbone, str(spec), image_size, begin=False).regularizers)
