@@ -5,6 +5,7 @@ The parent process has imported everything; each run is a fork of it, so that a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot import catalogue, evaluate, experiment
+from fewshot import catalogue, evaluate, experiment, heads
 from fewshot.config import TrainConfig
 from fewshot.core import console
+from fewshot.core.errors import UserError
 from fewshot.data.store import write_array, write_record
 from fewshot.evaluation.records import read
 from fewshot.runs import Run
@@ -43,20 +45,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spatialdropout": {"reg": "spatialdropout"},
     "autoaugment": {"reg": "autoaugment"}, "adamw": {"optimizer": "adamw", "lr": 0.003},
     "moving average": {"ema": 0.8}, "warm-up, clipping": {"warmup_epochs": 1, "clip_norm": 0.5},
-    "r2d2": {"head": "r2d2"}, "separate, center+l2": {"embed": "separate", "transform": "center+l2"},
+    "r2d2": {"head": "r2d2"}, "separate, l2": {"embed": "separate", "transform": "l2"},
     "untrained": {"epochs": 0},
-    "resnet12, droppath": {"backbone": "resnet12", "reg": "droppath", "epochs": 1},
-    "resnet12, stochasticdepth": {"backbone": "resnet12", "reg": "stochasticdepth", "epochs": 1},
+    "resnet12, droppath": {"backbone": "resnet12", "reg": "droppath", "epochs": 1, "ways": 2, "queries": 1},
+    "resnet12, stochasticdepth": {
+        "backbone": "resnet12", "reg": "stochasticdepth", "epochs": 1, "ways": 2, "queries": 1,
+    },
 }  # fmt: skip
 _TIMED = ("train_seconds", "metrics_bytes", "metrics_sha256")  # metrics have times in them
 _CALLS = ((os, "replace"), (os, "fsync"), (os, "chmod"), (os, "open"), (os, "unlink"), (os, "ftruncate"))
 
 
 def variants() -> dict[str, dict[str, Any]]:
-    """Also each regime that there is besides the usual one, and each head that we have no words for."""
+    """Also each other regime that there is, and each other head that can be trained with."""
     regimes = {name: {"regime": name, "reg": "dropblock"} for name in catalogue.names("regimes") if name != "episodic"}
-    heads = {name: {"head": name} for name in catalogue.names("heads") if name not in ("proto", "r2d2")}
-    return VARIANTS | regimes | heads
+    others: dict[str, dict[str, Any]] = {}
+    for name in catalogue.names("heads"):
+        with contextlib.suppress(UserError):
+            heads.check_trainable(heads.build(name))
+            others[name] = {"head": name}
+    return VARIANTS | regimes | others
 
 
 def tiny(root: Path) -> None:
