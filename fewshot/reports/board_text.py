@@ -71,7 +71,8 @@ def board_title(row: Row) -> str:
 def _cells(row: Row, equal: bool) -> dict[str, str]:
     return {
         "rank": row["rank"] + "=" * equal, "regularizer": row["regularizer"], "backbone": row["backbone"],
-        "head": head_name(row.columns), "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}", "seeds": row["seeds"],
+        "head": head_name(row.columns), "seeds": row["seeds"],
+        "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}" + " at chance" * row.at_chance,
         "trained on": f"{row['trained_on']} {row['train_ways']}-way {row['train_shots']}-shot",
         "steps": f"{int(row['steps']):,}", "time": duration(float(row["train_seconds"])),
         "parameters": f"{int(row['parameters']):,}", "run": row["run"],

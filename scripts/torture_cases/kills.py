@@ -27,12 +27,12 @@ from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.data.store import write_array, write_record
 from fewshot.evaluation.records import read
-from fewshot.runs import Run
+from fewshot.runs import Run, provenance
 
 CLASSES, IMAGES, SIDE = 4, 6, 32
 SHORT = {
-    "dataset": "tiny", "ways": 3, "queries": 2, "test_ways": 3, "test_queries": 2, "val_episodes": 5,
-    "test_episodes": 20, "epochs": 3, "episodes_per_epoch": 12, "episodes_per_batch": 1, "crop_padding": 2,
+    "dataset": "tiny", "ways": 2, "queries": 1, "test_ways": 3, "test_queries": 2, "val_episodes": 5,
+    "test_episodes": 20, "epochs": 3, "episodes_per_epoch": 7, "episodes_per_batch": 1, "crop_padding": 2,
     "threads": 1, "device": "cpu", "precision": "fp32", "checkpoint_seconds": 1e-9, "test_shots": (1, 2),
 }  # fmt: skip
 # Every regularizer whose masks depend on the step, that has weights of its own, or that acts elsewhere; and every other
@@ -47,10 +47,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "moving average": {"ema": 0.8}, "warm-up, clipping": {"warmup_epochs": 1, "clip_norm": 0.5},
     "r2d2": {"head": "r2d2"}, "separate, l2": {"embed": "separate", "transform": "l2"},
     "untrained": {"epochs": 0},
-    "resnet12, droppath": {"backbone": "resnet12", "reg": "droppath", "epochs": 1, "ways": 2, "queries": 1},
-    "resnet12, stochasticdepth": {
-        "backbone": "resnet12", "reg": "stochasticdepth", "epochs": 1, "ways": 2, "queries": 1,
-    },
+    "resnet12, droppath": {"backbone": "resnet12", "reg": "droppath", "epochs": 1},
+    "resnet12, stochasticdepth": {"backbone": "resnet12", "reg": "stochasticdepth", "epochs": 1},
 }  # fmt: skip
 _TIMED = ("train_seconds", "metrics_bytes", "metrics_sha256")  # metrics have times in them
 _CALLS = ((os, "replace"), (os, "fsync"), (os, "chmod"), (os, "open"), (os, "unlink"), (os, "ftruncate"))
@@ -219,7 +217,9 @@ class Kills:
     def __init__(self, work: Path) -> None:
         self.work, self.data = work, work / "data"
         tiny(self.data)
-        self.reference: dict[tuple[str, int], tuple[str, float, str]] = {}
+        commit = provenance._commit()  # asked once: it takes longer than a step
+        provenance._commit = lambda: commit
+        self.reference: dict[str, tuple[str, float, str]] = {}
         self.kills = self.at_random = self.in_saves = self.runs = self.differences = self.failures = self.left = 0
         self.examples: list[str] = []
 
@@ -227,9 +227,9 @@ class Kills:
         """A run that is killed up to four times, finished, and compared; then its evaluation likewise."""
         dice = random.Random(number)
         names = list(variants())
-        name, seed = names[number % len(names)], number // len(names) % 3
-        settled = config(name, self.data, seed)
-        expected, seconds, tested = self._undisturbed(name, seed, settled)
+        name = names[number % len(names)]
+        settled = config(name, self.data, seed=0)
+        expected, seconds, tested = self._undisturbed(name, settled)
         folder = self.work / "killed"
         for work, wanted, span in (
             (train(settled, folder), expected, seconds), (test_again(folder), tested, 0.3 * seconds)
@@ -262,15 +262,15 @@ class Kills:
         self.failures += 1
         self.examples.append(f"trial {number} ({name}): {why}")
 
-    def _undisturbed(self, name: str, seed: int, settled: TrainConfig) -> tuple[str, float, str]:
+    def _undisturbed(self, name: str, settled: TrainConfig) -> tuple[str, float, str]:
         """Digest and seconds of the run that nobody disturbs, and the digest after its evaluation."""
-        if (name, seed) not in self.reference:
+        if name not in self.reference:
             folder = self.work / "whole"
             began = time.perf_counter()
             assert forked(train(settled, folder)) == 0, name
             seconds = time.perf_counter() - began
             trained = digest(folder)
             assert forked(test_again(folder)) == 0, name
-            self.reference[name, seed] = trained, seconds, digest(folder)
+            self.reference[name] = trained, seconds, digest(folder)
             shutil.rmtree(folder)
-        return self.reference[name, seed]
+        return self.reference[name]
