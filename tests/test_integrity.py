@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import resource
@@ -154,7 +155,8 @@ def test_older_runs_without_digests_are_read(tmp_path):
 def test_torture_in_short(tmp_path):
     """Ten kills and a hundred damages; scripts/torture.py does thousands."""
     flags = ["--kills", "10", "--damages", "100", "--out", str(tmp_path)]
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "torture.py"), *flags], capture_output=True, text=True)
+    arguments = [sys.executable, str(ROOT / "scripts" / "torture.py"), *flags]
+    done = subprocess.run(arguments, capture_output=True, text=True)
     counted = json.loads((tmp_path / "torture.json").read_text())
     assert done.returncode == 0 and counted["examples"] == [], done.stderr
     assert counted["kills"] >= 10 and counted["refused"] >= 100 and counted["left"] == 0
@@ -166,15 +168,15 @@ def test_an_evaluation_counts_from_one_moment_on(small_run, tmp_path, monkeypatc
     before, steps = Run.open(folder).rows, []
     replace = os.replace
 
-    def stop(source, target, *more):
+    def stop(last, source, target, *more):
         steps.append(Path(target).name)
-        if len(steps) == killed_at:
+        if len(steps) == last:
             raise Cut
         replace(source, target, *more)
 
-    monkeypatch.setattr(os, "replace", stop)
-    for killed_at in (1, 2, 3, 4, 5):
+    for last in (1, 2, 3, 4, 5):
         steps.clear()
+        monkeypatch.setattr(os, "replace", functools.partial(stop, last))
         flags = ["--shots", "1", "5", "--episodes", "50", "--head", "r2d2", "--replace", "--threads", "1"]
         with pytest.raises(Cut):
             console.run(evaluate.main, [str(folder), *flags])
