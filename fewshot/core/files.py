@@ -168,6 +168,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def clear_abandoned(root: Path, mark: str) -> None:
+    """Take away what killed processes have left of `new_folder` in `root`: one at work holds the lock `mark` in its."""
+    for path in root.glob(f".new-*/{mark}"):
+        with suppress(OSError), locked(path) as alone:
+            if alone:
+                shutil.rmtree(path.parent)
+
+
 def writable_parent(path: Path) -> None:
     """Raise UserError where `path` could not be created: a file stands in the way."""
     for ancestor in path.parents:

@@ -110,7 +110,7 @@ def train(
                         last_save = time.perf_counter()
         log.flush()
         intact()
-        if plan.steps == 0:  # the untrained network is all there is
+        if plan.steps == 0 and not kept.length:  # the untrained network is all there is
             _validate(run, regime, parts, plan, progress, log, rate=0.0)
         _save(run, parts, progress, kept)
     finally:

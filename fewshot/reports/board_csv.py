@@ -61,12 +61,15 @@ def read(path: Path) -> list[Score]:
 
     UserError where it is not ours, of a newer version, or damaged: every row must follow from its key and each_run.
     """
+    usual = csv.field_size_limit(_LARGEST)  # each_run of many seeds outgrows the usual 131,072 characters
     try:
         lines = list(csv.reader(io.StringIO(read_bounded(path, _LARGEST).decode(), newline=""), strict=True))
     except FileNotFoundError:
         return []
     except (UnicodeDecodeError, csv.Error):
         raise _damaged(path, "it is not CSV") from None
+    finally:
+        csv.field_size_limit(usual)
     if not lines:
         return []
     header = tuple(lines[0])

@@ -71,7 +71,8 @@ def board_title(row: Row) -> str:
 def _cells(row: Row, equal: bool) -> dict[str, str]:
     return {
         "rank": row["rank"] + "=" * equal, "regularizer": row["regularizer"], "backbone": row["backbone"],
-        "head": head_name(row.columns), "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}", "seeds": row["seeds"],
+        "head": head_name(row.columns), "seeds": row["seeds"],
+        "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}" + " at chance" * row.at_chance,
         "trained on": _trained_on(row),
         "steps": _number(row["steps"]), "time": duration(float(row["train_seconds"])),
         "parameters": _number(row["parameters"]), "run": row["run"],

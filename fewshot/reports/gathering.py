@@ -25,7 +25,7 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
     scores, damaged = [], {}
-    for place in sorted(path.parent for path in folder.rglob("result.json")):
+    for place in _folders(folder, "result.json"):
         name = place.relative_to(folder).as_posix()
         try:
             scores += _scores(Run.open(place), name)
@@ -40,8 +40,14 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
 
 def unfinished(folder: Path) -> list[str]:
     """Names of the run folders below `folder` that have no results yet."""
-    begun = sorted(path.parent for path in folder.rglob("config.json"))
+    begun = _folders(folder, "config.json")
     return [place.relative_to(folder).as_posix() for place in begun if not (place / "result.json").is_file()]
+
+
+def _folders(folder: Path, name: str) -> list[Path]:
+    """The folders below that hold a file of this name. Hidden ones are passed over: `.new-*` are not made yet."""
+    found = (path.parent for path in folder.rglob(name))
+    return sorted(each for each in found if not any(part.startswith(".") for part in each.relative_to(folder).parts))
 
 
 def _scores(run: Run, name: str) -> list[Score]:

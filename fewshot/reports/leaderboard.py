@@ -155,6 +155,11 @@ class Row:
     def __getitem__(self, column: str) -> str:
         return self.columns[column]
 
+    @property
+    def at_chance(self) -> bool:
+        """Whether one of its runs is no better than guessing: its interval reaches down to one in so many ways."""
+        return any(score.own["accuracy"] - score.own["ci95"] <= 1 / int(self["ways"]) for score in self.scores)
+
     def ranked(self, rank: int, tasks: str, rank_by: str) -> Row:
         """The same row with its RANKED columns."""
         place = {"rank": str(rank), "tasks": tasks, "rank_by": rank_by}

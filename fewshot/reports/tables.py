@@ -66,6 +66,8 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
     console.print(
         f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class{drawn}."
     )
+    if failed := [task_name(row) for row in rows if row.get("at_chance")]:
+        console.print(f"Warning: at chance, no better than guessing: {', '.join(failed)}. Did the training diverge?")
 
 
 def markdown_text(text: str) -> str:

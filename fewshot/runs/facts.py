@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fewshot import config as configs
 from fewshot.config import TrainConfig
@@ -44,6 +44,10 @@ _LARGEST_JSON = 16 * 2**20  # bytes
 _LARGEST_IMAGE = 4096  # pixels
 
 
+_OF_CONFIG = ("config.json",)
+Kept = TypeVar("Kept")
+
+
 class Facts:
     """A run folder, read."""
 
@@ -53,6 +57,14 @@ class Facts:
         self.checkpoint_path = folder / "checkpoint.pt"
         self.best_path = folder / "best.safetensors"
         self.result_path = folder / "result.json"
+        self._kept: dict[str, tuple[list, Any]] = {}
+
+    def _once(self, names: Sequence[str], make: Callable[[], Kept]) -> Kept:
+        """`make()`, kept while its files stay as they are: a leaderboard asks each of its runs a dozen times."""
+        what, stamps = make.__name__, [_stamp(self.folder / name) for name in names]
+        if what not in self._kept or self._kept[what][0] != stamps:
+            self._kept[what] = stamps, make()
+        return self._kept[what][1]
 
     def _read(self, name: str) -> bytes:
         try:
@@ -68,6 +80,9 @@ class Facts:
 
     def _config(self) -> tuple[dict[str, Any], str]:
         """The content of config.json, and the digest of the file."""
+        return self._once(_OF_CONFIG, self._read_config)
+
+    def _read_config(self) -> tuple[dict[str, Any], str]:
         data = self._read("config.json")
         values, seal = self._parse("config.json", data)
         written = values.get("format", 1)
@@ -108,7 +123,10 @@ class Facts:
 
     @property
     def config(self) -> TrainConfig:
-        values, _ = self._config()
+        return self._once(_OF_CONFIG, self._build_config)
+
+    def _build_config(self) -> TrainConfig:
+        values = dict(self._config()[0])
         values.pop("resolved", None)
         if values.pop("format", 1) == 1:
             values = _SINCE_FORMAT_2 | values
@@ -141,6 +159,9 @@ class Facts:
     @property
     def resolved(self) -> dict[str, Any]:
         """What was settled when the run began: fingerprint, image size, normalisation, parameters."""
+        return self._once(_OF_CONFIG, self._check_resolved)
+
+    def _check_resolved(self) -> dict[str, Any]:
         facts = self._config()[0].get("resolved")
         if not isinstance(facts, dict):
             raise self._damaged("config.json", "it has no 'resolved'")
@@ -175,6 +196,9 @@ class Facts:
 
     @property
     def environment(self) -> dict[str, Any]:
+        return self._once((*_OF_CONFIG, "environment.json"), self._read_environment)
+
+    def _read_environment(self) -> dict[str, Any]:
         facts = self._json("environment.json")
         if mistake := typed.wrong(facts, _ENVIRONMENT):
             raise self._damaged("environment.json", mistake)
@@ -232,3 +256,11 @@ class Facts:
         facts = self.environment
         length = None if "train_seconds" in facts else facts.get("metrics_bytes")
         return metrics.read(self.metrics_path, facts.get("metrics_sha256", ""), length)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        about = path.stat()
+    except OSError:
+        return ()
+    return about.st_ino, about.st_size, about.st_mtime_ns

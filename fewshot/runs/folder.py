@@ -16,13 +16,14 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
-from fewshot.core.files import locked, new_folder, read_bounded, sweep, write_atomic
+from fewshot.core.files import clear_abandoned, locked, new_folder, read_bounded, sweep, write_atomic
 from fewshot.runs import metrics, rows
 from fewshot.runs.facts import FORMAT, Facts
 from fewshot.runs.provenance import environment
 
 _OURS = r"(?:config|environment|result)\.json|checkpoint\.pt|best\.safetensors|(?:episodes|tasks)-[^/]+\.np[yz]"
 _TEMPORARY = re.compile(rf"\.(?:{_OURS})-[a-z0-9_]{{8}}")
+_LOCK = ".lock"
 _JOINED = ("device", "precision")
 _LARGEST_WEIGHTS = 8 * 2**30
 _LONGEST_NAME = 180  # characters of a folder's name: file systems end at 255 bytes
@@ -49,7 +50,8 @@ class Run(Facts):
             try:
                 if folder.exists():
                     raise FileExistsError
-                with new_folder(folder) as work:
+                clear_abandoned(folder.parent, _LOCK)
+                with new_folder(folder) as work, locked(work / _LOCK):
                     cls(work).begin(config, resolved, code)
                 return cls(folder)
             except FileExistsError:  # by another run, begun in the same second: the next name is ours
@@ -83,7 +85,7 @@ class Run(Facts):
         """
         with ExitStack() as held:
             try:
-                alone = held.enter_context(locked(self.folder / ".lock"))
+                alone = held.enter_context(locked(self.folder / _LOCK))
             except BlockingIOError:
                 raise UserError(f"another process is at work in {self.folder}; wait for it, or stop it") from None
             if alone:

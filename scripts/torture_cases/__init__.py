@@ -1,0 +1,1 @@
+"""What scripts/torture.py does to runs: kills (kills.py) and damage (damage.py)."""

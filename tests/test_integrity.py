@@ -1,0 +1,466 @@
+"""Runs that are damaged, swapped, cut, moved to another machine or out of room: said in a line, and nothing is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from boards import edit, variant
+from commands import ROOT, command, one_line_error
+from torture_cases import kills
+
+import fewshot
+from fewshot import compare, evaluate, experiment, leaderboard, train
+from fewshot.core import compute, console, files
+from fewshot.core.errors import UserError
+from fewshot.learning.regimes.episodic import Episodic
+from fewshot.learning.reporter import Reporter
+from fewshot.reports import comparison, pictures
+from fewshot.runs import Run
+
+TESTED = ["--ways", "3", "--queries", "2", "--shots", "1", "--episodes", "20", "--threads", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A data root with a tiny data set."""
+    kills.tiny(root := tmp_path_factory.mktemp("tiny"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def settled(data):
+    """A run of 21 steps, three validations and three checkpoints in half a second."""
+    return kills.config("dropblock", data, 0)
+
+
+@pytest.fixture(scope="module")
+def whole(settled, tmp_path_factory) -> Path:
+    """The run that nobody disturbs."""
+    return experiment.run(settled, tmp_path_factory.mktemp("whole") / "run").folder
+
+
+class Cut(Exception):
+    pass
+
+
+class Cutting(Reporter):
+    """Stops at the second validation, or does something else there."""
+
+    def __init__(self, action=None) -> None:
+        self.action, self.validations, self.said = action, 0, []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def validation(self, *_):
+        self.validations += 1
+        if self.validations == 2:
+            if self.action is None:
+                raise Cut
+            self.action()
+
+
+def cut(settled, folder: Path) -> Run:
+    with pytest.raises(Cut):
+        experiment.run(settled, folder, Cutting())
+    return Run.open(folder)
+
+
+def load(folder):
+    return fewshot.load(folder, device="cpu")
+
+
+def curves(folder):
+    return pictures.read_curves(Run.open(folder))
+
+
+def compared(folder):
+    return comparison.Finished.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    "names, reader, said",
+    [
+        (["result.json"], compared, "result.json is not of this run"),
+        (["environment.json"], compared, "environment.json is not of this run"),
+        (["config.json"], compared, "environment.json is not of this run"),
+        (["config.json", "environment.json"], compared, "result.json is not of this run"),
+        (["episodes-glyphs-test-5w1s15q.npy"], compared, "episodes-glyphs-test-5w1s15q.npy is damaged, or another"),
+        (["tasks-glyphs-test-5w5s15q.npz"], compared, "tasks-glyphs-test-5w5s15q.npz is damaged, or another run's"),
+        (["result.json", "episodes-glyphs-test-5w1s15q.npy"], compared, "result.json is not of this run"),
+        (["best.safetensors"], load, "best.safetensors is damaged, or another run's"),
+        (["best.safetensors", "environment.json"], load, "environment.json is not of this run"),
+        (["metrics.jsonl"], curves, "metrics.jsonl is damaged"),
+    ],
+    ids=str,
+)
+def test_files_of_another_run_are_refused_by_name(small_run, tmp_path, names, reader, said):
+    ours, other = shutil.copytree(small_run, tmp_path / "ours"), variant(small_run, tmp_path / "b", seed=1, gain=0.01)
+    with open(other / "best.safetensors", "r+b") as file:  # as of a training with another seed
+        file.seek(-4, os.SEEK_END)
+        file.write(b"abcd")
+    (other / "metrics.jsonl").write_text((other / "metrics.jsonl").read_text().replace('"lr": 0.1', '"lr": 0.2'))
+    tasks = other / "tasks-glyphs-test-5w5s15q.npz"
+    np.savez(tasks, **{name: array[::-1] for name, array in np.load(tasks).items()})
+    edit(other / "config.json", lambda value: value)
+    reader(ours), reader(other)  # both are whole
+    for name in names:
+        assert (other / name).read_bytes() != (ours / name).read_bytes()
+        shutil.copy(other / name, ours / name)
+    with pytest.raises(UserError, match=said):
+        reader(ours)
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda run, old: run.checkpoint_path.write_bytes((old / "checkpoint.pt").read_bytes()), "it is another run's"),
+        (lambda run, old: run.best_path.unlink(), "best.safetensors is missing"),
+        (lambda run, old: shutil.copy(old / "best.safetensors", run.best_path), "best.safetensors is damaged, or"),
+        (lambda run, old: run.metrics_path.unlink(), "metrics.jsonl is missing"),
+        (lambda run, old: os.truncate(run.metrics_path, 100), "metrics.jsonl is cut: it lacks"),
+        (lambda run, old: shutil.copy(old / "metrics.jsonl", run.metrics_path), "metrics.jsonl is damaged"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_files_only(settled, whole, tmp_path, spoil, said):
+    run = cut(dataclasses.replace(settled, seed=5), tmp_path / "run")
+    spoil(run, whole)
+    with pytest.raises(UserError, match=said):
+        experiment.run(run.config, run.folder, resume=True)
+
+
+def test_older_runs_without_digests_are_read(tmp_path):
+    old = shutil.copytree(ROOT / "results" / "glyphs-methods" / "conv4-cutout", tmp_path / "old")
+    assert not Run.open(old).sealed and Run.open(old).finished and compared(old).results and curves(old).losses
+    (old / "result.json").write_bytes((old / "result.json").read_bytes())
+    Run.open(old).note_environment(more=1)  # what is written from now on is sealed
+    assert Run.open(old).finished
+    (old / "environment.json").write_bytes((old / "environment.json").read_bytes().replace(b"fp32", b"bf16"))
+    with pytest.raises(UserError, match="environment.json is damaged: it is not what was written"):
+        _ = Run.open(old).environment
+
+
+def test_torture_in_short(tmp_path):
+    """Ten kills and a hundred damages; scripts/torture.py does thousands."""
+    flags = ["--kills", "10", "--damages", "100", "--out", str(tmp_path)]
+    arguments = [sys.executable, str(ROOT / "scripts" / "torture.py"), *flags]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    counted = json.loads((tmp_path / "torture.json").read_text())
+    assert done.returncode == 0 and counted["examples"] == [], done.stderr
+    assert counted["kills"] >= 10 and counted["refused"] >= 100 and counted["left"] == 0
+
+
+def test_an_evaluation_counts_from_one_moment_on(small_run, tmp_path, monkeypatch):
+    """Killed at any step before result.json is renamed, the old rows stand beside the old records."""
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    before, steps = Run.open(folder).rows, []
+    replace = os.replace
+
+    def stop(last, source, target, *more):
+        steps.append(Path(target).name)
+        if len(steps) == last:
+            raise Cut
+        replace(source, target, *more)
+
+    for last in (1, 2, 3, 4, 5):
+        steps.clear()
+        monkeypatch.setattr(os, "replace", functools.partial(stop, last))
+        flags = ["--shots", "1", "5", "--episodes", "50", "--head", "r2d2", "--replace", "--threads", "1"]
+        with pytest.raises(Cut):
+            console.run(evaluate.main, [str(folder), *flags])
+        assert Run.open(folder).rows == before and compared(folder).results
+    assert steps[-1] == "result.json"
+
+
+def test_an_interrupt_just_behind_a_rename_leaves_the_file_and_no_traceback(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def then_interrupt(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", then_interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        files.write_atomic(tmp_path / "a", b"new")
+    assert caught.value.__context__ is None and (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(small_run, tmp_path):
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    ours = [".checkpoint.pt-ab_cd123", ".result.json-abcdefgh", ".episodes-glyphs-test-5w1s15q.npy-abcd1234"]
+    theirs = [".notes", ".result.json-old", "result.json-abcdefgh", "episodes-mine.npy"]
+    for name in [*ours, *theirs]:
+        (folder / name).write_text("x")
+    with Run.open(folder).lock():
+        pass
+    assert not any((folder / name).exists() for name in ours) and all((folder / name).exists() for name in theirs)
+    for name in (".new-abandoned", ".new-other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".new-abandoned" / ".lock").write_text("")
+    files.clear_abandoned(tmp_path, ".lock")
+    assert [path.name for path in tmp_path.glob(".new-*")] == [".new-other"]
+
+
+@pytest.mark.parametrize(
+    "before, here, said, after",
+    [
+        ({"precision": "bf16"}, "auto", "began in bf16, which this machine has not", {"precision": "bf16+fp32"}),
+        ({"threads": 4096}, 0, "began with 4096 threads, and this machine has", {"threads": None}),
+        ({"device": "NVIDIA H100"}, "auto", "began on NVIDIA H100, and here it would go on on cpu", {"device": None}),
+    ],
+)
+def test_going_on_elsewhere_needs_a_word_and_is_recorded(
+    settled, tmp_path, monkeypatch, capsys, before, here, said, after
+):
+    monkeypatch.setattr(compute, "_native_bf16", lambda device: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = dataclasses.replace(settled, **dict.fromkeys(("device", "precision"), "auto"), threads=0)
+    run = cut(config, tmp_path / "run")
+    edit(run.folder / "environment.json", lambda facts: facts["sittings"][0].update(before))
+    again = ["--out", str(run.folder), "--resume"]
+    assert console.run(train.main, again) == console.USER_ERROR
+    assert said in (error := one_line_error(capsys)) and "--elsewhere" in error
+    assert console.run(train.main, [*again, "--elsewhere"]) == 0
+    assert "goes on with" in capsys.readouterr().out or "device" in before
+    first, second = run.sittings
+    assert first.items() >= before.items() and not second.items() >= before.items()
+    assert all(value in (None, run.environment[name]) for name, value in after.items())
+
+
+def test_what_auto_came_to_it_comes_to_again(settled, whole, tmp_path, monkeypatch):
+    """Begun in fp32 with one thread; gone on with where `auto` would be bf16 and two threads."""
+    config = dataclasses.replace(settled, **dict.fromkeys(("device", "precision"), "auto"), threads=0)
+    monkeypatch.setattr(compute, "_native_bf16", lambda device: False)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        run = cut(config, tmp_path / "run")
+        monkeypatch.setattr(compute, "_native_bf16", lambda device: True)
+        torch.set_num_threads(2)
+        experiment.run(config, run.folder, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(run.sittings) == 1 and run.best_path.read_bytes() == (whole / "best.safetensors").read_bytes()
+
+
+def test_a_trained_run_is_tested_even_where_it_was_evaluated(small_run, tmp_path):
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    expected = Run.open(folder).rows
+    (folder / "result.json").unlink()
+    assert not Run.open(folder).finished
+    flags = ["--shots", "1", "--episodes", "20", "--threads", "1"]
+    assert console.run(evaluate.main, [str(folder), *flags]) == 0
+    assert not Run.open(folder).finished, "that was not the configured test"
+    assert console.run(train.main, ["--out", str(folder), "--resume"]) == 0
+    run = Run.open(folder)
+    assert run.finished and [row for row in run.rows if row["episodes"] == 50] == expected and len(run.rows) == 3
+    assert console.run(evaluate.main, [str(folder), *flags]) == 0 and run.finished
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_weights(settled, whole, tmp_path, monkeypatch):
+    loss = Episodic.loss
+
+    def poisoned(regime, model, batch):
+        model.backbone.blocks[0].norm.running_var[0] = float("inf")  # weights and loss stay finite
+        return loss(regime, model, batch)
+
+    def poison():
+        monkeypatch.setattr(Episodic, "loss", poisoned)
+
+    with pytest.raises(UserError) as caught:
+        experiment.run(settled, tmp_path / "run", Cutting(poison))
+    assert "running_var is no longer finite before step 21, at the learning rate" in str(caught.value)
+    step = Run.open(tmp_path / "run").environment["best_step"]
+    assert f"the best weights are kept, of step {step}" in str(caught.value)
+    assert all(tensor.isfinite().all() for tensor in load(tmp_path / "run").state_dict().values())
+    assert not Run.open(tmp_path / "run").trained
+
+
+def test_chance_is_said_and_marked(small_run, tmp_path, capsys):
+    folder = variant(small_run, tmp_path / "runs" / "a", gain=-0.5)
+    edit(folder / "result.json", lambda result: [row.update(at_chance=True) for row in result["results"]])
+    assert console.run(train.main, ["--out", str(folder), "--resume"]) == 0
+    assert "at chance, no better than guessing: 5-way 1-shot, 5-way 5-shot" in capsys.readouterr().out
+    board = ["--runs", str(tmp_path / "runs"), "--csv", str(tmp_path / "b.csv"), "--markdown", str(tmp_path / "b.md")]
+    assert console.run(leaderboard.main, board) == 0
+    assert (tmp_path / "b.md").read_text().count("at chance") == 2
+    assert "at_chance" not in Run.open(small_run).rows[0]
+
+
+class Blind(fewshot.heads.proto.Proto):
+    """Sees nothing."""
+
+    def solve(self, support, targets, query):
+        return 0 * super().solve(support, targets, query)
+
+
+def test_a_head_that_guesses_is_marked(small_run, tmp_path, capsys):
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    flags = ["--shots", "1", "--episodes", "20", "--threads", "1", "--head", f"{__name__}.Blind"]
+    assert console.run(evaluate.main, [str(folder), *flags]) == 0
+    assert Run.open(folder).rows[-1]["at_chance"] is True and "at chance" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("most", [2_000, 100_000, 500_000], ids=["metrics", "weights", "checkpoint"])
+def test_a_limit_on_files_is_one_line_and_the_run_goes_on_to_the_same_bits(settled, whole, tmp_path, capsys, most):
+    """EFBIG, as of `ulimit -f`."""
+    flags = ["--out", str(tmp_path / "run"), "--resume"]
+    run = Run.create(settled, tmp_path / "run", json.loads((whole / "config.json").read_text())["resolved"])
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, usual[1]))
+    try:
+        assert console.run(train.main, flags) == console.USER_ERROR
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "larger than this process may write (ulimit -f)" in one_line_error(capsys)
+    assert console.run(train.main, flags) == 0
+    assert kills.digest(run.folder) == kills.digest(whole) and kills.left_behind(run.folder) == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.safetensors", "environment.json", "result.json", ".npy"])
+def test_a_disk_that_refuses_is_one_line_and_nothing_is_lost(
+    settled, whole, tmp_path, capsys, monkeypatch, name, error
+):
+    make = files.tempfile.mkstemp
+    folder, refused = shutil.copytree(whole, tmp_path / "run"), []
+    for each in ("result.json", "checkpoint.pt"):
+        (folder / each).unlink()
+
+    def full(prefix, dir):
+        if name in prefix:
+            refused.append(prefix)
+            raise OSError(error, os.strerror(error), f"{dir}/{prefix}")
+        return make(prefix=prefix, dir=dir)
+
+    edit(folder / "environment.json", lambda facts: facts.pop("train_seconds"))
+    for path in folder.glob("episodes-*"):
+        path.unlink()
+    flags = ["--out", str(folder), "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(files.tempfile, "mkstemp", full)
+        assert console.run(train.main, flags) == console.USER_ERROR
+    assert refused and name in one_line_error(capsys)
+    assert console.run(train.main, flags) == 0
+    assert kills.digest(folder) == kills.digest(whole)
+
+
+def test_a_leaderboard_that_cannot_be_written_keeps_the_old_one(small_run, tmp_path, capsys):
+    board = ["--runs", str(small_run.parent), "--csv", str(tmp_path / "b.csv")]
+    assert console.run(leaderboard.main, board) == 0
+    before = (tmp_path / "b.csv").read_bytes()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, usual[1]))
+    capsys.readouterr()
+    try:
+        assert console.run(leaderboard.main, board) == console.USER_ERROR
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "ulimit -f" in one_line_error(capsys) and (tmp_path / "b.csv").read_bytes() == before
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(small_run, monkeypatch):
+    opened = os.open
+
+    def refuse(path, *more):
+        if str(path).endswith(".safetensors"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match="best.safetensors cannot be read: permission denied"):
+        load(small_run)
+
+
+def test_images_that_change_under_a_training_stop_it_before_the_next_checkpoint(settled, whole, tmp_path):
+    shutil.copytree(settled.data_root, tmp_path / "data")
+    config = dataclasses.replace(settled, data_root=str(tmp_path / "data"))
+    images = tmp_path / "data" / "tiny" / "train.npy"
+    before = images.read_bytes()
+
+    def change():
+        with open(images, "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\0" if before[-1] else b"\1")
+
+    with pytest.raises(UserError, match="train.npy has changed while it was trained on"):
+        experiment.run(config, tmp_path / "run", Cutting(change))
+    with pytest.raises(UserError, match="train.npy was changed since it was prepared"):
+        experiment.run(config, tmp_path / "run", resume=True)
+    images.write_bytes(before)
+    experiment.run(config, tmp_path / "run", resume=True)
+    assert kills.digest(tmp_path / "run") == kills.digest(whole)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), MemoryError(),
+     RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+    ids=["device", "python", "torch on a cpu"],
+)  # fmt: skip
+def test_too_little_memory_names_the_knob(settled, tmp_path, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(Episodic, "loss", refuse)
+    with pytest.raises(UserError, match="not enough memory.*fewer --episodes-per-batch, --shots or --queries"):
+        experiment.run(settled, tmp_path / "run")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_ends_no_command(unbuffered):
+    """Standard output on a full device is said in a line; `| head` is nothing to speak of."""
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        arguments = [sys.executable, "-m", "fewshot", "list"]
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    assert done.returncode == console.FAILED
+    assert done.stderr.splitlines() == [
+        "error: standard output could not be written (No space left on device): it is not complete"
+    ]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(arguments, stdout=write, stderr=subprocess.PIPE, text=True, env=env)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "leaderboard", "show", "prepare", "list", "describe"])
+def test_commands_work_without_docstrings(name):
+    done = command(name, "--help", env=os.environ | {"PYTHONOPTIMIZE": "2"})
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+def test_a_csv_of_many_seeds_is_read_again(small_run, tmp_path, capsys):
+    """each_run of 600 seeds is longer than the 131,072 characters that the csv module allows."""
+    from fewshot.reports import board_csv
+    from fewshot.reports.gathering import gather
+    from fewshot.reports.leaderboard import aggregate
+    from fewshot.reports.ranking import rank
+
+    (score, *_), _ = gather(small_run.parent)
+    seeds = [dataclasses.replace(score, own=score.own | {"seed": n, "run": f"run{n}"}) for n in range(600)]
+    rows = rank(aggregate(seeds), paired=False)
+    (tmp_path / "b.csv").write_bytes(board_csv.render(rows).encode())
+    assert len(rows[0]["each_run"]) > 131_072
+    assert [each.own["seed"] for each in board_csv.read(tmp_path / "b.csv")] == list(range(600))
+
+
+def test_one_run_cannot_be_compared_with_a_damaged_copy_in_silence(small_run, tmp_path, capsys):
+    other = variant(small_run, tmp_path / "b", reg="none")
+    text = (other / "result.json").read_text()
+    (other / "result.json").write_text(text.replace('"accuracy": 0.', '"accuracy": 1.'))
+    assert console.run(compare.main, [str(small_run), str(other)]) == console.USER_ERROR
+    assert "result.json is damaged: it is not what was written" in one_line_error(capsys)
