@@ -20,7 +20,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import locked, new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
-from fewshot.data.importers import lists
+from fewshot.data.importers import lists, near
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.limits import Limits
@@ -165,6 +165,8 @@ class _Reader:
         self._first: dict[bytes, str] = {}  # digest of an image -> where it was met first
         self._unreadable: list[str] = []
         self._copies: list[list[str]] = []
+        self._hashes: dict[str, list[np.ndarray]] = {}  # split -> of each class, those of its images (near.py)
+        self._near: list[list[str]] = []
         self._resized = 0
 
     def source_digest(self) -> str:
@@ -203,11 +205,25 @@ class _Reader:
         if self._unreadable:
             bad = self._unreadable
             raise UserError(f"{len(bad):,} unreadable image{'s' * (len(bad) > 1)}: {some(bad)}; repair or remove them")
+        if folder:
+            written = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in entries}
+            hashes = {split: np.concatenate(found) for split, found in self._hashes.items()}
+            self._near = [[self._label(*each) for each in pair] for pair in near.near_copies(hashes, written)]
         return entries
 
+    def _label(self, split: str, position: int) -> str:
+        for each in (each for each in self._plans if each.split == split):
+            if position < each.count:
+                break
+            position -= each.count
+        return each.label(position)
+
     def details(self) -> dict:
-        """For dataset.json: the digest of the source, and each copy beside the image that it equals."""
-        return {"source_sha256": self._source.hexdigest(), "resized": self._resized, "copies": self._copies}
+        """For dataset.json: the digest of the source, and each copy beside the image that it equals, or nearly does."""
+        return {
+            "source_sha256": self._source.hexdigest(), "resized": self._resized, "copies": self._copies,
+            "near_copies": self._near,
+        }  # fmt: skip
 
     def notes(self, spec: DatasetSpec) -> list[str]:
         """What a reader of results should know of this copy."""
@@ -233,6 +249,11 @@ class _Reader:
             )
             if leaks:
                 notes.append(f"Leak between splits: {some(' = '.join(pair) for pair in leaks)}.")
+        if self._near:
+            notes.append(
+                f"Nearly equal images across splits, by all appearance copies that were saved anew: {len(self._near)}:"
+                f" {some(' ~ '.join(pair) for pair in self._near)}."
+            )
         if absent := [split for split in SPLITS if split not in {each.split for each in self._plans}]:
             notes.append(f"There is no {' and no '.join(absent)} split: `train` needs train, val and test.")
         return notes
@@ -261,6 +282,7 @@ class _Reader:
                     f" as {' = '.join(self._copies[-1])}{', a leak between splits' * _is_leak(self._copies[-1])}:"
                     " give each image once"
                 )
+            self._hashes.setdefault(each.split, []).append(near.hashes(block))
             yield block
             advance(each.count)
 
