@@ -76,12 +76,12 @@ def test_pictures_with_nothing_in_them_are_none_and_cost_little(side):
     blank = np.full((10_000, side, side, 3), 255, np.uint8)
     blank[:, 0, 0] = np.arange(10_000)[:, None] % 256
     images = {"train": blank, "test": blank[::-1]}
-    assert near.near_copies({split: near.hashes(each) for split, each in images.items()}, images) == []
+    assert near.near_copies({split: near.cells(each) for split, each in images.items()}, images) == []
 
 
 def test_no_pair_of_random_images_is_near_and_positions_are_right():
     rng = np.random.default_rng(1)
     images = {split: rng.integers(0, 256, (5000, 20, 20, 3), np.uint8) for split in ("train", "val", "test")}
     images["val"][4321] = images["test"][1234] ^ 1
-    found = near.near_copies({split: near.hashes(each) for split, each in images.items()}, images)
+    found = near.near_copies({split: near.cells(each) for split, each in images.items()}, images)
     assert found == [(("val", 4321), ("test", 1234))]

@@ -171,7 +171,7 @@ class _Reader:
         self._first: dict[bytes, str] = {}  # digest of an image -> where it was met first
         self._unreadable: list[str] = []
         self._copies: list[list[str]] = []
-        self._hashes: dict[str, list[np.ndarray]] = {}  # split -> of each class, those of its images (near.py)
+        self._cells: dict[str, list[np.ndarray]] = {}  # split -> of each class, those of its images (near.py)
         self._near: list[list[str]] = []
         self._resized = 0
 
@@ -213,8 +213,8 @@ class _Reader:
             raise UserError(f"{len(bad):,} unreadable image{'s' * (len(bad) > 1)}: {some(bad)}; repair or remove them")
         if folder:
             written = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in entries}
-            hashes = {split: np.concatenate(found) for split, found in self._hashes.items()}
-            self._near = [[self._label(*each) for each in pair] for pair in near.near_copies(hashes, written)]
+            cells = {split: np.concatenate(found) for split, found in self._cells.items()}
+            self._near = [[self._label(*each) for each in pair] for pair in near.near_copies(cells, written)]
         return entries
 
     def _label(self, split: str, position: int) -> str:
@@ -288,7 +288,7 @@ class _Reader:
                     f" as {' = '.join(self._copies[-1])}{', a leak between splits' * _is_leak(self._copies[-1])}:"
                     " give each image once"
                 )
-            self._hashes.setdefault(each.split, []).append(near.hashes(block))
+            self._cells.setdefault(each.split, []).append(near.cells(block))
             yield block
             advance(each.count)
 
