@@ -232,8 +232,12 @@ def finished_run(folder: Path) -> Path:
 
 
 def commit() -> str:
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return described.stdout.strip()
+    """The checkout's commit, `-dirty` if code in it was changed; the report of an earlier part may be."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "fewshot", "scripts"))
 
 
 def rounds(names: list[str], record: dict, inputs: int, until: float) -> Iterator[tuple[str, int, int]]:
