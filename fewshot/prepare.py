@@ -72,10 +72,14 @@ def main(argv: list[str] | None = None) -> None:
     limits = Limits().times(args.limits)
     started = time.perf_counter()
     with _progress() as begin:
-        prepared = build.prepare(spec, args.sources, args.splits, args.data_root, args.size, begin, limits)
+        prepared = build.prepare(spec, args.sources, args.splits, args.data_root, args.size, begin, limits, _say)
     verb = "prepared" if prepared.fresh else "already prepared, verified, nothing changed:"
     print(f"{verb} {prepared.folder} ({time.perf_counter() - started:.1f} s)")
     _report(prepared.record, spec.licence)
+
+
+def _say(text: str) -> None:
+    print(visible(text), flush=True)
 
 
 def _specification(name: str, splits: Path | None, sources: list[Path]) -> DatasetSpec:

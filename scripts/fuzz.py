@@ -42,7 +42,7 @@ PATIENCE = 60  # seconds in which the process may run and an input is not done
 STUCK = 180  # the same, for one that does not even hear its alarm
 MEMORY = 2 << 30  # bytes of address space beyond those after start
 LEAST = 10_000  # inputs of every reader; beyond them each gets the same time
-PART_SECONDS = 30
+PART_SECONDS = 120  # starting a part takes some of processor time
 WORST = 100  # descriptions kept of what went wrong in one reader
 OUTCOMES = ("done", "read", "refused", "crashed", "hung", "executed", "slowest_us", "memory_kb")
 
@@ -174,8 +174,11 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: Path) -> Tally:
-    """A part in a process of its own; one that is killed, or has to be, ends at the input that it was at."""
+def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: Path) -> tuple[Tally, bool]:
+    """A part in a process of its own, and whether the user stopped it with Ctrl-C.
+
+    One that is killed, or has to be, ends at the input that it was at.
+    """
     with tempfile.TemporaryDirectory() as folder:
         numbers, lines = Path(folder) / "numbers", Path(folder) / "lines"
         numbers.write_bytes(bytes(8 * len(OUTCOMES)))
@@ -184,11 +187,11 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
         with open(lines, "wb") as out:
             child = subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=out)
         try:
-            died = _watched(child, board)
-        finally:
-            if child.poll() is None:  # the user's Ctrl-C
-                child.kill()
-                child.wait()
+            died, stopped = _watched(child, board), False
+        except KeyboardInterrupt:
+            died, stopped = "", True
+            child.kill()
+            child.wait()
         tally = board.read()
         tally.worst = [json.loads(line) for line in lines.read_text().splitlines()]
     if died:
@@ -196,7 +199,7 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
         tally.done += 1
         tally.hung += died == "was stuck"
         tally.crashed += died != "was stuck"
-    return tally
+    return tally, stopped
 
 
 def _watched(child: subprocess.Popen, board: Board) -> str:
@@ -229,8 +232,12 @@ def finished_run(folder: Path) -> Path:
 
 
 def commit() -> str:
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return described.stdout.strip()
+    """The checkout's commit, `-dirty` if code in it was changed; the report of an earlier part may be."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "fewshot", "scripts"))
 
 
 def rounds(names: list[str], record: dict, inputs: int, until: float) -> Iterator[tuple[str, int, int]]:
@@ -304,7 +311,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = finished_run(Path(folder) / "run")
         if args.only:
-            tally = run_part(args.only, args.first, args.count, 1e9, args.seed, run)
+            tally, _ = run_part(args.only, args.first, args.count, 1e9, args.seed, run)
             print(tally, *tally.worst, sep="\n")
             return 0
         return fuzz(args, run)
@@ -318,17 +325,16 @@ def fuzz(args: argparse.Namespace, run: Path) -> int:
         record = json.loads(args.record.read_text())
         record["readers"] = {name: Tally(**values) for name, values in record["readers"].items()}
     record["commits"] = list(dict.fromkeys([*record["commits"], commit()]))
-    try:
-        for name, first, count in rounds(list(READERS), record, args.inputs, time.time() + 60 * args.minutes):
-            begun = time.time()
-            tally = run_part(name, first, count, PART_SECONDS, record["seed"], run)
-            record["seconds"] += time.time() - begun
-            record["readers"][name].add(tally)
-            save(record, args.record)
-            total = sum(each.done for each in record["readers"].values())
-            print(f"{total:,}", name, f"+{tally.done:,}", *(worst[:2000] for worst in tally.worst[:5]), flush=True)
-    except KeyboardInterrupt:
-        pass
+    for name, first, count in rounds(list(READERS), record, args.inputs, time.time() + 60 * args.minutes):
+        begun = time.time()
+        tally, stopped = run_part(name, first, count, PART_SECONDS, record["seed"], run)
+        record["seconds"] += time.time() - begun
+        record["readers"][name].add(tally)
+        save(record, args.record)
+        total = sum(each.done for each in record["readers"].values())
+        print(f"{total:,}", name, f"+{tally.done:,}", *(worst[:2000] for worst in tally.worst[:5]), flush=True)
+        if stopped:
+            break
     return 0 if all(not (each.crashed or each.hung or each.executed) for each in record["readers"].values()) else 1
 
 

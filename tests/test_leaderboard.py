@@ -21,6 +21,7 @@ from scipy import stats
 from fewshot import leaderboard
 from fewshot.core import console
 from fewshot.core.files import locked
+from fewshot.reports import gathering
 from fewshot.reports.leaderboard import braced
 from fewshot.runs import Run
 
@@ -485,3 +486,13 @@ def test_errors_and_names_do_not_steer_the_terminal(capsys):
     assert run("--runs", "\x1b]0;evil\x07\udce9\u202e") == console.USER_ERROR
     error = one_line_error(capsys)
     assert r"\x1b]0;evil\x07\udce9\u202e is not a folder" in error
+
+
+def test_folders_that_a_dot_hides_are_no_runs(small_run, tmp_path):
+    """Such as .new-..., which a training or `prepare` that was killed has left."""
+    for name in ("a", ".new-x1y2z3a4", ".new-b/half"):
+        shutil.copytree(small_run, tmp_path / name)
+    (tmp_path / ".new-b/half/result.json").unlink()
+    scores, damaged = gathering.gather(tmp_path)
+    assert {score.own["run"] for score in scores} == {"a"} and not damaged
+    assert gathering.unfinished(tmp_path) == []

@@ -17,6 +17,14 @@ TEST_EPISODES = {
 }
 
 
+def test_the_pictures_that_are_in_two_splits_are_named(mini_imagenet):
+    """Two arctic foxes and a gymnast's bars, in another class of the validation split; equal ones are another note."""
+    _, done = mini_imagenet
+    (note,) = [line for line in done.out.splitlines() if "saved anew" in line]
+    assert "saved anew: 3: train/n02120079/" in note and note.count(" ~ val/n02114548/") == 2
+    assert "train/n03888605/" in note and "~ val/n03535780/" in note
+
+
 @pytest.mark.parametrize("shots", TEST_EPISODES)
 def test_the_tasks_are_the_standard_ones(mini_imagenet, shots):
     root, _ = mini_imagenet

@@ -143,8 +143,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of `folder` to write into, renamed to it if the block succeeds.
+def new_folder(folder: Path, prefix: str = ".new-") -> Iterator[Path]:
+    """A temporary sibling of `folder`, whose name begins with `prefix`: renamed to it if the block succeeds.
 
     On any failure, interruption included, nothing is left behind. FileExistsError where a folder
     with something in it stands there by then, UserError where none can be made.
@@ -152,7 +152,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     writable_parent(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        work = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}): choose another place") from None
     try:

@@ -147,7 +147,8 @@ def file_digest(path: Path) -> str:
 
 def prepared(root: str | os.PathLike) -> list[str]:
     """Names of the data sets under `root`."""
-    return sorted(index.parent.name for index in Path(root).glob("*/dataset.json"))
+    found = (index.parent.name for index in Path(root).glob("*/dataset.json"))
+    return sorted(name for name in found if NAME.fullmatch(name))  # not those that are being made
 
 
 def is_store(folder: Path) -> bool:

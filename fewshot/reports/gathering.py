@@ -25,8 +25,8 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
     scores, damaged = [], {}
-    for place in _folders(folder, "result.json"):
-        name = place.relative_to(folder).as_posix()
+    for name in _with(folder, "result.json"):
+        place = folder / name
         try:
             scores += _scores(Run.open(place), name)
         except UserError as error:
@@ -40,14 +40,13 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
 
 def unfinished(folder: Path) -> list[str]:
     """Names of the run folders below `folder` that have no results yet."""
-    begun = _folders(folder, "config.json")
-    return [place.relative_to(folder).as_posix() for place in begun if not (place / "result.json").is_file()]
+    return [name for name in _with(folder, "config.json") if not (folder / name / "result.json").is_file()]
 
 
-def _folders(folder: Path, name: str) -> list[Path]:
-    """The folders below that hold a file of this name. Hidden ones are passed over: `.new-*` are not made yet."""
-    found = (path.parent for path in folder.rglob(name))
-    return sorted(each for each in found if not any(part.startswith(".") for part in each.relative_to(folder).parts))
+def _with(folder: Path, file: str) -> list[str]:
+    """Names of the folders below `folder` that have such a file; none that a dot hides, as those being made are."""
+    found = sorted(path.parent.relative_to(folder) for path in folder.rglob(file))
+    return [place.as_posix() for place in found if not any(part.startswith(".") for part in place.parts)]
 
 
 def _scores(run: Run, name: str) -> list[Score]:

@@ -9,7 +9,7 @@ The columns, all of them strings, in the order of the CSV:
     episodes            test episodes             seeds           number of training seeds behind the row
     train_seconds       wall time of a training   device          where it was trained
     parameters          of the embedding network  recipe, commit  how it was made
-    fingerprint         of the test set's pixels  episodes_digest of the test episodes
+    fingerprint         of the test set's pixels (`identity.pixels`)    episodes_digest  of the test episodes
     run                 folder, relative to --runs; several in the shell's notation, runs/seed{0,1}
     queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
     trained_on, train_ways, train_shots     data set and episodes of the training; behind the data set, in brackets,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import fabricate as fab
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 from fewshot import prepare
 from fewshot.core.console import USER_ERROR, run
 from fewshot.data import open_dataset
+from fewshot.data.importers import images
 from fewshot.data.importers.images import Unreadable, decode, quiet_pillow
 
 RAMP = np.arange(16 * 20, dtype=np.uint16).reshape(16, 20) * 200  # to 63,800
@@ -174,3 +177,23 @@ def test_the_formats_names_are_pillows():
 
     Image.init()
     assert set(READ) <= set(Image.OPEN)
+
+
+def test_what_libtiff_prints_is_kept_from_the_terminal(capfd, monkeypatch):
+    """From many threads at once; and what we say afterwards is not."""
+    damaged = bytearray(encoded(COLOURS, "TIFF", compression="tiff_lzw"))
+    damaged[10:14] = b"\xff\xff\xff\x7f"
+
+    def reason(data: bytes) -> str:
+        with pytest.raises(Unreadable) as refused:
+            decode(data)
+        return str(refused.value)
+
+    with ThreadPoolExecutor(8) as pool:
+        reasons = set(pool.map(reason, [bytes(damaged)] * 200))
+    os.write(2, b"ours\n")
+    assert all(each.startswith("damaged") for each in reasons)
+    assert capfd.readouterr().err == "ours\n"
+    monkeypatch.setattr(images, "no_stderr", contextlib.nullcontext)
+    reason(bytes(damaged))
+    assert "code not yet in table" in capfd.readouterr().err

@@ -429,12 +429,54 @@ def test_what_a_killed_prepare_leaves_is_cleared_by_the_next(number, tmp_path, c
     program = [sys.executable, "-c", KILLED, str(int(number))]
     killed = subprocess.run([*program, *argv], cwd=REPOSITORY, capture_output=True)
     assert killed.returncode == (-number if number == signal.SIGKILL else 130), killed.stderr
-    assert len(list(root.iterdir())) == (number == signal.SIGKILL)
-    (root / ".new-live").mkdir()
-    with locked(root / ".new-live/.preparing"):
+    assert len(list(root.iterdir())) == (2 if number == signal.SIGKILL else 0)  # the folder and the lock
+    for name in ("live", "dead"):
+        (root / f".preparing-{name}-a1b2c3d4").mkdir()
+    with locked(root / ".preparing-live.lock"):
         assert call(source)[0] == 0
-        assert {path.name for path in root.iterdir()} == {"tiny", ".new-live"}
+        assert {path.name for path in root.iterdir()} == {
+            "tiny", ".preparing-live-a1b2c3d4", ".preparing-live.lock"
+        }  # fmt: skip
     assert [path.name for path in (root / "tiny").iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_second_of_two_waits_and_verifies_what_the_first_made(tmp_path, call, splits):
+    source, root = made(tmp_path / "source", "class_zips"), tmp_path / "root"
+    assert call(source)[0] == 0
+    (root / "tiny").rename(tmp_path / "tiny")
+    argv = ["tiny", f"--from={source}", f"--splits={splits}", f"--data-root={root}"]
+    with locked(root / ".preparing-tiny.lock"):
+        second = subprocess.Popen(
+            [sys.executable, "-m", "fewshot.prepare", *argv], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        )
+        assert second.stdout.readline() == f"another process is preparing {root / 'tiny'}: waiting for it\n"
+        (tmp_path / "tiny").rename(root / "tiny")  # the first has done
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 0 and out.startswith("already prepared, verified, nothing changed")
+    assert [path.name for path in root.iterdir()] == ["tiny"]
+
+
+LIMITED = """
+import resource, sys
+from fewshot import prepare
+from fewshot.core.console import run
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+sys.exit(run(prepare.main))
+"""
+
+
+@pytest.mark.parametrize("most", [100, 200_000])
+def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(most, tmp_path, splits):
+    """As a full disk, which is the same error of another number: in an array's header, and in its images."""
+    source, root = made(tmp_path / "source", "class_zips"), tmp_path / "root"
+    argv = ["tiny", f"--from={source}", f"--splits={splits}", f"--data-root={root}"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(most), *argv], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "larger than this process may write" in done.stderr
+    assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize(

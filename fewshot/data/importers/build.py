@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import locked, new_folder
+from fewshot.core.files import new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
-from fewshot.data.importers import lists
+from fewshot.data.importers import lists, near
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.limits import Limits
@@ -28,14 +27,13 @@ from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
 from fewshot.data.importers.sources import Sources
+from fewshot.data.importers.turn import prefix, turn
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
 
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
 # more than this share of it, is a mistake: such as one class under two names.
 MOST_COPIES = 0.05
-
-_MARK = ".preparing"  # locked, in a folder that is being written
 
 # Decoding releases the GIL, but threads are only worth it where decoding takes longer than handing the work over:
 # 84x84 files (3 KB) decode faster in one thread, ImageNet's own (110 KB) twice as fast in two.
@@ -62,46 +60,54 @@ def prepare(
     size: int | None,
     begin: Begin,
     limits: Limits,
+    say: Callable[[str], None],
 ) -> Prepared:
     """Write the store `root/spec.name` of (size, size) images from the sources, or verify the one that is there.
 
     splits: the user's CSV file. size: in pixels; None: that of the store that is there, else the specification's.
+    Where another process is making the same store, it waits for that, which it says, and verifies what came of it.
 
     Raises UserError for whatever is wrong with the sources or the place, and for a store of another size or of other
     classes; then nothing is written.
     """
     folder = root / spec.name
-    there = store.read_record(folder / "dataset.json") if store.occupied(folder) else None
+    there = _there(folder)
     if there:
         size = _same_size(folder, there, size)
     wanted = lists.wanted(spec, splits, paths, limits)
     if there:
         _same_members(folder, there, wanted, spec)
-    with ExitStack() as files, quiet_pillow():
-        sources = Sources(paths, wanted, files, spec, limits)
-        reader = _Reader(plan(spec, sources, wanted), size or spec.image_size, begin, limits)
-        if there:
-            return Prepared(folder, _verified(folder, reader), fresh=False)
-        try:
-            _clear_abandoned(root)
-            with new_folder(folder) as work, locked(work / _MARK):
-                channels = None if spec.normalisation else Channels()
-                entries = reader.entries(work, channels)
-                normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
-                source = ", ".join(sorted(sources.kinds))
-                record = store.write_record(
-                    work, spec.name, entries, source, reader.notes(spec), reader.details(), normalisation
-                )
-        except FileExistsError:
-            raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
-    return Prepared(folder, record, fresh=True)
+    size = size or spec.image_size
+    with ExitStack() as held, quiet_pillow():
+        sources = Sources(paths, wanted, held, spec, limits)
+        reader = _Reader(plan(spec, sources, wanted), size, begin, limits)
+        if not there:
+            held.enter_context(turn(folder, say))
+            if not (there := _there(folder)):
+                return Prepared(folder, _written(folder, spec, sources, reader), fresh=True)
+            _same_size(folder, there, size)
+            _same_members(folder, there, wanted, spec)
+        return Prepared(folder, _verified(folder, reader), fresh=False)
 
 
-def _clear_abandoned(root: Path) -> None:
-    """Take away what a killed `prepare` left. One that is at work holds the lock in its folder."""
-    for mark in root.glob(f".new-*/{_MARK}"):
-        with suppress(OSError), locked(mark):
-            shutil.rmtree(mark.parent)
+def _there(folder: Path) -> dict | None:
+    """The record of the store at `folder`, if there is one."""
+    return store.read_record(folder / "dataset.json") if store.occupied(folder) else None
+
+
+def _written(folder: Path, spec: DatasetSpec, sources: Sources, reader: _Reader) -> dict:
+    """Make the store; its record."""
+    try:
+        with new_folder(folder, prefix(folder)) as work:
+            channels = None if spec.normalisation else Channels()
+            entries = reader.entries(work, channels)
+            normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
+            source = ", ".join(sorted(sources.kinds))
+            return store.write_record(
+                work, spec.name, entries, source, reader.notes(spec), reader.details(), normalisation
+            )
+    except FileExistsError:  # on a file system without locks
+        raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
 
 
 def _same_size(folder: Path, record: dict, size: int | None) -> int:
@@ -165,6 +171,8 @@ class _Reader:
         self._first: dict[bytes, str] = {}  # digest of an image -> where it was met first
         self._unreadable: list[str] = []
         self._copies: list[list[str]] = []
+        self._cells: dict[str, list[np.ndarray]] = {}  # split -> of each class, those of its images (near.py)
+        self._near: list[list[str]] = []
         self._resized = 0
 
     def source_digest(self) -> str:
@@ -203,11 +211,25 @@ class _Reader:
         if self._unreadable:
             bad = self._unreadable
             raise UserError(f"{len(bad):,} unreadable image{'s' * (len(bad) > 1)}: {some(bad)}; repair or remove them")
+        if folder:
+            written = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in entries}
+            cells = {split: np.concatenate(found) for split, found in self._cells.items()}
+            self._near = [[self._label(*each) for each in pair] for pair in near.near_copies(cells, written)]
         return entries
 
+    def _label(self, split: str, position: int) -> str:
+        for each in (each for each in self._plans if each.split == split):
+            if position < each.count:
+                break
+            position -= each.count
+        return each.label(position)
+
     def details(self) -> dict:
-        """For dataset.json: the digest of the source, and each copy beside the image that it equals."""
-        return {"source_sha256": self._source.hexdigest(), "resized": self._resized, "copies": self._copies}
+        """For dataset.json: the digest of the source, and each copy beside the image that it equals, or nearly does."""
+        return {
+            "source_sha256": self._source.hexdigest(), "resized": self._resized, "copies": self._copies,
+            "near_copies": self._near,
+        }  # fmt: skip
 
     def notes(self, spec: DatasetSpec) -> list[str]:
         """What a reader of results should know of this copy."""
@@ -233,6 +255,11 @@ class _Reader:
             )
             if leaks:
                 notes.append(f"Leak between splits: {some(' = '.join(pair) for pair in leaks)}.")
+        if self._near:
+            notes.append(
+                f"Nearly equal images across splits, by all appearance copies that were saved anew: {len(self._near)}:"
+                f" {some(' ~ '.join(pair) for pair in self._near)}."
+            )
         if absent := [split for split in SPLITS if split not in {each.split for each in self._plans}]:
             notes.append(f"There is no {' and no '.join(absent)} split: `train` needs train, val and test.")
         return notes
@@ -261,6 +288,7 @@ class _Reader:
                     f" as {' = '.join(self._copies[-1])}{', a leak between splits' * _is_leak(self._copies[-1])}:"
                     " give each image once"
                 )
+            self._cells.setdefault(each.split, []).append(near.cells(block))
             yield block
             advance(each.count)
 

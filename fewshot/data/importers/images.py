@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,11 +13,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from fewshot.data.importers.kinds import READ, identify
 from fewshot.data.importers.limits import Limits, above
+from fewshot.data.importers.silence import no_stderr
 
 RESIZING = "whole image to {0}x{0}, aspect ratio not kept, Pillow's Lanczos filter"
 
 _ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # where Pillow keeps what may say "turn me"
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF 6.0: whole tiles are decoded, however small the image is
+_TIFF = (b"II", b"MM")  # how such files begin
 _16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -57,7 +59,8 @@ def decode(data: bytes, limits: Limits = LIMITS) -> np.ndarray:
     if (scans := data.count(_SCAN)) > _MOST_SCANS and data.startswith(b"\xff\xd8"):
         raise Unreadable(f"a JPEG of {scans:,} scans, each of which would be decoded")
     try:
-        with Image.open(io.BytesIO(data), formats=READ) as image:
+        # libtiff prints what it thinks of a damaged file by itself
+        with no_stderr() if data[:2] in _TIFF else nullcontext(), Image.open(io.BytesIO(data), formats=READ) as image:
             _refuse_large(image, limits.pixels)
             return np.asarray(_as_seen(image))
     except Unreadable:

@@ -1,0 +1,57 @@
+"""One `prepare` of a data set at a time, and nothing left of those that were killed.
+
+Beside the store DATA_ROOT/NAME, while it is made: the folder .preparing-NAME-????????, which becomes it, and the file
+.preparing-NAME.lock, which the process holds. Whoever can hold that of an abandoned folder takes the folder away.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from fewshot.core.errors import UserError
+from fewshot.core.files import locked, writable_parent
+
+_ABANDONED = re.compile(r"\.preparing-(.+)-[a-z0-9_]{8}")
+
+
+def prefix(folder: Path) -> str:
+    """How the names of the folders begin in which `folder` is made."""
+    return f".preparing-{folder.name}-"
+
+
+@contextmanager
+def turn(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the making of the store `folder`. Where another process does, `say` so and wait for it.
+
+    UserError where nothing can be written there.
+    """
+    writable_parent(folder)
+    lock = _lock(folder.parent, folder.name)
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(folder.parent)
+            try:
+                held.enter_context(locked(lock))
+            except BlockingIOError:
+                say(f"another process is preparing {folder}: waiting for it")
+                held.enter_context(locked(lock, wait=True))
+        except OSError as error:
+            raise UserError(f"cannot write {folder} ({error.strerror}): choose another place") from None
+        yield
+
+
+def _sweep(root: Path) -> None:
+    """Take away what killed processes left, of any data set."""
+    for left in sorted(root.glob(".preparing-*")):
+        if (name := _ABANDONED.fullmatch(left.name)) and left.is_dir() and not left.is_symlink():
+            with suppress(OSError), locked(_lock(root, name[1])):
+                shutil.rmtree(left)
+
+
+def _lock(root: Path, name: str) -> Path:
+    return root / f".preparing-{name}.lock"
