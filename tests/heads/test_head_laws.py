@@ -28,6 +28,12 @@ SPECS = [
     "simpleshot",
     "simpleshot:norm=l2n",
     "simpleshot:norm=un",
+    "softkmeans",
+    "softkmeans:variant=snell,steps=3",
+    "laplacian",
+    "laplacian:rectify=false,neighbours=5",
+    "tim",
+    "tim:marginal=0,steps=5",
 ]
 
 
