@@ -28,9 +28,11 @@ class Laplacian(Head):
         y_q = softmax(-a_q + lam sum_p w_qp y_p)
 
     Each update lowers it where w is symmetric and has no negative eigenvalue. The neighbours of the published code are
-    neither, so that a late update may raise it a little. The logits are the exponents of the last. `neighbours` counts the query itself, as the published code's knn does:
-    the default 3 means the two nearest others. Defaults are that code's: knn 3, 20 iterations (fewer where it sees no
-    change), and for lam the 0.7 of Veilleux et al. (2021), tuned on mini-ImageNet at 1 shot.
+    neither, so that a late update may raise it a little.
+
+    The logits are the exponents of the last update. `neighbours` counts the query itself, as the published code's knn
+    does: the default 3 means the two nearest others. Defaults are that code's: knn 3, 20 iterations (fewer where it
+    sees no change), and for lam the 0.7 of Veilleux et al. (2021), tuned on mini-ImageNet at 1 shot.
 
     `rectify` (default) is its prototype rectification: queries are shifted by mean(support) - mean(queries); then m_c
     is the mean of s_xc x over those images x, support and queries, that are most like class c by the cosine to the
