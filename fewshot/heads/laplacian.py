@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, Products
-from fewshot.heads._joint import joint_gram, squared_distances_to, support_means, unit_gram
+from fewshot.heads._joint import joint_gram, squared_distances_to, squared_norms, support_means, unit_gram
 
 _SHARPNESS = 10  # of the rectification's softmax over cosines: the published code's
 _TIE = 1e-6  # of numbers near 1 in float32: what differs by less is equal
@@ -67,19 +67,19 @@ class Laplacian(Head):
         if self.rectify:
             gram = _shifted(gram, images)
             means = _rectified(gram, means)
-        unary = squared_distances_to(gram, means)[:, images:]  # (T, Q, W)
+        unary = squared_distances_to(gram, means)[..., images:]  # (T, W, Q)
         affinity = self.lam * nearest(gram[:, images:, images:], self.neighbours)
-        return bound_updates(unary, affinity, self.steps)
+        return bound_updates(unary, affinity, self.steps).mT
 
     def extra_repr(self) -> str:
         return f"lam={self.lam:g}, neighbours={self.neighbours}, steps={self.steps}, rectify={self.rectify}"
 
 
 def bound_updates(unary: Tensor, affinity: Tensor, steps: int) -> Tensor:
-    """Logits (T, Q, W) after `steps` updates, from a (T, Q, W) and lam * w (T, Q, Q)."""
+    """Logits (T, W, Q) after `steps` updates, from a (T, W, Q) and lam * w (T, Q, Q)."""
     logits = -unary
     for _ in range(steps):
-        logits = affinity @ logits.softmax(2) - unary
+        logits = logits.softmax(1) @ affinity.mT - unary
     return logits
 
 
@@ -111,10 +111,10 @@ def _shifted(gram: Tensor, images: int) -> Tensor:
 def _rectified(gram: Tensor, means: Tensor) -> Tensor:
     """Weights (T, W, M) of the rectified prototypes, from those of the support's class means."""
     lengths = gram.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    products = gram @ means.mT  # (T, M, W)
-    norms = ((means @ gram) * means).sum(2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    cosines = products / (lengths[..., None] * norms[:, None])
-    likest = (cosines >= cosines.amax(2, keepdim=True) - _TIE).to(gram.dtype)
-    chosen = ((_SHARPNESS * cosines).softmax(2) * likest).mT  # (T, W, M)
-    counts = likest.sum(1)[..., None]
+    products = means @ gram
+    norms = squared_norms(products, means).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
+    cosines = products / (lengths[:, None] * norms[..., None])  # (T, W, M)
+    likest = (cosines >= cosines.amax(1, keepdim=True) - _TIE).to(gram.dtype)
+    chosen = (_SHARPNESS * cosines).softmax(1) * likest
+    counts = likest.sum(2, keepdim=True)
     return torch.where(counts > 0, chosen / counts.clamp_min(1), means)

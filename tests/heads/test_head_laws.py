@@ -29,7 +29,7 @@ SPECS = [
     "simpleshot:norm=l2n",
     "simpleshot:norm=un",
     "softkmeans",
-    "softkmeans:variant=snell,steps=3",
+    "softkmeans:variant=metaopt,steps=3",
     "laplacian",
     "laplacian:rectify=false,neighbours=5",
     "tim",

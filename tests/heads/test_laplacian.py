@@ -98,9 +98,9 @@ def test_each_update_lowers_the_objective(lam):
         unary = distances(means, query)
         near = np.exp(-2 * np.array([[((x - other) ** 2).sum() for other in query] for x in query]))
         assert np.linalg.eigvalsh(near).min() > -1e-9
-        given = torch.from_numpy(unary)[None], torch.from_numpy(lam * near)[None]
+        given = torch.from_numpy(unary.T)[None], torch.from_numpy(lam * near)[None]
         logits = [laplacian.bound_updates(*given, steps) for steps in range(12)]
-        values = [objective(each[0].softmax(1).numpy(), unary, near, lam) for each in logits]
+        values = [objective(each[0].softmax(0).T.numpy(), unary, near, lam) for each in logits]
         assert np.diff(values).max() < 1e-12 and values[1] < values[0] - 1e-3
 
 
