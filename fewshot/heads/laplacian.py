@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, Products
-from fewshot.heads._joint import joint_gram, squared_distances_to, support_means, unit_gram
+from fewshot.heads._joint import joint_gram, squared_distances_to, squared_norms, support_means, unit_gram
 
 _SHARPNESS = 10  # of the rectification's softmax over cosines: the published code's
 _TIE = 1e-6  # of numbers near 1 in float32: what differs by less is equal
@@ -27,9 +27,12 @@ class Laplacian(Head):
 
         y_q = softmax(-a_q + lam sum_p w_qp y_p)
 
-    The logits are the exponents of the last. `neighbours` counts the query itself, as the published code's knn does:
-    the default 3 means the two nearest others. Defaults are that code's: knn 3, 20 iterations (fewer where it sees no
-    change), and for lam the 0.7 of Veilleux et al. (2021), tuned on mini-ImageNet at 1 shot.
+    Each update lowers it where w is symmetric and has no negative eigenvalue. The neighbours of the published code are
+    neither, so that a late update may raise it a little.
+
+    The logits are the exponents of the last update. `neighbours` counts the query itself, as the published code's knn
+    does: the default 3 means the two nearest others. Defaults are that code's: knn 3, 20 iterations (fewer where it
+    sees no change), and for lam the 0.7 of Veilleux et al. (2021), tuned on mini-ImageNet at 1 shot.
 
     `rectify` (default) is its prototype rectification: queries are shifted by mean(support) - mean(queries); then m_c
     is the mean of s_xc x over those images x, support and queries, that are most like class c by the cosine to the
@@ -64,15 +67,20 @@ class Laplacian(Head):
         if self.rectify:
             gram = _shifted(gram, images)
             means = _rectified(gram, means)
-        unary = squared_distances_to(gram, means)[:, images:]  # (T, Q, W)
+        unary = squared_distances_to(gram, means)[..., images:]  # (T, W, Q)
         affinity = self.lam * nearest(gram[:, images:, images:], self.neighbours)
-        logits = -unary
-        for _ in range(self.steps):
-            logits = affinity @ logits.softmax(2) - unary
-        return logits
+        return bound_updates(unary, affinity, self.steps).mT
 
     def extra_repr(self) -> str:
         return f"lam={self.lam:g}, neighbours={self.neighbours}, steps={self.steps}, rectify={self.rectify}"
+
+
+def bound_updates(unary: Tensor, affinity: Tensor, steps: int) -> Tensor:
+    """Logits (T, W, Q) after `steps` updates, from a (T, W, Q) and lam * w (T, Q, Q)."""
+    logits = -unary
+    for _ in range(steps):
+        logits = logits.softmax(1) @ affinity.mT - unary
+    return logits
 
 
 def nearest(gram: Tensor, neighbours: int) -> Tensor:
@@ -103,10 +111,10 @@ def _shifted(gram: Tensor, images: int) -> Tensor:
 def _rectified(gram: Tensor, means: Tensor) -> Tensor:
     """Weights (T, W, M) of the rectified prototypes, from those of the support's class means."""
     lengths = gram.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    products = gram @ means.mT  # (T, M, W)
-    norms = ((means @ gram) * means).sum(2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
-    cosines = products / (lengths[..., None] * norms[:, None])
-    likest = (cosines >= cosines.amax(2, keepdim=True) - _TIE).to(gram.dtype)
-    chosen = ((_SHARPNESS * cosines).softmax(2) * likest).mT  # (T, W, M)
-    counts = likest.sum(1)[..., None]
+    products = means @ gram
+    norms = squared_norms(products, means).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
+    cosines = products / (lengths[:, None] * norms[..., None])  # (T, W, M)
+    likest = (cosines >= cosines.amax(1, keepdim=True) - _TIE).to(gram.dtype)
+    chosen = (_SHARPNESS * cosines).softmax(1) * likest
+    counts = likest.sum(2, keepdim=True)
     return torch.where(counts > 0, chosen / counts.clamp_min(1), means)

@@ -24,13 +24,13 @@ class SoftKMeans(Proto):
     `steps` = 1 is the paper's; with 0 this is proto. The paper refines with unlabelled images that are not queries; we
     take the queries, which makes it transductive.
 
-    `variant` is that of proto: "snell" is the paper's plain distance, under which long embeddings belong to one class
-    almost wholly; "metaopt" (default) has l_jc = -||q_j - p_c||^2 / D * scale, with the learned scale of the logits.
+    `variant` is that of proto: "snell" (default) is the paper's plain distance, under which a long embedding belongs to
+    one class almost wholly; "metaopt" has l_jc = -||q_j - p_c||^2 / D * scale, with the learned scale of the logits.
     """
 
     transductive = True
 
-    def __init__(self, *, steps: int = 1, variant: Literal["metaopt", "snell"] = "metaopt") -> None:
+    def __init__(self, *, steps: int = 1, variant: Literal["metaopt", "snell"] = "snell") -> None:
         super().__init__(variant=variant)
         if steps < 0:
             raise UserError(f"softkmeans:steps={steps}: give 0 or more")
@@ -46,11 +46,11 @@ class SoftKMeans(Proto):
         images, queries = targets.shape[1], products.norms.shape[1]
         gram, means = joint_gram(products), support_means(targets, queries)
         for step in range(self.steps + 1):
-            logits = self._logits(squared_distances_to(gram, means)[:, images:], products.features)
+            logits = self._logits(squared_distances_to(gram, means)[..., images:], products.features)  # (T, W, Q)
             if step < self.steps:
-                shares = torch.cat([targets, logits.softmax(2)], 1)  # (T, M, W)
-                means = shares.mT / shares.sum(1)[..., None]
-        return logits
+                shares = torch.cat([targets.mT, logits.softmax(1)], 2)  # (T, W, M)
+                means = shares / shares.sum(2, keepdim=True)
+        return logits.mT
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}, {super().extra_repr()}"

@@ -66,20 +66,21 @@ class TIM(Head):
         gram, weights = unit_gram(joint_gram(products)), support_means(targets, queries)
         on_support, on_queries = self.cross_entropy / (1 + self.conditional), images / queries  # k and r
         balance = self.marginal / (self.marginal + 1)  # b
+        labels = on_support * targets.mT
+        each = torch.cat([labels.new_full((images,), on_support), labels.new_full((queries,), on_queries)])  # (M,)
         for _ in range(self.steps):
-            log_p = self._logits(gram, weights).log_softmax(2)  # (T, M, W)
-            sharper = (1 + self.conditional) * log_p[:, images:]
-            q = (sharper - balance * sharper.logsumexp(1, keepdim=True)).softmax(2)
-            p = log_p.exp()
-            wanted = torch.cat([on_support * targets, on_queries * q], 1)
-            given = torch.cat([on_support * p[:, :images], on_queries * p[:, images:]], 1)
-            moved = (wanted - given).mT + given.sum(1)[..., None] * weights
-            weights = moved / wanted.sum(1)[..., None]
-        return self._logits(gram, weights)[:, images:]
+            log_p = self._logits(gram, weights).log_softmax(1)  # (T, W, M)
+            sharper = (1 + self.conditional) * log_p[..., images:]
+            q = (sharper - balance * sharper.logsumexp(2, keepdim=True)).softmax(1)
+            wanted, given = torch.cat([labels, on_queries * q], 2), each * log_p.exp()
+            moved = wanted - given + given.sum(2, keepdim=True) * weights
+            weights = moved / wanted.sum(2, keepdim=True)
+        return self._logits(gram, weights)[..., images:].mT
 
     def _logits(self, gram: Tensor, weights: Tensor) -> Tensor:
-        """-temperature / 2 * ||x - w||^2 (T, M, W), but for a term of x alone, which all classes share."""
-        return self.temperature * (gram @ weights.mT - squared_norms(gram, weights)[:, None] / 2)
+        """-temperature / 2 * ||x - w||^2 (T, W, M), but for a term of x alone, which all classes share."""
+        products = weights @ gram
+        return self.temperature * (products - squared_norms(products, weights)[..., None] / 2)
 
     def extra_repr(self) -> str:
         return (

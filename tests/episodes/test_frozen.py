@@ -24,6 +24,7 @@ def test_every_protocol_of_the_papers_has_a_list():
     datasets = ("cifar-fs", "fashion-mnist", "fc100", "glyphs", "mini-imagenet", "mini-imagenet-42", "omniglot")
     expected = {f"{d}-{s}-5w{n}s15q" for d in datasets for s in ("val", "test") for n in (1, 5)}
     expected |= {f"omniglot-test-20w{n}s15q" for n in (1, 5)}
+    expected |= {f"{d}-test-5w{n}s{3 if d == 'glyphs' else 15}q-dirichlet2" for d in datasets[3:6] for n in (1, 5)}
     assert set(frozen.names()) == expected
 
 
@@ -80,6 +81,8 @@ def test_a_damaged_list_is_refused(tmp_path):
         (values | {"digest": "0" * 64}, f"{NAME}: its episodes have the digest {values['digest'][:12]}"),
         (values | {"seed": 3}, f"{NAME}-seed3: its episodes have the digest"),
         (values | {"shots": "5"}, "not a task list"),
+        (values | {"query_alpha": "2"}, "not a task list"),
+        (values | {"query_alpha": 2.0}, f"{NAME}-dirichlet2: its episodes have the digest|images a class"),
         ({"dataset": "glyphs"}, "not a task list"),
         ([1], "not a task list"),
     ):
@@ -95,7 +98,9 @@ def test_a_damaged_list_is_refused(tmp_path):
 def test_the_script_writes_the_lists_that_are_here(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     freeze_episodes = importlib.import_module("freeze_episodes")
-    assert run(freeze_episodes.main, ["--dataset", "glyphs", "--folder", str(tmp_path)]) == 0
+    unbalanced = "--splits test --queries 3 --query-alpha 2".split()
+    for flags in ([], unbalanced):
+        assert run(freeze_episodes.main, ["--dataset", "glyphs", "--folder", str(tmp_path), *flags]) == 0
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert written == {path.name: path.read_bytes() for path in (ROOT / "episodes").glob("glyphs-*.json")}
     whole = ["--dataset", "cifar-fs", "fc100", "omniglot", "--without-images", "--folder", str(tmp_path / "others")]
@@ -116,7 +121,8 @@ def test_the_readme_explains_every_field_of_a_list():
 
 
 def test_mini_imagenet_at_42_px_has_the_same_tasks():
-    for split, shots in (("val", 1), ("val", 5), ("test", 1), ("test", 5)):
-        lists = [frozen.read(f"{name}-{split}-5w{shots}s15q") for name in ("mini-imagenet", "mini-imagenet-42")]
+    tasks = [f"{split}-5w{shots}s15q" for split in ("val", "test") for shots in (1, 5)]
+    for each in (*tasks, "test-5w1s15q-dirichlet2", "test-5w5s15q-dirichlet2"):
+        lists = [frozen.read(f"{name}-{each}") for name in ("mini-imagenet", "mini-imagenet-42")]
         assert lists[0].digest == lists[1].digest and lists[0].membership == lists[1].membership
         assert lists[0].fingerprint != lists[1].fingerprint

@@ -37,6 +37,12 @@ SPECS = [
     "simpleshot:norm=un",
     "svm",
     "svm:C=10",
+    "softkmeans",
+    "softkmeans:variant=metaopt,steps=3",
+    "laplacian",
+    "laplacian:rectify=false,neighbours=5",
+    "tim",
+    "tim:marginal=0,steps=5",
 ]
 
 
