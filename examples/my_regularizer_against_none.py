@@ -13,10 +13,7 @@ import torch
 from torch import Tensor
 
 import fewshot
-from fewshot.evaluation.comparison import Scores, answers
-from fewshot.evaluation.records import read
 from fewshot.regularizers import Regularizer, Site
-from fewshot.reports.comparison import conclusions
 from fewshot.runs import Run
 
 SEEDS = (0, 1, 2)
@@ -51,18 +48,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     values = QUICK if args.quick else {}
 
-    none = {seed: train("none", seed, f"{args.out}/none", values) for seed in SEEDS}
+    none = [train("none", seed, f"{args.out}/none", values) for seed in SEEDS]
     # A run imports the method by its dotted name: this file's name, and the class in it.
-    mine = {
-        seed: train("my_regularizer_against_none.RowDrop:rate=0.1", seed, f"{args.out}/row-drop", values)
-        for seed in SEEDS
-    }
-    for number, row in enumerate(none[0].rows):  # 1-shot, then 5-shot
-        ours, theirs = (
-            Scores.of({seed: read(run, run.rows[number]) for seed, run in runs.items()}) for runs in (mine, none)
-        )
-        print(f"{row['dataset']} {row['split']}, {row['ways']}-way {row['shots']}-shot, {row['episodes']:,} tasks")
-        print("\n".join(conclusions("RowDrop", "none", answers(ours - theirs))))
+    mine = [
+        train("my_regularizer_against_none.RowDrop:rate=0.1", seed, f"{args.out}/row-drop", values) for seed in SEEDS
+    ]
+    print(*fewshot.difference(mine, none, names=("RowDrop", "none")), sep="\n")  # 1-shot, then 5-shot
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """fewshot: does this regularizer, backbone or head really help few-shot learning?
 
     fewshot.benchmark(network, dataset="glyphs")    score any network, or features, on the standard tasks
+    fewshot.difference("runs/a", "runs/b")          what two runs prove about each other
     fewshot.evaluate_learner(learner)               score what adapts to each task, such as MAML
     fewshot.load("runs/x")                          a run's trained embedding, an nn.Module
     fewshot.run(fewshot.configure(reg="targetdrop"))    train, select, evaluate: one experiment
@@ -30,16 +31,18 @@ if TYPE_CHECKING:
     from fewshot.evaluation.foreign import Origin
     from fewshot.experiment import run
     from fewshot.model import Model
+    from fewshot.reports.difference import difference
 
 __all__ = [
-    "Origin", "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "configure", "evaluate_learner",
-    "heads", "load", "open_dataset", "regularizers", "run", "testing", "transforms",
+    "Origin", "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "configure", "difference",
+    "evaluate_learner", "heads", "load", "open_dataset", "regularizers", "run", "testing", "transforms",
 ]  # fmt: skip
 
 # Imported when asked for: torch is slow to import, and `--help` must not wait for it.
 _LATER = {
     "benchmark": "fewshot.evaluation.benchmark", "evaluate_learner": "fewshot.evaluation.adapt",
     "Origin": "fewshot.evaluation.foreign", "run": "fewshot.experiment",
+    "difference": "fewshot.reports.difference",
     "configure": "fewshot.defaults", "open_dataset": "fewshot.data",
     "TrainConfig": "fewshot.config",
 }  # fmt: skip

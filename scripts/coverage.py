@@ -1,6 +1,7 @@
 """How often does each 95% interval hold the value that it is for, and the values that it is not for?
 
-    python scripts/coverage.py --out results
+    python scripts/coverage.py --out results            # all of it
+    python scripts/coverage.py --power --out results    # only how often planned studies find their difference
 
 Each repeat draws a world, a test set from the world, and episodes from the test set. A world has 20 classes; the images
 of a class lie around a centre of its own, with a spread of its own, in 3 dimensions. A test set has 24 images a class.
@@ -15,6 +16,7 @@ episodes. Such figures (56% and 14% for the field's interval) are of this simula
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import defaultdict
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 
+import coverage_power
 import numpy as np
 from rich import box
 from rich.table import Table
@@ -205,6 +208,7 @@ def parser() -> Parser:
     parser.add_argument("--repeats", type=int, default=5000, metavar="N", help="worlds, each with its own test set")
     parser.add_argument("--episodes", type=int, default=2000, metavar="N", help="episodes of an evaluation")
     parser.add_argument("--quick", action="store_true", help="200 repeats")
+    parser.add_argument("--power", action="store_true", help="only planned studies; the rest of coverage.json stays")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write coverage.md and coverage.json there")
     return parser
 
@@ -214,6 +218,10 @@ def main(argv: list[str] | None = None) -> None:
     repeats = 200 if args.quick else args.repeats
     if repeats < 2 or args.episodes < 10 * CLASSES:
         raise UserError(f"give --repeats of 2 or more, and --episodes of {10 * CLASSES} or more")
+    command = " ".join(["python scripts/coverage.py", *(sys.argv[1:] if argv is None else argv)])
+    if args.power:
+        _power_alone(args.out, command, repeats)
+        return
     start = time.monotonic()
     found, truths = simulate(repeats, args.episodes)
     rows, seeds = measured(found, truths), over_seeds(repeats)
@@ -227,10 +235,25 @@ def main(argv: list[str] | None = None) -> None:
     for line in lines(rows):
         table.add_row(*line)
     terminal().print(table)
+    facts |= {"command": command, "rows": rows, "seeds": seeds}
     if args.out:
-        command = "python scripts/coverage.py " + " ".join(sys.argv[1:] if argv is None else argv)
-        write_json(args.out / "coverage.json", facts | {"rows": rows, "seeds": seeds})
-        write_atomic(args.out / "coverage.md", page(command.strip(), facts, rows, seeds).encode())
+        _write(args.out, facts | {"power": coverage_power.simulate(repeats) | {"command": command}})
+
+
+def _power_alone(folder: Path | None, command: str, repeats: int) -> None:
+    """Put the planned studies anew into what was measured before."""
+    before = folder and folder / "coverage.json"
+    if not before or not before.is_file():
+        raise UserError("--power goes with the --out FOLDER of an earlier run, which has coverage.json")
+    assert folder
+    _write(folder, json.loads(before.read_text()) | {"power": coverage_power.simulate(repeats) | {"command": command}})
+
+
+def _write(folder: Path, facts: dict) -> None:
+    write_json(folder / "coverage.json", facts)
+    text = page(facts["command"], facts, facts["rows"], facts["seeds"])
+    text += coverage_power.section(facts["power"]["command"], facts["power"])
+    write_atomic(folder / "coverage.md", text.encode())
 
 
 def page(command: str, facts: dict, rows: list[dict], seeds: list[dict]) -> str:

@@ -12,6 +12,7 @@ from boards import reseal
 from commands import SMALL, command, one_line_error
 from scipy import stats
 
+import fewshot
 from fewshot import compare, train
 from fewshot.config import TrainConfig
 from fewshot.core import console
@@ -225,3 +226,93 @@ def test_another_precision_is_another_configuration(tmp_path, capsys):
         Run(fabricate(tmp_path / precision, config={"reg": "none"})).note_environment(precision=precision)
     assert run(tmp_path / "fp32", tmp_path / "bf16") == 0
     assert "precision=bf16" in capsys.readouterr().out
+
+
+# ---- what it would take
+
+
+def takes(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^    (new images|new classes|training anew) +(.*)$", text, re.M))
+
+
+def test_what_it_would_take_is_said_for_each_question(tmp_path, capsys):
+    """Three seeds each; C's advantage is that of the seeds 1, 3 and 2 points, with normal noise of the tasks."""
+    folders = [
+        fabricate(tmp_path / f"{reg}{seed}", gain, seed=seed, config={"reg": reg})
+        for reg, gains in (("none", (0, 0, 0)), ("targetdrop", (0.01, 0.03, 0.02))) for seed, gain in enumerate(gains)
+    ]  # fmt: skip
+    assert run(*folders) == 0
+    out = capsys.readouterr().out
+    by_seed = [
+        np.load(tmp_path / f"targetdrop{seed}/episodes-birds-test-5w1s15q.npy").mean(dtype=float)
+        - np.load(tmp_path / f"none{seed}/episodes-birds-test-5w1s15q.npy").mean(dtype=float)
+        for seed in range(3)
+    ]
+    size, spread = np.mean(by_seed), np.std(by_seed, ddof=1)
+
+    def power(n: int) -> float:
+        critical, shift = stats.t.ppf(0.975, n - 1), size / (spread / n**0.5)
+        return stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
+
+    seeds = next(n for n in range(2, 100) if power(n) >= 0.8)
+    assert f"To establish {100 * size:.2f} points with 80% power would take" in out
+    assert takes(out)["training anew"].startswith(f"about {seeds} training seeds each, {seeds - 3} more than now (95%")
+    assert takes(out)["new images"].startswith("no more images of each class: the 592 there are will do")
+    assert takes(out)["new classes"].startswith("no more test classes: the 20 there are will do")
+    assert run(*folders, "--detect", "0.2") == 0
+    out = capsys.readouterr().out
+    assert "To establish 0.20 points" in out
+    assert re.match(r"about [\d,]+ training seeds each, ", takes(out)["training anew"])
+    assert run(*folders, "--detect", "0.0001") == 0
+    out = capsys.readouterr().out
+    assert takes(out)["training anew"] == "more training seeds each than can be had, or more episodes"
+
+
+def test_one_seed_shows_no_spread_and_no_difference_needs_a_size(tmp_path, capsys):
+    one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout", 0.001)
+    assert run(one, other) == 0
+    assert takes(capsys.readouterr().out)["training anew"] == (
+        "not known: that takes two training seeds or more, the same for all"
+    )
+    assert run(*(fabricate(tmp_path / name, noise=0) for name in ("cutout", "dropblock"))) == 0
+    assert "No difference was seen. What it takes to establish one of 0.5 points: --detect 0.5" in (
+        capsys.readouterr().out
+    )
+    for wrong in ("0", "-1", "101", "nan"):
+        assert run(one, other, f"--detect={wrong}") == console.USER_ERROR
+        assert "a difference in points, above 0 and at most 100" in one_line_error(capsys)
+
+
+def test_more_pairs_take_more(tmp_path, capsys):
+    folders = [fabricate(tmp_path / name, gain) for name, gain in (("none", 0), ("dropout", 0.02), ("cutout", 0.01))]
+    numbers = []
+    for some in (folders[:2], folders):
+        assert run(*some, "--detect", "0.3") == 0
+        out = capsys.readouterr().out
+        numbers.append(int(re.search(r"new images +about ([\d,]+) images", out)[1].replace(",", "")))
+    assert numbers[1] > numbers[0] and "What it would take is for a test at 5% / 3." in out
+
+
+def test_difference_is_compare_from_python(tmp_path, capsys):
+    ours, theirs = (
+        [fabricate(tmp_path / f"{reg}{seed}", gain, seed=seed, config={"reg": reg}) for seed in range(2)]
+        for reg, gain in (("targetdrop", 0.02), ("none", 0))
+    )
+    (found,) = fewshot.difference(ours, [Run.open(folder) for folder in theirs])
+    assert run(*ours, *theirs) == 0
+    out = capsys.readouterr().out
+    lines = str(found).splitlines()
+    assert lines[0] in out and "\n".join(lines[1:]) in out, "A is the first, and the better one"
+    assert found.answers["this test set"].estimate == found.size == pytest.approx(0.02, abs=0.002)
+    assert (found.dataset, found.ways, found.shots, found.episodes) == ("birds", 5, 1, EPISODES)
+    (turned,) = fewshot.difference(theirs, ours, detect=0.5, names=("plain", "drop"))
+    assert turned.answers["new classes"].estimate == pytest.approx(-found.answers["new classes"].estimate)
+    assert turned.size == 0.005 and "drop is better than plain" in str(turned)
+    assert fewshot.difference(ours[0], theirs[0])[0].needs["training anew"].startswith("nothing is known")
+    for wrong in ((ours, [*theirs, fabricate(tmp_path / "dropout")]), ([ours[0], theirs[0]], [ours[1], theirs[1]])):
+        with pytest.raises(fewshot.UserError, match="the runs of one configuration, and then those of another"):
+            fewshot.difference(*wrong)
+    with pytest.raises(fewshot.UserError, match="nothing to compare"):
+        fewshot.difference(ours[0], ours[1])
+    with pytest.raises(fewshot.UserError, match="above 0"):
+        fewshot.difference(ours, theirs, detect=-1)

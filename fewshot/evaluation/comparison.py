@@ -11,6 +11,7 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import Interval, new_classes, new_images, this_test_set, training_anew
+from fewshot.evaluation.power import Need, need
 from fewshot.evaluation.records import Outcomes, Record
 from fewshot.evaluation.statistics import holm
 
@@ -70,6 +71,19 @@ def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:
         for (pair, interval), p_value in zip(intervals.items(), adjusted, strict=True):
             found[pair][question] = replace(interval, p_value=float(p_value))
     return found
+
+
+def needs(found: Answers, size: float, level: float) -> dict[str, Need | str]:
+    """How many images of each class, test classes and training seeds would establish a difference of `size`.
+
+    By the wider questions, with 80% power in a t-test at `level`; a text where the variance is not known, and why.
+    `size`: a fraction of 1, not 0. For new images the units are tasks that share no image.
+    """
+    return {
+        question: need(size, answer.units, level) if isinstance(answer, Interval) and answer.units else str(answer)
+        for question, answer in found.items()
+        if question != "this test set"
+    }
 
 
 def _mean(outcomes: Iterable[Outcomes]) -> np.ndarray:

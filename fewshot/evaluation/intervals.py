@@ -32,6 +32,19 @@ _EPISODES_PER_CLASS = 10  # with fewer the classes' effects drown in the episode
 
 
 @dataclass(frozen=True)
+class Units:
+    """How an estimate's error depends on how much was measured: error^2 = variance / n + rest, Student's t(n - lost).
+
+    `n`: the tasks, classes or seeds that there were.
+    """
+
+    n: int
+    variance: float
+    rest: float = 0.0
+    lost: int = 1
+
+
+@dataclass(frozen=True)
 class Interval:
     """`low` .. `high` holds the value named by `estimand` with probability `level`. Fractions of 1."""
 
@@ -43,6 +56,8 @@ class Interval:
     method: str
     p_value: float | None
     """Two-sided, of the hypothesis that the value is zero: for differences. None where the method has none."""
+    units: Units | None = None
+    """What one more of them would change. None where the method has none."""
 
     @property
     def half_width(self) -> float:
@@ -76,7 +91,7 @@ def this_test_set(values: np.ndarray, method: str = "t") -> Interval:
         mean, half = float(values.mean()), float(1.96 * error)
         return Interval(mean, mean - half, mean + half, LEVEL, THIS_TEST_SET, "1.96 * std / sqrt(n)", None)
     assert method == "t"
-    return _student(values.mean(), error, len(values) - 1, THIS_TEST_SET, "Student's t over episodes")
+    return _student(values.mean(), error, _alike(values), THIS_TEST_SET, "Student's t over episodes")
 
 
 def new_images(values: np.ndarray, classes: np.ndarray) -> Interval:
@@ -95,11 +110,12 @@ def new_images(values: np.ndarray, classes: np.ndarray) -> Interval:
     values = _checked(values)
     if len(values) < 2 * len(np.unique(classes)):
         error = values.std(ddof=1) / len(values) ** 0.5
-        return _student(values.mean(), error, len(values) - 1, NEW_IMAGES, "Student's t over disjoint tasks")
+        return _student(values.mean(), error, _alike(values), NEW_IMAGES, "Student's t over disjoint tasks")
     fit = _ClassEffects(values, classes)
     error = (fit.noise * fit.inverse.sum()) ** 0.5 / len(fit.effects)
     method = "Student's t over disjoint tasks, classes' effects removed"
-    return _student(fit.effects.mean(), error, fit.freedom, NEW_IMAGES, method)
+    units = Units(len(values), float(error**2 * len(values)), lost=len(values) - fit.freedom)
+    return _student(fit.effects.mean(), error, units, NEW_IMAGES, method)
 
 
 def new_classes(values: np.ndarray, classes: np.ndarray) -> Interval:
@@ -129,7 +145,8 @@ def new_classes(values: np.ndarray, classes: np.ndarray) -> Interval:
     finite = fit.noise * (np.trace(fit.inverse) - fit.inverse.sum() / count) / (count - 1)
     between = max(0.0, fit.effects.var(ddof=1) - finite)
     error = (between / count + values.var(ddof=1) / len(values)) ** 0.5
-    return _student(values.mean(), error, count - 1, NEW_CLASSES, f"jackknife over {count} classes, Student's t")
+    units = Units(count, float(between), float(values.var(ddof=1) / len(values)))
+    return _student(values.mean(), error, units, NEW_CLASSES, f"jackknife over {count} classes, Student's t")
 
 
 def training_anew(values: np.ndarray) -> Interval:
@@ -141,7 +158,7 @@ def training_anew(values: np.ndarray) -> Interval:
     """
     values = _checked(values)
     error = values.std(ddof=1) / len(values) ** 0.5
-    return _student(values.mean(), error, len(values) - 1, TRAINING_ANEW, f"Student's t over {len(values)} seeds")
+    return _student(values.mean(), error, _alike(values), TRAINING_ANEW, f"Student's t over {len(values)} seeds")
 
 
 class _ClassEffects:
@@ -167,11 +184,16 @@ def _checked(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _student(estimate: float, error: float, freedom: int, estimand: str, method: str) -> Interval:
-    estimate, error = float(estimate), float(error)
+def _alike(values: np.ndarray) -> Units:
+    """Independent values of one law."""
+    return Units(len(values), float(values.var(ddof=1)))
+
+
+def _student(estimate: float, error: float, units: Units, estimand: str, method: str) -> Interval:
+    estimate, error, freedom = float(estimate), float(error), units.n - units.lost
     half = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * error
     if error > 0:
         p_value = float(2 * special.stdtr(freedom, -abs(estimate) / error))
     else:  # two runs that never differ, or always by the same
         p_value = float(estimate == 0)
-    return Interval(estimate, estimate - half, estimate + half, LEVEL, estimand, method, p_value)
+    return Interval(estimate, estimate - half, estimate + half, LEVEL, estimand, method, p_value, units)

@@ -16,17 +16,17 @@ from rich.table import Table
 
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
-from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, differences
+from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, differences, needs
 from fewshot.evaluation.intervals import Interval
+from fewshot.evaluation.power import Need
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.identity import pixels
+from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
 from fewshot.reports.leaderboard import DEFAULTS, braced, code_behind, experiment_of
 from fewshot.reports.tables import percent, queries_a_class, task_name
 from fewshot.runs import Run
 
-SIGNIFICANT = 0.05
-_WIDEST = max(map(len, QUESTIONS))
 _PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "query_alpha", "episodes_seed", "setting")
 _NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - DEFAULTS.keys()
 
@@ -189,13 +189,18 @@ def _check_same(a: str, row_a: dict[str, Any], b: str, row_b: dict[str, Any]) ->
         )
 
 
-def _title(row: dict[str, Any]) -> str:
+def _title(row: Mapping[str, Any]) -> str:
     return f"{row['dataset']} {row['split']} {task_name(row)}"
 
 
 def _named(results: Mapping[tuple, Sequence[Result]]) -> str:
     rows = [same[0].row for same in results.values()]
     return ", ".join(f"{_title(row)} of {row['queries']} queries" for row in rows) or "nothing"
+
+
+def title_of(row: Mapping[str, Any]) -> str:
+    """A protocol in words."""
+    return f"{_title(row)}, {queries_a_class(row)}, {row['episodes']:,} episodes"
 
 
 def print_entries(console: Console, compared: Sequence[Entry]) -> None:
@@ -207,59 +212,55 @@ def print_entries(console: Console, compared: Sequence[Entry]) -> None:
     console.print()
 
 
-def print_comparison(console: Console, compared: Sequence[Entry], results: Sequence[dict[int, Result]]) -> None:
-    """One protocol: the ranked table, then each entry against the most accurate."""
+def print_comparison(
+    console: Console, compared: Sequence[Entry], results: Sequence[dict[int, Result]], detect: float | None = None
+) -> None:
+    """One protocol: the ranked table, then each entry against the most accurate, and what it would take.
+
+    detect: the difference that is to be established, in points; None: the one seen on this test set.
+    """
     scores = [Scores.of({seed: result.record for seed, result in by_seed.items()}) for by_seed in results]
     row = next(iter(results[0].values())).row
     episodes = np.stack([each.episodes.accuracies for each in scores])
     placed = ranks(episodes.mean(1), distinguishable(episodes))
     order = sorted(range(len(scores)), key=lambda i: -scores[i].episodes.accuracies.mean())
-    title = f"{_title(row)}, {queries_a_class(row)}, {row['episodes']:,} episodes"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=title_of(row), box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("rank", "", *QUESTIONS):
         table.add_column(column, no_wrap=True)
     for i in order:
-        found = answers(scores[i]).values()
-        cells = ["-" if isinstance(each, str) else percent(each.estimate, each.half_width) for each in found]
+        own = answers(scores[i]).values()
+        cells = ["-" if isinstance(each, str) else percent(each.estimate, each.half_width) for each in own]
         table.add_row(str(placed[i]), compared[i].name, *cells)
     console.print(table)
     pairs = differences([scores[i] for i in order])
     names = [compared[i].name for i in order]
     for place in range(1, len(order)):
-        console.print("\n".join(conclusions(names[0], names[place], pairs[0, place])) + "\n")
+        found = pairs[0, place]
+        size = size_of(found, detect)
+        takes = needs(found, size, SIGNIFICANT / len(pairs)) if size else {}
+        takes = images_of_each(takes, row, scores[order[0]])
+        lines = [*conclusions(names[0], names[place], found), *what_it_takes(size, takes)]
+        console.print("\n".join(lines) + "\n")
 
 
-def conclusions(first: str, second: str, found: Answers) -> list[str]:
-    """What can and cannot be said of first - second, one line for each question."""
-    return [f"{first} against {second}"] + [
-        f"  {question:<{_WIDEST}}  {answer if isinstance(answer, str) else _verdict(first, second, answer)}"
-        for question, answer in found.items()
-    ]
+def check_points(detect: float | None, named: str) -> None:
+    """UserError where it is no difference in points."""
+    if detect is not None and not 0 < detect <= 100:
+        raise UserError(f"{named}{detect}: a difference in points, above 0 and at most 100")
 
 
-def _verdict(first: str, second: str, gain: Interval) -> str:
-    assert gain.p_value is not None  # every interval of QUESTIONS comes with a test
-    probability = "p < 0.001" if gain.p_value < 0.001 else f"p = {gain.p_value:.2g}"
-    if gain.p_value < SIGNIFICANT:
-        better, worse = (first, second) if gain.estimate > 0 else (second, first)
-        by = percent(abs(gain.estimate), gain.half_width)
-        return f"{better} is better than {worse} by {by} points ({probability})"
-    between = f"{100 * gain.low:+.2f} .. {100 * gain.high:+.2f}"
-    alone = ", though by itself it would be" if gain.low > 0 or gain.high < 0 else ""
-    return f"a difference is not established{alone}: {first} - {second} is {between} points ({probability})"
+def size_of(found: Answers, detect: float | None) -> float:
+    """The difference to be established, a fraction of 1: `detect` points, or the one seen on this test set."""
+    seen = found["this test set"]
+    assert isinstance(seen, Interval)
+    return seen.estimate if detect is None else detect / 100
 
 
-def explained(count: int) -> str:
-    """What the columns and the words mean, to be printed below the tables."""
-    text = (
-        "Per cent, with 95% intervals; each column has its own question. this test set: these networks on these images;"
-        " new images: on other images of these classes, from the tasks that share no image, which are few; new classes:"
-        " on other classes like these; training anew: the mean over training seeds, on this test set."
-    )
-    pairs = count * (count - 1) // 2
-    if pairs > 1:
-        text += (
-            f" Each entry is compared with the most accurate one; p-values are Holm's over all {pairs} pairs, intervals"
-            " are not corrected."
-        )
-    return text
+def images_of_each(takes: Mapping[str, Need | str], row: Mapping[str, Any], scores: Scores) -> dict[str, Need | str]:
+    """The same, for new images in images of each class, of which tasks that share no image are made."""
+    found = dict(takes)
+    tasks, disjoint = found.get("new images"), scores.disjoint
+    if isinstance(tasks, Need) and disjoint is not None and disjoint.classes is not None:
+        each = row["ways"] * (row["shots"] + row["queries"]) / len(np.unique(disjoint.classes))
+        found["new images"] = tasks.times(each)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from commands import ROOT
 from scipy import stats
 
+from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import new_classes, new_images, this_test_set, training_anew
 from fewshot.evaluation.statistics import distinguishable, holm, paired_difference, ranks, summarise
@@ -146,7 +148,7 @@ def test_coverage_where_classes_have_effects():
     assert hits[1] / repeats < 0.6
 
 
-def test_coverage_script(tmp_path):
+def test_coverage_script(tmp_path, monkeypatch):
     """The simulation of results/coverage.md, 60 times instead of 5,000."""
     script = [sys.executable, ROOT / "scripts" / "coverage.py", "--repeats", "60", "--episodes", "500"]
     done = subprocess.run([*script, "--out", tmp_path], capture_output=True, text=True)
@@ -158,7 +160,16 @@ def test_coverage_script(tmp_path):
             assert row["coverage"][row["for"]] >= least(60), row
     field = rows[0]["coverage"]
     assert field["new images"] < 0.95 - 0.1 and field["new classes"] < field["new images"] - 0.1
+    for row in json.loads((tmp_path / "coverage.json").read_text())["power"]["planned"]:
+        assert row["found"] >= stats.binom.ppf(1e-5, 60, row["stated"] - 0.03) / 60, row
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    again = ["--repeats", "2", "--power", "--out", str(tmp_path)]
+    assert run(importlib.import_module("coverage").main, again) == 0
+    facts = json.loads((tmp_path / "coverage.json").read_text())
+    assert facts["rows"] == rows and facts["power"]["repeats"] == 2
+    assert run(importlib.import_module("coverage").main, [*again[:-1], str(tmp_path / "new")]) == USER_ERROR
     text = (tmp_path / "coverage.md").read_text()
+    assert "## What it would take" in text
     assert f"**{100 * field['this test set']:.1f}**" in text
 
 

@@ -1,0 +1,71 @@
+"""What a difference proves and what it does not, and what it would take to establish it, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fewshot.evaluation.comparison import QUESTIONS, Answers
+from fewshot.evaluation.intervals import Interval
+from fewshot.evaluation.power import MOST, POWER, Need
+from fewshot.reports.tables import percent
+
+SIGNIFICANT = 0.05
+_WIDEST = max(map(len, QUESTIONS))
+_UNITS = {"new images": "images of each class", "new classes": "test classes", "training anew": "training seeds each"}
+
+
+def conclusions(first: str, second: str, found: Answers) -> list[str]:
+    """What can and cannot be said of first - second, one line for each question."""
+    return [f"{first} against {second}"] + [
+        f"  {question:<{_WIDEST}}  {answer if isinstance(answer, str) else _verdict(first, second, answer)}"
+        for question, answer in found.items()
+    ]
+
+
+def _verdict(first: str, second: str, gain: Interval) -> str:
+    assert gain.p_value is not None  # every interval of QUESTIONS comes with a test
+    probability = "p < 0.001" if gain.p_value < 0.001 else f"p = {gain.p_value:.2g}"
+    if gain.p_value < SIGNIFICANT:
+        better, worse = (first, second) if gain.estimate > 0 else (second, first)
+        by = percent(abs(gain.estimate), gain.half_width)
+        return f"{better} is better than {worse} by {by} points ({probability})"
+    between = f"{100 * gain.low:+.2f} .. {100 * gain.high:+.2f}"
+    alone = ", though by itself it would be" if gain.low > 0 or gain.high < 0 else ""
+    return f"a difference is not established{alone}: {first} - {second} is {between} points ({probability})"
+
+
+def what_it_takes(size: float, needs: Mapping[str, Need | str]) -> list[str]:
+    """How much more would establish a difference of `size`, a fraction of 1: a line for each of the wider questions."""
+    if size == 0:
+        return ["  No difference was seen. What it takes to establish one of 0.5 points: --detect 0.5"]
+    points = f"{100 * abs(size):.2f} points with {100 * POWER:.0f}% power"
+    return [f"  To establish {points} would take, by the variances measured here:"] + [
+        f"    {question:<{_WIDEST}}  {_amount(_UNITS[question], each)}" for question, each in needs.items()
+    ]
+
+
+def _amount(units: str, need: Need | str) -> str:
+    if isinstance(need, str):
+        return f"not known: {need.removeprefix('nothing is known: ')}"
+    if need.n is None:
+        return f"more {units} than can be had, or more episodes"
+    if need.enough:
+        return f"no more {units}: the {need.have:,} there are will do"
+    low, high = (f"{MOST:,} or more" if each is None else f"{each:,}" for each in (need.low, need.high))
+    return f"about {need.n:,} {units}, {need.n - need.have:,} more than now (95% interval: {low} to {high})"
+
+
+def explained(count: int) -> str:
+    """What the columns and the words mean, to be printed below the tables of so many entries."""
+    text = (
+        "Per cent, with 95% intervals; each column has its own question. this test set: these networks on these images;"
+        " new images: on other images of these classes, from the tasks that share no image, which are few; new classes:"
+        " on other classes like these; training anew: the mean over training seeds, on this test set."
+    )
+    pairs = count * (count - 1) // 2
+    if pairs > 1:
+        text += (
+            f" Each entry is compared with the most accurate one; p-values are Holm's over all {pairs} pairs, intervals"
+            f" are not corrected. What it would take is for a test at 5% / {pairs}."
+        )
+    return text

@@ -1,0 +1,84 @@
+"""The paired difference of two configurations from their run folders: `fewshot.difference`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fewshot.core.errors import UserError
+from fewshot.evaluation.comparison import Answers, Scores, answers, needs
+from fewshot.evaluation.power import Need
+from fewshot.reports import comparison
+from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
+from fewshot.runs import Run
+
+Runs = str | os.PathLike | Run | Iterable[str | os.PathLike | Run]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b under one protocol, paired by tasks; fractions of 1. `print` shows what `compare` says of it.
+
+    `answers`: an interval for each question ("this test set", "new images", "new classes", "training anew"), or a text
+        that says why there is none.
+    `size`: the difference that `needs` is about: the one seen on this test set, or `detect`.
+    `needs`: how many images of each class, test classes and training seeds would establish it with 80% power.
+    """
+
+    dataset: str
+    split: str
+    ways: int
+    shots: int
+    queries: int
+    episodes: int
+    setting: str
+    answers: Answers
+    size: float
+    needs: Mapping[str, Need | str]
+    names: tuple[str, str]
+    title: str
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, *conclusions(*self.names, self.answers), *what_it_takes(self.size, self.needs)])
+
+
+def difference(
+    a: Runs, b: Runs, *, detect: float | None = None, names: tuple[str, str] = ("A", "B")
+) -> list[Difference]:
+    """What two configurations prove about each other: one Difference for each protocol that both were scored under.
+
+    a, b: a run (a folder, or what `fewshot.run` returned), or the runs of one configuration with several seeds. Only
+        seeds that both have tell of training anew.
+    detect: the difference, in points, that `needs` is about; by default the one seen on this test set.
+    names: what the two are called in words.
+
+    UserError where a run is unfinished, where `a` or `b` is more than one configuration, where both are the same one,
+    or where they were not scored on the same tasks.
+    """
+    comparison.check_points(detect, "detect=")
+    first, second = _folders(a), _folders(b)
+    compared = comparison.entries([comparison.Finished.load(folder) for folder in (*first, *second)])
+    for given, runs in zip((first, second), compared, strict=False):
+        if len(compared) > 2 or {run.folder for run in runs.runs.values()} != set(given):
+            raise UserError("give the runs of one configuration, and then those of another: some here are of a third")
+    found = []
+    for results in comparison.shared_protocols(compared):
+        one, other = (Scores.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
+        row, gain = next(iter(results[0].values())).row, one - other
+        said = answers(gain)
+        size = comparison.size_of(said, detect)
+        takes = needs(said, size, SIGNIFICANT) if size else {}
+        found.append(
+            Difference(
+                row["dataset"], row["split"], row["ways"], row["shots"], row["queries"], row["episodes"],
+                row["setting"], said, size, comparison.images_of_each(takes, row, gain), names,
+                comparison.title_of(row),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _folders(runs: Runs) -> Sequence[str]:
+    each_run = [runs] if isinstance(runs, (str, os.PathLike, Run)) else list(runs)
+    return [str(each.folder if isinstance(each, Run) else each) for each in each_run]
