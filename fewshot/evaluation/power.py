@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
+import numpy as np
 from scipy import special
 
 from fewshot.evaluation.intervals import LEVEL, Units
@@ -21,6 +22,8 @@ from fewshot.evaluation.intervals import LEVEL, Units
 POWER = 0.8
 MOST = 10_000_000
 """More units than that are none that anybody will have."""
+
+_CERTAIN = 6  # standard errors, which normal noise makes up for once in 10^9
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,10 @@ def power(difference: float, units: Units, n: int, level: float = 1 - LEVEL) -> 
     if error == 0:
         return float(difference != 0)
     shift = abs(difference) / error
-    below, above = special.nctdtr(freedom, shift, critical), special.nctdtr(freedom, shift, -critical)
-    return float(1 - below + above)
+    if shift > _CERTAIN * critical:
+        return 1.0
+    wrong_way = np.nan_to_num(special.nctdtr(freedom, shift, -critical))  # scipy gives nan where it is next to 0
+    return float(1 - special.nctdtr(freedom, shift, critical) + wrong_way)
 
 
 def needed(difference: float, units: Units, wanted: float = POWER, level: float = 1 - LEVEL) -> int | None:
