@@ -10,7 +10,7 @@ setup(
     package_dir={"fewshot._shipped.data": "data", "fewshot._shipped.episodes": "episodes"},
     package_data={
         "fewshot": ["recipes/*.toml", "recipes/*/*.toml", "reports/*.html", "py.typed"],
-        "fewshot._shipped.data": ["README.md", "glyphs.npz", "glyphs.LICENSE.txt", "splits/*.csv"],
+        "fewshot._shipped.data": ["README.md", "glyphs.npz", "glyphs.LICENSE.txt", "splits/*.csv", "splits/README.md"],
         "fewshot._shipped.episodes": ["README.md", "*.json"],
     },
     include_package_data=False,  # or whatever MANIFEST.in names would come, too

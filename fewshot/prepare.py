@@ -27,7 +27,7 @@ Run again, it verifies the store and changes nothing."""
 def parser() -> Parser:
     result = Parser(prog="fewshot.prepare", description=DESCRIPTION, formatter_class=argparse.HelpFormatter)
     result.add_argument(
-        "name", help="mini-imagenet; a name for a data set of your own; or the dotted name of your own specification"
+        "name", help="one that `fewshot list datasets` names, a name for your own, or your specification's dotted name"
     )
     result.add_argument(
         "--from", dest="sources", action="append", type=Path, required=True, metavar="PATH",
