@@ -126,9 +126,10 @@ def main(argv: list[str] | None = None) -> None:
                     f"Note: the images that {run_folder.folder} was trained on are not at hand; whether"
                     f" {dataset.name} has some of them is not known."
                 )
-            rows = score_run(
-                run_folder, model, dataset, wanted, where, args.head, args.transform, args.replace, training
-            )
+            with compute.room_for("--device cpu"):
+                rows = score_run(
+                    run_folder, model, dataset, wanted, where, args.head, args.transform, args.replace, training
+                )
             if overlap := rows[0].get("seen_in_training"):
                 console.print(
                     f"Warning: {run_folder.folder} was trained on {in_words(overlap)} of what it is tested on here: the"

@@ -24,6 +24,7 @@ import fewshot
 from fewshot import compare, evaluate, experiment, leaderboard, train
 from fewshot.core import compute, console, files
 from fewshot.core.errors import UserError
+from fewshot.heads.proto import Proto
 from fewshot.learning.regimes.episodic import Episodic
 from fewshot.learning.reporter import Reporter
 from fewshot.reports import comparison, pictures
@@ -95,7 +96,7 @@ def compared(folder):
     [
         (["result.json"], compared, "result.json is not of this run"),
         (["environment.json"], compared, "environment.json is not of this run"),
-        (["config.json"], compared, "environment.json is not of this run"),
+        (["config.json"], compared, "is not of this run: it names another config.json"),
         (["config.json", "environment.json"], compared, "result.json is not of this run"),
         (["episodes-glyphs-test-5w1s15q.npy"], compared, "episodes-glyphs-test-5w1s15q.npy is damaged, or another"),
         (["tasks-glyphs-test-5w5s15q.npz"], compared, "tasks-glyphs-test-5w5s15q.npz is damaged, or another run's"),
@@ -164,8 +165,7 @@ def test_torture_in_short(tmp_path):
 
 def test_an_evaluation_counts_from_one_moment_on(small_run, tmp_path, monkeypatch):
     """Killed at any step before result.json is renamed, the old rows stand beside the old records."""
-    folder = shutil.copytree(small_run, tmp_path / "run")
-    before, steps = Run.open(folder).rows, []
+    before, steps = Run.open(small_run).rows, []
     replace = os.replace
 
     def stop(last, source, target, *more):
@@ -176,6 +176,7 @@ def test_an_evaluation_counts_from_one_moment_on(small_run, tmp_path, monkeypatc
 
     for last in (1, 2, 3, 4, 5):
         steps.clear()
+        folder = shutil.copytree(small_run, tmp_path / f"run{last}")
         monkeypatch.setattr(os, "replace", functools.partial(stop, last))
         flags = ["--shots", "1", "5", "--episodes", "50", "--head", "r2d2", "--replace", "--threads", "1"]
         with pytest.raises(Cut):
@@ -299,7 +300,7 @@ def test_chance_is_said_and_marked(small_run, tmp_path, capsys):
     assert "at_chance" not in Run.open(small_run).rows[0]
 
 
-class Blind(fewshot.heads.proto.Proto):
+class Blind(Proto):
     """Sees nothing."""
 
     def solve(self, support, targets, query):

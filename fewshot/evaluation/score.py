@@ -18,7 +18,7 @@ from fewshot.evaluation.embed import VALIDATION_BATCH, embed_base, embed_split
 from fewshot.evaluation.overlap import seen
 from fewshot.evaluation.records import Outcomes, Record, forget, keep
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
-from fewshot.evaluation.statistics import CI_METHOD, summarise
+from fewshot.evaluation.statistics import CI_METHOD, at_chance, summarise
 from fewshot.heads import Head
 from fewshot.identity import digest
 from fewshot.model import Model
@@ -155,7 +155,8 @@ def _row(tasks: Tasks, record: Record) -> dict[str, Any]:
         "task_list": tasks.frozen and tasks.frozen.name, "task_list_digest": tasks.frozen and tasks.frozen.digest,
         "membership": sampler.split.membership,
     } | unbalanced  # fmt: skip
-    return row | ({"at_chance": True} if summary.accuracy - summary.ci95 <= 1 / protocol.ways else {})
+    guessed = at_chance(summary.accuracy, summary.ci95, protocol.ways)
+    return row | ({"at_chance": True} if guessed else {})
 
 
 def _name(dataset: str, tasks: Tasks) -> str:

@@ -36,6 +36,11 @@ def summarise(accuracies: np.ndarray) -> Summary:
     return Summary(len(values), float(values.mean()), std, 1.96 * std / len(values) ** 0.5)
 
 
+def at_chance(accuracy: float, ci95: float, ways: int) -> bool:
+    """Whether the interval reaches down to what guessing gives; float32 accuracies are that far from exact."""
+    return accuracy - ci95 <= 1 / ways + 1e-6
+
+
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Summary:
     """Summary of a - b over the same (n,) episodes: what both find easy or hard cancels.
 

@@ -51,6 +51,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from fewshot.evaluation.statistics import at_chance
 from fewshot.identity import digest, experiment, pixels
 from fewshot.runs import Run
 
@@ -158,7 +159,8 @@ class Row:
     @property
     def at_chance(self) -> bool:
         """Whether one of its runs is no better than guessing: its interval reaches down to one in so many ways."""
-        return any(score.own["accuracy"] - score.own["ci95"] <= 1 / int(self["ways"]) for score in self.scores)
+        ways = int(self["ways"])
+        return any(at_chance(score.own["accuracy"], score.own["ci95"], ways) for score in self.scores)
 
     def ranked(self, rank: int, tasks: str, rank_by: str) -> Row:
         """The same row with its RANKED columns."""

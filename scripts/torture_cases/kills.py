@@ -23,7 +23,7 @@ import torch
 
 from fewshot import catalogue, evaluate, experiment, heads
 from fewshot.config import TrainConfig
-from fewshot.core import console
+from fewshot.core import console, sources
 from fewshot.core.errors import UserError
 from fewshot.data.store import write_array, write_record
 from fewshot.evaluation.records import read
@@ -211,14 +211,22 @@ def left_behind(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def _ask_once() -> None:
+    """The commit, and what our source files import: to find out takes each child longer than to train."""
+    commit = provenance._commit()
+    provenance._commit = lambda: commit
+    imports = sources._imports
+    known = {path: tuple(imports(path, sources.PACKAGE.parent)) for path in sources.PACKAGE.rglob("*.py")}
+    sources._imports = lambda path, root: known[path] if path in known else imports(path, root)
+
+
 class Kills:
     """Trials of killing, one after the other; `kills`, `differences` and the rest count."""
 
     def __init__(self, work: Path) -> None:
         self.work, self.data = work, work / "data"
         tiny(self.data)
-        commit = provenance._commit()  # asked once: it takes longer than a step
-        provenance._commit = lambda: commit
+        _ask_once()
         self.reference: dict[str, tuple[str, float, str]] = {}
         self.kills = self.at_random = self.in_saves = self.runs = self.differences = self.failures = self.left = 0
         self.examples: list[str] = []
