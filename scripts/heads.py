@@ -167,8 +167,8 @@ def report(kept: dict[str, Any]) -> str:
         f" `{facts['weights'][:16]}`): no head here has trained it, but this one.",
         f"Seconds are processor seconds of solving {EPISODES:,} tasks from embeddings at hand, of {machine['threads']}"
         f" threads together: with both cores free it takes about half as long. {machine['processor']}, torch"
-        f" {machine['torch']}, float32. The machine was busy with other work, so the clock tells little; what it said is"
-        " in [heads.json](heads.json), too. Made by [scripts/heads.py](../scripts/heads.py):", "",
+        f" {machine['torch']}, float32. The machine was busy with other work, so the clock tells little: see"
+        " [heads.json](heads.json). Made by [scripts/heads.py](../scripts/heads.py):", "",
         "```sh", "python scripts/heads.py embed RUN FOLDER", "python scripts/heads.py score FOLDER",
         "python scripts/heads.py glyphs RUN...", "python scripts/heads.py report", "```", "",
     ]  # fmt: skip
