@@ -7,7 +7,7 @@
 
 RUN needs its config.json and best.safetensors; it may be unfinished. A row is kept as soon as it is measured, and
 replaces its predecessor. `sklearn:CLASS` and `qpth` (MetaOptNet-SVM's own solver, where it is installed) are timed on
-fewer tasks. Seconds are those of solving, from embeddings at hand, on `--threads` threads.
+fewer tasks. Seconds of clock and processor are those of solving, from embeddings at hand, on `--threads` threads.
 
 A head that needs training learns its parameters here, on the frozen embeddings of the training split: see `learn`.
 """
@@ -165,9 +165,10 @@ def report(kept: dict[str, Any]) -> str:
         f"The embedding is that of one {facts['backbone']}, trained with the head {facts['trained_with']} on"
         f" {facts['shots']}-shot tasks, as it was after {facts['step']:,} of {facts['steps']:,} steps (weights"
         f" `{facts['weights'][:16]}`): no head here has trained it, but this one.",
-        f"Seconds are those of solving {EPISODES:,} tasks from embeddings at hand, in float32, on"
-        f" {machine['threads']} threads of {machine['processor']}; torch {machine['torch']}."
-        " Made by [scripts/heads.py](../scripts/heads.py):", "",
+        f"Seconds are processor seconds of solving {EPISODES:,} tasks from embeddings at hand, of {machine['threads']}"
+        f" threads together: with both cores free it takes about half as long. {machine['processor']}, torch"
+        f" {machine['torch']}, float32. The machine was busy with other work, so the clock tells little: see"
+        " [heads.json](heads.json). Made by [scripts/heads.py](../scripts/heads.py):", "",
         "```sh", "python scripts/heads.py embed RUN FOLDER", "python scripts/heads.py score FOLDER",
         "python scripts/heads.py glyphs RUN...", "python scripts/heads.py report", "```", "",
     ]  # fmt: skip
@@ -191,7 +192,7 @@ def _table(rows: dict[str, Any]) -> list[str]:
         for shots in map(str, SHOTS):
             found = row[shots]
             whole = found["episodes"] == EPISODES
-            seconds = found["seconds"] * EPISODES / found["episodes"]
+            seconds = found["processor_seconds"] * EPISODES / found["episodes"]
             cells += [_accuracy(found), f"{seconds:.1f}" if whole else f"{seconds:.0f} ({found['episodes']} tasks)"]
         mark = " (its parameters learned on it)" if row.get("learned") else ""
         lines.append(f"| `{spec}`{mark} | {' | '.join(cells)} |")

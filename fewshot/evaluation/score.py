@@ -44,6 +44,8 @@ def score(
     """
     head = (head or model.head).to(compute.device)
     transform = (transform or model.transform).to(compute.device)
+    for tasks in wanted:
+        head.check_ways(tasks.protocol.ways)
     model.eval()
     head.eval()
     network, at_once = (folding.folded(model), folding.batch(model, compute)) if fold else (model, VALIDATION_BATCH)

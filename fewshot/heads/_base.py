@@ -132,6 +132,9 @@ class Head(nn.Module):
         """What episodic training minimises: one number from logits (T, Q, W) and the queries' classes (T, Q)."""
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
+    def check_ways(self, ways: int) -> None:
+        """UserError where it cannot tell so many classes apart. Called before training and evaluation."""
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn from the base classes' features (N, D), in some order, and labels (N,) int64: see `needs_base`.
 

@@ -59,6 +59,14 @@ class ANIL(Head):
         if self.init == "learned":
             self.start = nn.Linear(features, self.ways)
 
+    def check_ways(self, ways: int) -> None:
+        """See Head.check_ways."""
+        if self.init == "learned" and ways > self.ways:
+            raise UserError(
+                f"head ANIL learns where to begin for {self.ways} classes, and these tasks have {ways}: train with"
+                f" anil:ways={ways}, or with init=zero"
+            )
+
     @property
     def lr(self) -> Tensor | float:
         """The inner learning rate: a number, or a tensor () that is learned."""
@@ -90,12 +98,8 @@ class ANIL(Head):
         if self.init == "zero":
             return z.new_zeros(())
         check_length(self, z.shape[2])
+        self.check_ways(ways)
         assert self.start is not None
-        if ways > self.ways:
-            raise UserError(
-                f"head ANIL has learned where to begin for {self.ways} classes, and these tasks have {ways}: train with"
-                f" anil:ways={ways}, or with init=zero"
-            )
         return self.start(z)[..., :ways]
 
     def _descend(self, gram: Tensor, begin_at: Tensor, targets: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot import heads
 from fewshot.classifiers import Form
 from fewshot.config import TrainConfig
 from fewshot.core.compute import Compute
@@ -116,6 +117,10 @@ class Supervised(Regime[Batch]):
     def classifier(self) -> Form:
         """See Regime.classifier."""
         return self.classifier_form
+
+    def check(self, model: Model) -> None:
+        """See Regime.check: tasks are not trained on, and so no head is."""
+        heads.check_untrained(model.head)
 
     def pace(self, config: TrainConfig) -> Pace:
         """See Regime.pace: an epoch is each image once."""
