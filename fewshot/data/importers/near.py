@@ -44,8 +44,9 @@ def cells(images: np.ndarray) -> np.ndarray:
 def near_copies(found: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> list[Pair]:
     """Near-copies across splits, in order. `found`: the cells of `images`, both by split. Equal images are none."""
     pairs = set()
+    hashes = {split: _hashes(each) for split, each in found.items()}
     for one, other in combinations(found, 2):
-        for i, j in _candidates(found[one], found[other]):
+        for i, j in _candidates(hashes[one], hashes[other]):
             alike = _differences(_flat(found[one][i]), _flat(found[other][j])) < DIFFERENT  # of cells: few are left
             pairs |= {((one, int(a)), (other, int(b))) for a, b in zip(i[alike], j[alike], strict=True)}
     order = list(found)
@@ -62,19 +63,19 @@ def _is_near(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _candidates(ones: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions in either array of cells, a part at a time; a pair may come up to four times."""
-    left_hashes, right_hashes = _hashes(ones), _hashes(others)
+    """Positions in either array of hashes, a part at a time; a pair may come up to four times."""
     for quarter in range(4):
-        right = right_hashes.view(np.uint16)[quarter::4]
-        order = np.argsort(right, kind="stable")
+        right = others.view(np.uint16)[quarter::4]
+        order, sizes = np.argsort(right, kind="stable"), np.bincount(right, minlength=1 << 16)
+        first = np.cumsum(sizes) - sizes  # in `order`, of those that have this quarter
+        sizes[sizes > _MOST] = 0
         for start in range(0, len(ones), _AT_ONCE):
-            hashes = left_hashes[start : start + _AT_ONCE]
+            hashes = ones[start : start + _AT_ONCE]
             left = hashes.view(np.uint16)[quarter::4]
-            first, last = (np.searchsorted(right, left, side, sorter=order) for side in ("left", "right"))
-            shared = np.where(last - first > _MOST, 0, last - first)
+            shared = sizes[left]
             i = np.repeat(np.arange(len(left)), shared)
-            j = order[np.arange(len(i)) - np.repeat(np.cumsum(shared) - shared, shared) + np.repeat(first, shared)]
-            apart = _BITS[(hashes[i] ^ right_hashes[j]).view(np.uint16)].reshape(-1, 4).sum(axis=1)
+            j = order[np.arange(len(i)) + np.repeat(first[left] - np.cumsum(shared) + shared, shared)]
+            apart = _BITS[(hashes[i] ^ others[j]).view(np.uint16)].reshape(-1, 4).sum(axis=1)
             yield i[apart <= RADIUS] + start, j[apart <= RADIUS]
 
 
