@@ -74,7 +74,7 @@ class TIM(Head):
             q = (sharper - balance * sharper.logsumexp(2, keepdim=True)).softmax(1)
             wanted, given = torch.cat([labels, on_queries * q], 2), each * log_p.exp()
             moved = wanted - given + given.sum(2, keepdim=True) * weights
-            weights = moved / wanted.sum(2, keepdim=True)
+            weights = moved / wanted.sum(2, keepdim=True).clamp_min(torch.finfo(gram.dtype).tiny)
         return self._logits(gram, weights)[..., images:].mT
 
     def _logits(self, gram: Tensor, weights: Tensor) -> Tensor:

@@ -92,7 +92,12 @@ class OurTasks(Taskset):
 
 
 def taskset(tasks: Tasks, preprocess: Callable[[Tensor], Tensor] | None = None) -> OurTasks:
-    """Tasks of ours, such as `frozen.standard_tasks(...)`, as learn2learn's Taskset. `preprocess`: as above."""
+    """Tasks of ours, such as `frozen.standard_tasks(...)`, as learn2learn's Taskset. `preprocess`: as above.
+
+    UserError for unbalanced tasks: learn2learn's `partition_task` takes every class to have as many images.
+    """
+    if tasks.protocol.query_alpha is not None:
+        raise UserError(f"{tasks.protocol}: learn2learn's tasks have as many queries of each class; give balanced ones")
     return OurTasks(meta_dataset(tasks.sampler.split, preprocess), tasks)
 
 

@@ -15,7 +15,7 @@ from fewshot.core.console import visible
 from fewshot.episodes.sampler import protocol_name
 from fewshot.reports.leaderboard import DEFAULTS
 
-_SORTED_BY = ("dataset", "split", "ways", "shots", "query_alpha", "queries", "head")
+_SORTED_BY = ("ways", "shots", "queries", "head")
 _WIDEST = 150  # characters
 
 
@@ -29,6 +29,11 @@ def task_name(row: Mapping[str, Any]) -> str:
     sees all queries of a task at once."""
     name = protocol_name(row["ways"], row["shots"], row["query_alpha"])
     return name if row["setting"] == "inductive" else f"{name}, {row['setting']}"
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the lines of a table are sorted by: of each data set balanced tasks first."""
+    return row["dataset"], row["split"], float(row["query_alpha"] or 0), *(row.get(key, "") for key in _SORTED_BY)
 
 
 def queries_a_class(row: Mapping[str, Any]) -> str:
@@ -48,7 +53,7 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
     Head and transform are a column where rows differ in them; a row that is transductive, or of unbalanced tasks, says
     so behind its task. No name is cut, even where the table is then wider than the terminal.
     """
-    rows = sorted((DEFAULTS | row for row in rows), key=lambda row: [row.get(key) or 0 for key in _SORTED_BY])
+    rows = sorted((DEFAULTS | row for row in rows), key=_place)
     heads = [head_name(row) for row in rows]
     extra = ["head"] if len(set(heads)) > 1 else []
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")

@@ -95,12 +95,12 @@ def test_it_helps_on_balanced_tasks_and_harms_where_one_class_has_all_queries():
     for name, truth in (("balanced", np.repeat(np.arange(4), 10)), ("one class", np.repeat([0, 1], [37, 3]))):
         for spec in ("tim", "tim:steps=0", "tim:marginal=0"):
             right[name, spec] = 0.0
-            for seed in range(30):
+            for seed in range(12):
                 draw = np.random.default_rng(seed)
                 centres = draw.normal(size=(4, 12))
                 support = centres + 0.9 * draw.normal(size=(4, 12))
                 query = centres[truth] + 0.9 * draw.normal(size=(40, 12))
-                right[name, spec] += (solved(spec, support, np.arange(4), query).argmax(1) == truth).mean() / 30
+                right[name, spec] += (solved(spec, support, np.arange(4), query).argmax(1) == truth).mean() / 12
     assert right["balanced", "tim"] > right["balanced", "tim:steps=0"] + 0.05
     assert right["one class", "tim"] < right["one class", "tim:steps=0"] - 0.05
     assert right["one class", "tim:marginal=0"] > right["one class", "tim"] + 0.05

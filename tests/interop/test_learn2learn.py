@@ -48,6 +48,11 @@ def test_images_labels_and_bookkeeping_are_the_splits():
     assert images.shape == (6, 3, 32, 32) and len(labels.unique()) == 3
 
 
+def test_unbalanced_tasks_are_refused():
+    with pytest.raises(UserError, match="5-way 1-shot, Dirichlet 2: learn2learn's tasks have as many queries of each"):
+        l2l.taskset(frozen.standard_tasks(GLYPHS, "test", Protocol(5, 1, 3, query_alpha=2.0), 20))
+
+
 def test_its_tasks_are_ours_to_the_bit():
     """As `evaluate_learner` gives them to a learner, whose queries are in another order."""
     taskset, seen = l2l.taskset(TASKS), []
