@@ -33,24 +33,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
     from fewshot.reports import comparison
-    from fewshot.reports.conclusions import explained
 
     comparison.check_points(args.detect, "--detect ")
     folders = list({Path(folder).resolve(): folder for folder in args.runs}.values())
     if len(folders) < 2:
         raise UserError(f"{args.runs[0]} is one run: give another to compare it with")
-    runs, problems = comparison.load(folders)
-    compared = comparison.entries(runs)
-    protocols = comparison.shared_protocols(compared)
-    console = terminal()
-    for problem in problems:
-        console.print(f"warning: one run is left out: {problem}")
-    for a, b in comparison.same_but_for_code(compared):
-        console.print(f"warning: {a} and {b} were trained by different code, so that they are not seeds of one entry")
-    comparison.print_entries(console, compared)
-    for results in protocols:
-        comparison.print_comparison(console, compared, results, args.detect)
-    console.print(explained(len(compared)))
+    comparison.print_all(terminal(), folders, args.detect)
 
 
 if __name__ == "__main__":

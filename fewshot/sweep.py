@@ -118,7 +118,7 @@ def _gpus(values: dict[str, Any]) -> int:
 def _report(sweep: Sweep, failed: dict[str, str]) -> None:
     """Rank what is done, compare it, and name what is not."""
     from fewshot.core.files import write_atomic
-    from fewshot.reports import board_csv, board_text
+    from fewshot.reports import board_csv, board_text, comparison
     from fewshot.reports.gathering import gather
     from fewshot.reports.leaderboard import aggregate
     from fewshot.reports.ranking import rank
@@ -131,7 +131,7 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
         board_text.print_board(console, rows)
     done = [str(sweep.path(name)) for name in sweep.plan if name not in failed]
     if len({_configuration(sweep, name) for name in sweep.plan if name not in failed}) > 1:
-        console.print("compare: " + " ".join(done))
+        comparison.print_all(console, done)
     for name, why in failed.items():
         console.print(f"failed: {name}: {why}")
 

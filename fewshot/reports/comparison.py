@@ -22,11 +22,12 @@ from fewshot.evaluation.power import Need
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.identity import pixels
-from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
+from fewshot.reports.conclusions import SIGNIFICANT, conclusions, explained, what_it_takes
 from fewshot.reports.leaderboard import DEFAULTS, braced, code_behind, experiment_of
 from fewshot.reports.tables import percent, queries_a_class, task_name
-from fewshot.runs import Run
+from fewshot.runs import FOREIGN, Run
 
+_KNOWN = ("dataset", "regime", "backbone", "head", "reg", "transform", "init")  # of a network trained elsewhere
 _PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "query_alpha", "episodes_seed", "setting")
 _NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - DEFAULTS.keys()
 
@@ -122,7 +123,8 @@ def entries(runs: Sequence[Finished]) -> list[Entry]:
 
 def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]) -> str:
     """`reg=none, lr=0.1`; and the code, where another entry is the same experiment."""
-    facts = [f"{name}={_fact(run, name)}" for name in fields]
+    known = _KNOWN if run.config.regime == FOREIGN else fields
+    facts = [f"{name}={_fact(run, name)}" for name in fields if name in known]
     if sum(other.experiment == run.experiment for other in others) > 1:
         facts.append(f"code={run.code or 'unknown'}")
     return ", ".join(facts)
@@ -201,6 +203,25 @@ def _named(results: Mapping[tuple, Sequence[Result]]) -> str:
 def title_of(row: Mapping[str, Any]) -> str:
     """A protocol in words."""
     return f"{_title(row)}, {queries_a_class(row)}, {row['episodes']:,} episodes"
+
+
+def print_all(console: Console, folders: Iterable[str], points: float | None = None) -> None:
+    """Compare the runs of two configurations or more, under each protocol that all were scored under.
+
+    `points`: the difference that it should say what it would take to establish; by default, the one seen. UserError
+    where fewer than two configurations can be read, or where they share no protocol.
+    """
+    runs, problems = load(folders)
+    compared = entries(runs)
+    protocols = shared_protocols(compared)
+    for problem in problems:
+        console.print(f"warning: one run is left out: {problem}")
+    for a, b in same_but_for_code(compared):
+        console.print(f"warning: {a} and {b} were trained by different code, so that they are not seeds of one entry")
+    print_entries(console, compared)
+    for results in protocols:
+        print_comparison(console, compared, results, points)
+    console.print(explained(len(compared)))
 
 
 def print_entries(console: Console, compared: Sequence[Entry]) -> None:
