@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         values["threads"] = max(1, _cores() // args.jobs) if args.jobs else 1
     plan = grid.points(values, vary, seeds)
 
-    from fewshot.reports.sweep_board import SweepBoard
+    from fewshot.sweeps.board import SweepBoard
     from fewshot.sweeps.conduct import conduct
     from fewshot.sweeps.folder import Sweep
 
