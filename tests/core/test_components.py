@@ -30,8 +30,8 @@ def test_a_plus_inside_a_number_does_not_split():
 @pytest.mark.parametrize(
     "text",
     [
-        "", "+", "1drop", "dropout@", "dropout@3,", "dropout@a..b", "dropout@a-b", "dropout:a=1,rate", "dropout:a=1,a=2",
-        "x y",
+        "", "+", "1drop", "dropout@", "dropout@3,", "dropout@a..b", "dropout@a-b", "dropout:a=1,rate",
+        "dropout:a=1,a=2", "x y",
     ],
 )  # fmt: skip
 def test_what_is_not_in_the_grammar_is_refused(text):
