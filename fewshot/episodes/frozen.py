@@ -15,13 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fewshot.config import MOST_EPISODES
 from fewshot.core import typed
 from fewshot.core.errors import UserError
+from fewshot.core.files import read_bounded
 from fewshot.core.shipped import shipped
 from fewshot.data import Dataset
 from fewshot.episodes.sampler import EpisodeSampler, Protocol, plain_number
 
 LISTS = shipped("episodes")
+_LARGEST = 1 << 20  # bytes of a list
 SEED = 0  # of the standard evaluation episodes
 
 
@@ -131,7 +134,7 @@ def read(name: str) -> TaskList:
         raise UserError(f"no task list {name!r}: give a file, or one that `fewshot list tasks` names{near}")
     hints = typing.get_type_hints(TaskList)
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_bounded(path, _LARGEST).decode())
         if typed.wrong(values, hints):
             raise TypeError
         tasks = TaskList(**values)
@@ -140,6 +143,8 @@ def read(name: str) -> TaskList:
         raise UserError(f"{path} is not a task list: it must be a JSON object with {wanted}") from None
     if tasks.episodes < 2:
         raise UserError(f"{path}: {tasks.episodes} episodes; an interval needs at least 2")
+    if tasks.episodes > MOST_EPISODES:
+        raise UserError(f"{path}: more than {MOST_EPISODES:,} episodes, the most in one evaluation")
     return tasks
 
 

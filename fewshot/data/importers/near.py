@@ -5,8 +5,8 @@ brightness, and each of 64 bits says whether a cell is brighter than its left ne
 candidates where their hashes agree in all bits of one quarter, and differ in RADIUS bits at most. A candidate is a
 near-copy where the pixels say so, too: where the two differ by little, beside what the images themselves vary.
 
-In mini-ImageNet it finds three pairs, which are copies, and nothing else. Of 1,500 of its images it finds 99 % saved as
-JPEG of quality 60, and 96 % made smaller (48 of 84 px) and larger again. Not found: a copy that was cropped, mirrored,
+In mini-ImageNet it finds three pairs, which are copies, and nothing else. Of 1,500 of its images it finds 98 % saved as
+JPEG of quality 60, and 89 % made smaller (48 of 84 px) and larger again. Not found: a copy that was cropped, mirrored,
 turned or recoloured, one of a picture with hardly anything in it, and one within a split.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 RADIUS = 8
 DIFFERENT = 0.1  # variance of the difference, as a share of the images' own: of unrelated images it is about 1
 _MOST = 32  # images of a split that share a quarter of the hash: where more do, there is nothing in it
-_ROWS = 5  # of pixels, from each row of cells: enough, and faster than all
+_ROWS = 3  # of pixels, from each row of cells: nearly as good as all, and much faster
+_CACHED = 64  # images: what they make stays in the processor's cache
 _AT_ONCE = 4096  # images: at most so many times _MOST candidates are in memory
 _BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(1, dtype=np.uint8)
 
@@ -34,11 +35,15 @@ def cells(images: np.ndarray) -> np.ndarray:
     lines = images.reshape(count, side, 3 * side)
     rows = np.linspace(0, side, 8 * _ROWS, endpoint=False).astype(int)
     columns = np.linspace(0, 3 * side, 9, endpoint=False).astype(int)
-    bands = np.zeros((count, 8, 3 * side), np.uint16)
-    for row in range(_ROWS):
-        bands += lines[:, rows[row::_ROWS]]
-    sums = np.add.reduceat(bands, columns, axis=2, dtype=np.uint32)
-    return (sums // (_ROWS * np.diff(columns, append=3 * side))).astype(np.uint8)
+    sizes = (_ROWS * np.diff(columns, append=3 * side)).astype(np.uint32)
+    result = np.empty((count, 8, 9), np.uint8)
+    for start in range(0, count, _CACHED):
+        part = lines[start : start + _CACHED]
+        bands = part[:, rows[::_ROWS]].astype(np.uint16)
+        for row in range(1, _ROWS):
+            bands += part[:, rows[row::_ROWS]]
+        result[start : start + _CACHED] = np.add.reduceat(bands, columns, axis=2, dtype=np.uint32) // sizes
+    return result
 
 
 def near_copies(found: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> list[Pair]:
