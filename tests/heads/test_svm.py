@@ -117,8 +117,10 @@ def test_many_tasks_are_solved_some_at_a_time():
     assert torch.allclose(products[-3:], head(support, labels, query, 5), atol=1e-10)
 
 
-@pytest.mark.parametrize("head", ["matching", "cosine", "logreg", "lrd2", "svm"])
-def test_a_network_learns_with_it(head, tmp_path):
-    assert console.run(train.main, [*SMALL, "--head", head, "--shots", "5", "--out", str(tmp_path / "run")]) == 0
-    (one, five) = Run.open(tmp_path / "run").result["results"]
-    assert one["head"].startswith(head) and 0.3 < one["accuracy"] < five["accuracy"]
+@pytest.mark.parametrize("head", ["logreg", "lrd2", "svm"])
+def test_a_network_is_trained_with_it(head, tmp_path):
+    out = str(tmp_path / "run")
+    flags = ["--head", head, "--epochs", "1", "--shots", "5", "--test-shots", "5", "--out", out]
+    assert console.run(train.main, [*SMALL, *flags]) == 0
+    (row,) = Run.open(out).result["results"]
+    assert row["head"].startswith(head) and row["accuracy"] > 0.4
