@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import ROOT
+from pages import run_command, shown
 
 import fewshot
+from fewshot import leaderboard
+from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.episodes import Protocol, frozen
 
@@ -162,3 +169,20 @@ def test_its_rows_are_like_every_other(tmp_path):
 def test_what_it_cannot_do_is_one_line():
     with pytest.raises(UserError, match="guided by class weights"):
         adapter(reg="camdrop@4")
+
+
+def test_what_the_docs_show_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(shown(ROOT / "docs" / "coming-from.md", "learn2learn"), {})
+    assert "5-way 1-shot: " in capsys.readouterr().out and (tmp_path / "runs/maml-untrained/result.json").is_file()
+
+
+@pytest.mark.parametrize("method", ["maml", "anil"])
+def test_the_example_trains_and_leaves_a_row(method, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = f"--quick --method {method} --reg dropblock@4 --out runs/{method}"
+    assert run_command(f"python examples/maml.py {arguments}", tmp_path) == 0
+    assert re.fullmatch(r"step 2: loss \d\.\d+\nglyphs test, 5-way 1-shot: .*\n", capsys.readouterr().out)
+    assert console.run(leaderboard.main, ["--runs", "runs"]) == 0
+    (row,) = csv.DictReader(Path("leaderboard.csv").open(newline=""))
+    assert (row["head"], row["regularizer"], row["trained_on"]) == (method, "dropblock@4", "glyphs")
