@@ -120,7 +120,7 @@ def _solve_chunk(
                 fitted.fit(features[support.ravel()], labels)
                 predicted = np.asarray(fitted.predict(features[query[order]]))
             except Exception as error:
-                return right[:n], complaints, f"raised {type(error).__name__}: {error}"
+                return right[:n], complaints, " ".join(f"raised {type(error).__name__}: {error}".split())
         complaints += [f"{heard[0].category.__name__}: {heard[0].message}"] if heard else []
         if predicted.shape != query.shape or not np.isin(predicted, labels).all():
             return right[:n], complaints, f"predicted {_shown(predicted)}, not one of 0..{ways - 1} for each query"

@@ -25,8 +25,9 @@ from fewshot.identity import pixels
 from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
 from fewshot.reports.leaderboard import DEFAULTS, braced, code_behind, experiment_of
 from fewshot.reports.tables import percent, queries_a_class, task_name
-from fewshot.runs import Run
+from fewshot.runs import FOREIGN, Run
 
+_KNOWN = ("dataset", "regime", "backbone", "head", "reg", "transform", "init")  # of a network trained elsewhere
 _PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "query_alpha", "episodes_seed", "setting")
 _NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - DEFAULTS.keys()
 
@@ -122,7 +123,8 @@ def entries(runs: Sequence[Finished]) -> list[Entry]:
 
 def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]) -> str:
     """`reg=none, lr=0.1`; and the code, where another entry is the same experiment."""
-    facts = [f"{name}={_fact(run, name)}" for name in fields]
+    known = _KNOWN if run.config.regime == FOREIGN else fields
+    facts = [f"{name}={_fact(run, name)}" for name in fields if name in known]
     if sum(other.experiment == run.experiment for other in others) > 1:
         facts.append(f"code={run.code or 'unknown'}")
     return ", ".join(facts)

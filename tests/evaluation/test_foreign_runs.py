@@ -60,8 +60,9 @@ def test_its_rows_are_what_benchmark_returned(runs, tmp_path):
 def test_compare_pairs_it_with_a_trained_run_task_by_task(runs, small_run, capsys):
     assert console.run(compare.main, [str(small_run), *(str(runs / name) for name in ("a", "b", "c0", "c1", "d"))]) == 0
     said = capsys.readouterr().out
-    for entry in ("backbone=Pixels", "head=r2d2:lam=5", "transform=l2", "backbone=theirs, reg=dropout", "head=tiny"):
+    for entry in ("backbone=Pixels", "head=r2d2:lam=5", "transform=l2", "backbone=theirs", "reg=dropout", "head=tiny"):
         assert entry in said
+    assert said.count("crop_padding=") == said.count("epochs=2") == 1  # of our own training alone
     assert said.count("seeds 0 1") == 1 and "5-way 1-shot" in said and "A against B" in said
     assert console.run(compare.main, [str(runs / "c0"), str(runs / "c1")]) == 2
     assert "nothing to compare" in one_line_error(capsys)
@@ -73,7 +74,7 @@ def test_the_leaderboard_ranks_it_and_says_what_is_not_known(runs, tmp_path, cap
         argv += [f"--{kind}", str(tmp_path / f"b.{kind}")]
     for _ in range(2):  # what it wrote is read back
         assert console.run(leaderboard.main, [*argv, "--append"]) == 0
-    rows = list(csv.DictReader((tmp_path / "b.csv").open(newline="")))
+    rows = list(csv.DictReader((tmp_path / "b.csv").read_text("utf-8").splitlines()))
     one_shot = {row["run"]: row for row in rows if row["shots"] == "1"}
     assert set(one_shot) == {"a", "b", "c{0,1}", "d"} and len(rows) == 8
     assert one_shot["a"]["steps"] == one_shot["a"]["train_ways"] == one_shot["d"]["parameters"] == ""

@@ -184,5 +184,5 @@ def test_the_example_trains_and_leaves_a_row(method, tmp_path, monkeypatch, caps
     assert run_command(f"python examples/maml.py {arguments}", tmp_path) == 0
     assert re.fullmatch(r"step 2: loss \d\.\d+\nglyphs test, 5-way 1-shot: .*\n", capsys.readouterr().out)
     assert console.run(leaderboard.main, ["--runs", "runs"]) == 0
-    (row,) = csv.DictReader(Path("leaderboard.csv").open(newline=""))
+    (row,) = csv.DictReader(Path("leaderboard.csv").read_text("utf-8").splitlines())
     assert (row["head"], row["regularizer"], row["trained_on"]) == (method, "dropblock@4", "glyphs")
