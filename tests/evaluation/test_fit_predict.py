@@ -96,7 +96,7 @@ def broken(queries, ways):
         (Fails(lambda n, ways: np.zeros(n - 1)), "predicted float64 of shape (74,), not one of 0..4 for each query"),
         (Fails(lambda n, ways: np.full(n, ways)), "predicted int64 of shape (75,), not one of 0..4"),
         (Fails(lambda n, ways: None), "predicted object of shape ()"),
-        (KNeighborsClassifier(6), "KNeighborsClassifier(n_neighbors=6) raised ValueError: Expected n_neighbors <= n_samples"),
+        (KNeighborsClassifier(6), "(n_neighbors=6) raised ValueError: Expected n_neighbors <= n_samples"),
     ],
 )
 def test_a_classifier_that_fails_is_one_line_naming_the_task(head, expected):
