@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from commands import ROOT
+from neighbours import neighbour
 from pages import run_command, shown
 
 import fewshot
@@ -25,12 +25,7 @@ from fewshot.episodes import Protocol, frozen
 with warnings.catch_warnings():  # of what it imports: gym, and setuptools' pkg_resources
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*pkg_resources", category=UserWarning)
-    try:
-        import learn2learn
-    except ImportError as error:
-        if os.environ.get("FEWSHOT_REQUIRE_NEIGHBOURS") == "1":
-            raise
-        pytest.skip(f"{error}: sh scripts/install_learn2learn.sh PYTHON", allow_module_level=True)
+    learn2learn = neighbour("learn2learn")
 
 from fewshot.interop import learn2learn as l2l
 
