@@ -205,6 +205,20 @@ def _parts(backbone: Backbone, dataset: Dataset, ways: int) -> tuple[Embedding, 
     return Embedding(backbone, Normalise(dataset.mean, dataset.std)), classifier
 
 
+class _Tested(nn.Module):
+    """An adapter that nobody trains any more: no gradient is kept, and the answers are the same."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        adapter.algorithm.first_order = True
+        self.adapter = adapter
+
+    def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+        adapted = self.adapter.adapted(support, labels)
+        with torch.no_grad():
+            return adapted(query)
+
+
 def evaluate(
     adapter: Adapter, dataset: Dataset | str, *, batch_statistics: bool = False, **options: Any
 ) -> list[Score]:
@@ -214,7 +228,7 @@ def evaluate(
         rather than from training. Then a query's answer depends on the other queries: such results are transductive.
     options: of `evaluate_learner`: shots, episodes, name, out, origin and others.
     """
-    learner = copy.deepcopy(adapter).eval()
+    learner = _Tested(copy.deepcopy(adapter)).eval()
     if batch_statistics:
         for module in learner.modules():
             if isinstance(module, _BatchNorm):
