@@ -187,7 +187,7 @@ def digest(folder: Path) -> str:
         _feed(summary, {k: v for k, v in row.items() if k not in ("images_per_second", "seconds")})
     for row in sorted(run.rows, key=lambda row: (row["shots"], row["episodes"])):
         read(run, row)
-        _feed(summary, {k: v for k, v in row.items() if not k.endswith("_file")})
+        _feed(summary, {k: v for k, v in row.items() if not k.endswith("_file") and k != "evaluated_by"})
     _feed(summary, run.environment["best_step"])
     return summary.hexdigest()
 
