@@ -30,7 +30,7 @@ def test_a_plus_inside_a_number_does_not_split():
 @pytest.mark.parametrize(
     "text",
     [
-        "", "+", "1drop", "dropout@", "dropout@3,", "dropout@a..b", "dropout@a-b", "dropout:rate", "dropout:a=1,a=2",
+        "", "+", "1drop", "dropout@", "dropout@3,", "dropout@a..b", "dropout@a-b", "dropout:a=1,rate", "dropout:a=1,a=2",
         "x y",
     ],
 )  # fmt: skip
@@ -44,6 +44,7 @@ def test_what_is_not_in_the_grammar_is_refused(text):
     [
         ("targetdop", f"Did you mean 'targetdrop'? Valid: {', '.join(NAMES)}."),
         ("original", "'original' stands for what a backbone was published with: it cannot be built by itself"),
+        ("targetdrop:rate", "cannot read option 'rate' of 'targetdrop:rate': write key=value"),
         ("targetdrop:dropprob=0.2", "Did you mean 'drop_prob'? Valid: attention, block_size"),
         ("targetdrop:attention=frosen", "Did you mean 'frozen'? Valid: frozen, gap"),
         ("targetdrop:drop_prob=much", "targetdrop:drop_prob=much is not a number"),
