@@ -44,6 +44,7 @@ def test_what_is_not_in_the_grammar_is_refused(text):
     [
         ("targetdop", f"Did you mean 'targetdrop'? Valid: {', '.join(NAMES)}."),
         ("original", "'original' stands for what a backbone was published with: it cannot be built by itself"),
+        ("targetdrop:rate", "cannot read option 'rate' of 'targetdrop:rate': write key=value"),
         ("targetdrop:dropprob=0.2", "Did you mean 'drop_prob'? Valid: attention, block_size"),
         ("targetdrop:attention=frosen", "Did you mean 'frozen'? Valid: frozen, gap"),
         ("targetdrop:drop_prob=much", "targetdrop:drop_prob=much is not a number"),
