@@ -78,7 +78,7 @@ def test_a_classification_data_set_is_one_file_of_the_users(tmp_path, my_sets, c
     flags = ["--dataset", "my_sets.SHAPES", "--data-root", root, "--ways", 4, "--queries", 2, "--test-ways", 4,
              "--test-shots", 1, "--test-queries", 3, "--out", tmp_path / "run"]  # fmt: skip
     assert run(train.main, [str(flag) for flag in (*SMALL, *flags)]) == 0
-    assert "No recipe is named shapes: the defaults and your flags make 6 steps" in capsys.readouterr().out
+    assert "No recipe is named shapes: the defaults and your flags make 2 epochs" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "run/result.json").read_text())["results"]
     assert row["dataset"] == "shapes" and row["ways"] == 4 and row["fingerprint"] == dataset.fingerprint
     assert Run.open(tmp_path / "run").config.dataset == "shapes", "the same experiment, whichever name was written"
