@@ -165,11 +165,12 @@ def report(kept: dict[str, Any]) -> str:
         f"The embedding is that of one {facts['backbone']}, trained with the head {facts['trained_with']} on"
         f" {facts['shots']}-shot tasks, as it was after {facts['step']:,} of {facts['steps']:,} steps (weights"
         f" `{facts['weights'][:16]}`): no head here has trained it, but this one.",
-        f"Seconds are processor seconds of solving {EPISODES:,} tasks from embeddings at hand, of {machine['threads']}"
-        f" threads together: with both cores free it takes about half as long. {machine['processor']}, torch"
-        f" {machine['torch']}, float32. The machine was busy with other work, so the clock tells little: see"
-        " [heads.json](heads.json). Made by [scripts/heads.py](../scripts/heads.py):", "",
-        "```sh", "python scripts/heads.py embed RUN FOLDER", "python scripts/heads.py score FOLDER",
+        f"Seconds are processor seconds of solving {EPISODES:,} tasks from embeddings at hand, with `--threads"
+        f" {machine['threads']}`: {machine['processor']}, torch {machine['torch']}, float32. The machine was busy with"
+        " other work, so the clock says several times as much: it is in [heads.json](heads.json)."
+        " Made by [scripts/heads.py](../scripts/heads.py):", "",
+        "```sh", "python scripts/heads.py embed RUN FOLDER",
+        f"python scripts/heads.py --threads {machine['threads']} score FOLDER",
         "python scripts/heads.py glyphs RUN...", "python scripts/heads.py report", "```", "",
     ]  # fmt: skip
     for setting, about in SETTINGS.items():
