@@ -8,13 +8,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from neighbours import neighbour
 
 import fewshot
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
 from fewshot.episodes import Protocol, frozen
 
-pytest.importorskip("sklearn", reason="pip install -e '.[test]'")
+neighbour("sklearn")
 
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
