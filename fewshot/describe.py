@@ -63,7 +63,7 @@ def _dotted(name: str) -> Iterator[str]:
     if cls is None:
         raise unknown(f"name in module {module_name}:", class_name, [each for each in vars(module) if each[0] != "_"])
     for kind in catalogue.FAMILIES:
-        if isinstance(cls, type) and issubclass(cls, _family(kind).base):
+        if _family(kind).of(cls) is not None:
             yield component(kind, name)
             return
     raise UserError(f"{name!r} is no component: its class derives from none of fewshot's")

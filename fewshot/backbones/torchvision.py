@@ -46,7 +46,6 @@ class Torchvision(Collected):
         names = models.list_models(module=models)
         if name not in names:
             raise not_there("torchvision", name, names, "torchvision.models.list_models(torchvision.models)")
-        self._models, self._name = models, name
         sized = _FIXED.get(name.partition("_")[0])
         side = size or (_FIXED_SIZE if sized else None)
         keywords: dict[str, Any] = {}
@@ -73,8 +72,9 @@ class Torchvision(Collected):
 
     def published_weights(self) -> tuple[Mapping[str, Tensor], str]:
         """See Collected.published_weights."""
-        weights = self._models.get_model_weights(self._name).DEFAULT
-        return weights.get_state_dict(progress=False, check_hash=True), f"torchvision:{self._name}.{weights.name}"
+        models = optional("torchvision.models", "torchvision")
+        weights = models.get_model_weights(self.label.partition(":")[2]).DEFAULT
+        return weights.get_state_dict(progress=False, check_hash=True), f"{self.label}.{weights.name}"
 
 
 def _classifier(network: nn.Module, label: str) -> str:

@@ -105,8 +105,7 @@ class Family(Generic[Component]):
         self.package, self.kind, self._base, self._constructor = package, kind, base, constructor
         self.aliases = aliases or {}
         """What else may be written in a component's place, and what it stands for: the family's own code sees to it."""
-        self._adopt = adopt or (lambda stranger: None)
-        """Makes a component of a user's class that derives from something else; None where it cannot."""
+        self._adopt = adopt or (lambda stranger: None)  # makes a component of a user's class that derives from others
 
     @property
     def base(self) -> type[Component]:
@@ -152,12 +151,17 @@ class Family(Generic[Component]):
             raise UserError(
                 f"cannot import {self.kind} {path!r}: module {module_name} has no {class_name}; is the name right?"
             ) from None
-        if isinstance(component, type) and not issubclass(component, self.base):
-            component = self._adopt(component) or component
-        if not (isinstance(component, type) and issubclass(component, self.base)):
+        found = self.of(component)
+        if found is None:
             ours = f"{self.package}.{self._base}"
             raise UserError(f"{path!r} is no {self.kind}: it is not a class that derives from {ours}")
-        return component
+        return found
+
+    def of(self, thing: object) -> type[Component] | None:
+        """A class where it is a component of the family, or what the family makes of it; None where it is neither."""
+        if not isinstance(thing, type):
+            return None
+        return thing if issubclass(thing, self.base) else self._adopt(thing)
 
     def options(self, component: type) -> dict[str, tuple[Any, Any]]:
         """name -> (type, default) of a component's options: its constructor's keyword-only parameters."""
