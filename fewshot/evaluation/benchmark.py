@@ -234,7 +234,7 @@ def _embed(
                 stacklevel=3,
             )
         if network is model and isinstance(model, Model):  # as `evaluate` embeds it
-            network = folding.folded(model)
+            network = folding.folded(model, compute)
         at_once = folding.batch(model, compute)
         embeddings = embed_split(network, dataset[split], compute, at_once)
         return embeddings, embed_base(network, dataset["train"], compute, at_once) if with_base else None

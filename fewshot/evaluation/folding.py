@@ -2,7 +2,8 @@
 
 In evaluation a batch norm is a fixed scale and shift of each channel, so that of a convolution and its batch norm one
 convolution remains, and a pass over the largest maps is saved (Jacob et al., CVPR 2018, section 3.2). Results are equal
-to rounding. Training's own validations do not fold: which weights are best is decided to the bit.
+to float32's rounding. In bf16 nothing is folded: a folded weight is rounded anew, by enough to change one episode in
+five. Training's own validations do not fold either: which weights are best is decided to the bit.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ def batch(network: nn.Module, compute: Compute) -> int:
 
 
 @torch.no_grad()
-def folded(model: Model) -> Model:
+def folded(model: Model, compute: Compute) -> Model:
     """A copy of `model`, in evaluation mode, with each batch norm folded into the convolution whose output it is given.
 
-    `model` itself, in the mode that it is in, where there is none, or where a few images of noise show that the copy is
-    not the same function: a network may use a convolution's output elsewhere, too.
+    `model` itself, in the mode that it is in: in bf16, where there is none, and where a few images of noise show that
+    the copy is not the same function: a network may use a convolution's output elsewhere, too.
     """
+    if compute.precision != "fp32":
+        return model
     size, device = model.backbone.image_size, model.normalise.scale.device
     noise = torch.rand(_TRIED, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     with evaluating(model), full_fp32(), torch.random.fork_rng(devices=[]):

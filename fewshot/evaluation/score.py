@@ -48,7 +48,9 @@ def score(
         head.check_ways(tasks.protocol.ways)
     model.eval()
     head.eval()
-    network, at_once = (folding.folded(model), folding.batch(model, compute)) if fold else (model, VALIDATION_BATCH)
+    network, at_once = model, VALIDATION_BATCH
+    if fold:
+        network, at_once = folding.folded(model, compute), folding.batch(model, compute)
     fitted_on = embed_base(network, base, compute, at_once) if base and wants_base(head, transform) else None
     embeddings = embed_split(network, wanted[0].sampler.split, compute, at_once)
     return solve_episodes(head, embeddings, wanted, transform, fitted_on)

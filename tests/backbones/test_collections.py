@@ -1,4 +1,4 @@
-"""Networks of timm, of torchvision, and plain modules: against their own code, their weights, and as a user meets them."""
+"""Networks of timm and torchvision, and plain modules: against their own code, with weights, and as a user has them."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_weights_that_do_not_fit_or_cannot_be_trusted_are_one_line(tmp_path):
     torch.save({"w": Sly()}, sly)
     text.write_text("no tensors")
     for file, expected in {
-        other: r"weights of another network: conv1.0.weight, conv1.1.weight, conv1.1.bias and \d+ more missing; weight,",
+        other: r"another network: conv1.0.weight, conv1.1.weight, conv1.1.bias and \d+ more missing; weight, bias unk",
         sly: "no state dict that can be read safely", text: "no state dict that can be read safely",
         tmp_path / "absent.pth": "cannot be read .No such file",
     }.items():  # fmt: skip

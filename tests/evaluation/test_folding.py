@@ -40,7 +40,8 @@ class Branching(Foreign):
 
 def build(backbone: str) -> models.Model:
     """A network whose batch norms have seen something, and have weights of their own."""
-    model = models.build(backbone, "targetdrop@1" if backbone != BRANCHING else "none", "proto", 32, (0.5,) * 3, (0.3,) * 3)
+    reg = "none" if backbone == BRANCHING else "targetdrop@1"
+    model = models.build(backbone, reg, "proto", 32, (0.5,) * 3, (0.3,) * 3)
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         for values in (norm.weight.data, norm.running_var):
             values.uniform_(0.5, 2)
@@ -57,7 +58,7 @@ NORMS = {"conv4": 4, "conv512f": 4, "resnet12": 16, "torchvision:resnet18": 20}
 def test_the_same_to_rounding_without_batch_norms(backbone):
     model = build(backbone).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    folded = folding.folded(model)
+    folded = folding.folded(model, CPU)
     counts = [sum(isinstance(part, nn.BatchNorm2d) for part in each.modules()) for each in (model, folded)]
     assert counts == [NORMS[backbone], 0] and not folded.training
     assert all(part.training for part in model.modules()), "the model itself stays as it is"
@@ -70,7 +71,8 @@ def test_the_same_to_rounding_without_batch_norms(backbone):
 
 def test_what_is_not_the_same_function_is_left_as_it_is():
     model = build(BRANCHING)
-    assert folding.folded(model) is model
+    assert folding.folded(model, CPU) is model
+    assert folding.folded(conv4 := build("conv4"), choose("cpu", "bf16")) is conv4
 
 
 def test_predictions_of_ten_thousand_episodes_agree(small_run):
