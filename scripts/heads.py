@@ -49,7 +49,7 @@ VARIANTS = {
     "simpleshot": [f"simpleshot:norm={norm}" for norm in ("un", "l2n", "cl2n")],
 }  # else the default alone: accuracies do not depend on an untrained scale
 NEIGHBOURS = ("sklearn:LogisticRegression", "sklearn:LinearSVC")
-STEPS, TASKS, QUERIES, RATE = 1000, 8, 6, 1e-3  # of `learn`
+TASKS, QUERIES, RATE = 8, 6, 1e-3  # of `learn`
 
 
 def catalogue() -> list[str]:
@@ -77,14 +77,16 @@ def embed(run: str, folder: Path, data_root: str) -> None:
     write_json(folder / "embedding.json", facts)
 
 
-def learn(spec: str, shots: int, z: torch.Tensor, shape: tuple[int, int, int], dataset: Dataset) -> Head:
-    """The head after 1,000 steps of Adam on 8 tasks of the training split's frozen embeddings, with as many shots."""
+def learn(
+    spec: str, shots: int, z: torch.Tensor, shape: tuple[int, int, int], dataset: Dataset, steps: int
+) -> Head:
+    """The head after so many steps of Adam on 8 tasks of the training split's frozen embeddings, with as many shots."""
     torch.manual_seed(0)
     head = heads.build(spec, z.shape[1], shape).train()
     sampler = EpisodeSampler(dataset["train"], Protocol(5, shots, QUERIES), 0)
     optimizer = torch.optim.Adam(head.parameters(), RATE)
     of_support, of_query = (torch.arange(5).repeat_interleave(n).expand(TASKS, -1) for n in (shots, QUERIES))
-    for step in range(STEPS):
+    for step in range(steps):
         drawn = torch.from_numpy(sampler.draw(step * TASKS, TASKS))  # (T, W, S + Q)
         support, query = (part.flatten(1) for part in drawn.split([shots, QUERIES], 2))
         optimizer.zero_grad()
@@ -111,8 +113,8 @@ def classify(spec: str, z: np.ndarray, tasks: Tasks) -> np.ndarray:
     return np.stack(counts)
 
 
-def score(spec: str, folder: Path, dataset: Dataset) -> dict[str, Any]:
-    """The row of one head."""
+def score(spec: str, folder: Path, dataset: Dataset, steps: int) -> dict[str, Any]:
+    """The row of one head; `steps`: of `learn`."""
     facts = json.loads((folder / "embedding.json").read_text())
     z, base = (torch.from_numpy(np.load(folder / f"{split}.npy")) for split in ("test", "train"))
     neighbour = spec.startswith("sklearn:")
@@ -126,8 +128,8 @@ def score(spec: str, folder: Path, dataset: Dataset) -> dict[str, Any]:
             head = heads.build(spec, z.shape[1], facts["shape"]).eval()
             row["setting"] = head.setting
             if head.needs_training:
-                head = learn(spec, shots, base, facts["shape"], dataset)
-                row["learned"] = True
+                head = learn(spec, shots, base, facts["shape"], dataset, steps)
+                row["learned"] = steps
             if head.needs_base:
                 fitted_on = Base(base, torch.from_numpy(np.asarray(dataset["train"].labels)))
             solve_episodes(head, z, [Tasks(tasks.sampler, 20)], base=fitted_on)  # warm
@@ -195,7 +197,7 @@ def _table(rows: dict[str, Any]) -> list[str]:
             whole = found["episodes"] == EPISODES
             seconds = found["processor_seconds"] * EPISODES / found["episodes"]
             cells += [_accuracy(found), f"{seconds:.1f}" if whole else f"{seconds:.0f} ({found['episodes']} tasks)"]
-        mark = " (its parameters learned on it)" if row.get("learned") else ""
+        mark = f" (after {row['learned']:,} steps)" if row.get("learned") else ""
         lines.append(f"| `{spec}`{mark} | {' | '.join(cells)} |")
     return lines
 
@@ -208,9 +210,9 @@ def _notes(kept: dict[str, Any]) -> list[str]:
     return [
         "- Rows of fewer tasks have seconds extrapolated to all of them, and wider intervals. `sklearn:` is that class"
         " with its defaults but for `max_iter=10000`, one task after the other.",
-        "- A head whose parameters mean nothing untrained learned them on the training split's frozen embeddings, by"
-        f" {STEPS:,} steps of Adam (rate {RATE}) on {TASKS} tasks with as many shots as the test and {QUERIES} queries"
-        " a class. The network did not change; that is not how such a head is meant: see the glyphs below.",
+        "- A head whose parameters mean nothing untrained learned them on the training split's frozen embeddings, by as"
+        f" many steps of Adam (rate {RATE}) as said, on {TASKS} tasks with as many shots as the test and {QUERIES}"
+        " queries a class. The network did not change; that is not how such a head is meant: see the glyphs below.",
         "- Every other head is as its options make it: nothing was chosen on these tasks.", "",
     ]  # fmt: skip
 
@@ -240,6 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1000, help="in which a head that needs training learns")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, arguments in {
         "embed": (("run", None), ("folder", None)), "score": (("folder", None), ("specs", "*")),
@@ -260,7 +263,7 @@ def main(argv: list[str] | None = None) -> None:
         kept["machine"] = {"threads": args.threads, "processor": _processor(), "torch": torch.__version__}
         dataset = open_dataset(kept["embedding"]["dataset"], args.data_root)
         for spec in args.specs or catalogue():
-            kept["rows"][spec] = score(spec, folder, dataset)
+            kept["rows"][spec] = score(spec, folder, dataset, args.steps)
             write_json(KEPT, kept)
     elif args.command == "glyphs":
         for run in args.runs:
