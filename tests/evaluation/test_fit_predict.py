@@ -15,14 +15,13 @@ from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
 from fewshot.episodes import Protocol, frozen
 
-neighbour("sklearn")
-
-from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+DummyClassifier = neighbour("sklearn.dummy").DummyClassifier
+LinearSVC = neighbour("sklearn.svm").LinearSVC
+LogisticRegression = neighbour("sklearn.linear_model").LogisticRegression
+KNeighborsClassifier = neighbour("sklearn.neighbors").KNeighborsClassifier
+NearestCentroid = neighbour("sklearn.neighbors").NearestCentroid
+make_pipeline = neighbour("sklearn.pipeline").make_pipeline
+StandardScaler = neighbour("sklearn.preprocessing").StandardScaler
 
 GLYPHS = open_dataset("glyphs")
 IMAGES = torch.from_numpy(np.array(GLYPHS["test"].images)).permute(0, 3, 1, 2) / 255
