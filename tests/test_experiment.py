@@ -314,6 +314,7 @@ def test_an_older_run_folder_is_read_and_a_damaged_one_named(small_run, tmp_path
         del values[name]
     del values["resolved"]["code"]
     (old / "config.json").write_text(json.dumps(values))
+    (old / "environment.json").write_text(json.dumps(Run.open(small_run).environment))  # without its digest
     assert Run.open(old).config == Run.open(small_run).config and Run.open(old).code_digest == ""
     del values["lr"]
     (old / "config.json").write_text(json.dumps(values))
