@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_IN_CACHE = 16 * 2**20  # bytes of a map: a larger one does not stay near the processor between two passes
+_IN_CACHE = 32 * 2**20  # bytes of a map: a larger one does not stay near the processor between two passes
 
 
 def halve(x: Tensor) -> Tensor:

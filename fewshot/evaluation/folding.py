@@ -20,7 +20,7 @@ from fewshot.core.modes import evaluating
 from fewshot.evaluation.embed import VALIDATION_BATCH
 from fewshot.model import Model
 
-AT_ONCE = 8  # images on a CPU, whose caches then hold the first maps of 84 px images
+AT_ONCE = 16  # images on a CPU: few enough that its caches hold most of the first maps of 84 px images
 _TRIED = 2  # images
 _ROUNDING = 1e-4  # of the largest feature: what the order of additions in float32 may amount to
 
