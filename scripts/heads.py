@@ -152,7 +152,8 @@ def glyphs(run: str) -> dict[str, Any]:
     """The rows of one run on glyphs, by head: with "trained" for its own."""
     opened, found = Run.open(run), {}
     for row in opened.rows:
-        entry = found.setdefault(row["head"], {"setting": row["setting"], "backbone_trained_with": opened.config.head})
+        entry = found.setdefault(row["head"], {"setting": row["setting"], "trained_with": opened.config.head})
+        entry["by"] = f"{opened.config.optimizer}, rate {opened.config.lr:g}, {opened.environment['precision']}"
         entry[str(row["shots"])] = {key: row[key] for key in ("accuracy", "ci95", "episodes")}
     return found
 
@@ -166,7 +167,7 @@ def report(kept: dict[str, Any]) -> str:
         " a row says fewer. Accuracy in per cent with 1.96 * std / sqrt(tasks).",
         f"The embedding is that of one {facts['backbone']}, trained with the head {facts['trained_with']} on"
         f" {facts['shots']}-shot tasks, as it was after {facts['step']:,} of {facts['steps']:,} steps (weights"
-        f" `{facts['weights'][:16]}`): no head here has trained it, but this one.",
+        f" `{facts['weights'][:16]}`). No other head has trained it.",
         f"Seconds are processor seconds of solving {EPISODES:,} tasks from embeddings at hand, with `--threads"
         f" {machine['threads']}`: {machine['processor']}, torch {machine['torch']}, float32. The machine was busy with"
         " other work, so the clock says several times as much: it is in [heads.json](heads.json)."
@@ -224,12 +225,13 @@ def _glyphs_table(runs: dict[str, Any]) -> list[str]:
         "## On glyphs", "",
         "Conv-4 trained by the recipe `glyphs` (300 steps of 8 5-way 1-shot tasks, seed 0), 10,000 test tasks: with the"
         " head itself, or with another, whose network it then evaluated (`evaluate RUN --head HEAD`).", "",
-        "| head | setting | network trained with | 1-shot | 5-shot |", "|---|---|---|---|---|",
+        "| head | setting | network trained with | by | 1-shot | 5-shot |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     rows = [(spec, row) for found in runs.values() for spec, row in found.items()]
-    for spec, row in sorted(rows, key=lambda item: (item[1]["setting"], item[0], item[1]["backbone_trained_with"])):
-        own = "itself" if row["backbone_trained_with"] == spec else f"`{row['backbone_trained_with']}`"
-        lines.append(f"| `{spec}` | {row['setting']} | {own} | {_accuracy(row['1'])} | {_accuracy(row['5'])} |")
+    for spec, row in sorted(rows, key=lambda item: (item[1]["setting"], item[0], item[1]["trained_with"])):
+        own = "itself" if row["trained_with"] == spec else f"`{row['trained_with']}`"
+        cells = [f"`{spec}`", row["setting"], own, row["by"], _accuracy(row["1"]), _accuracy(row["5"])]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
