@@ -57,10 +57,12 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     about = {"device": describe(torch.device("cpu")), "torch": torch.__version__, "variants": list(variants())}
     try:
-        for tried, names, key, wanted in (
-            (Kills(work), KILLS, "kills", args.kills), (Damages(work), DAMAGES, "damages", args.damages)
+        for made, names, key, wanted in (
+            (Kills, KILLS, "kills", args.kills), (Damages, DAMAGES, "damages", args.damages)
         ):  # fmt: skip
-            trials, last = f"{key[:-1]} trials", time.monotonic()
+            if counted[key] >= wanted:
+                continue
+            tried, trials, last = made(work), f"{key[:-1]} trials", time.monotonic()
             while counted[key] < wanted:
                 began, before = time.monotonic(), {name: getattr(tried, name) for name in names}
                 tried.trial(counted[trials])

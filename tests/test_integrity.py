@@ -154,13 +154,13 @@ def test_older_runs_without_digests_are_read(tmp_path):
 
 
 def test_torture_in_short(tmp_path):
-    """Ten kills and a hundred damages; scripts/torture.py does thousands."""
-    flags = ["--kills", "10", "--damages", "100", "--out", str(tmp_path)]
+    """Ten kills and fifty damages; scripts/torture.py does thousands."""
+    flags = ["--kills", "10", "--damages", "50", "--out", str(tmp_path)]
     arguments = [sys.executable, str(ROOT / "scripts" / "torture.py"), *flags]
     done = subprocess.run(arguments, capture_output=True, text=True)
     counted = json.loads((tmp_path / "torture.json").read_text())
     assert done.returncode == 0 and counted["examples"] == [], done.stderr
-    assert counted["kills"] >= 10 and counted["refused"] >= 100 and counted["left"] == 0
+    assert counted["kills"] >= 10 and counted["refused"] >= 50 and counted["left"] == 0
 
 
 def test_an_evaluation_counts_from_one_moment_on(small_run, tmp_path, monkeypatch):
@@ -331,8 +331,11 @@ def test_a_limit_on_files_is_one_line_and_the_run_goes_on_to_the_same_bits(settl
     assert kills.digest(run.folder) == kills.digest(whole) and kills.left_behind(run.folder) == []
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
-@pytest.mark.parametrize("name", ["checkpoint.pt", "best.safetensors", "environment.json", "result.json", ".npy"])
+@pytest.mark.parametrize(
+    "name, error",
+    [("checkpoint.pt", errno.ENOSPC), ("best.safetensors", errno.ENOSPC), ("environment.json", errno.ENOSPC),
+     ("result.json", errno.ENOSPC), (".npy", errno.ENOSPC), ("checkpoint.pt", errno.EROFS)],
+)  # fmt: skip
 def test_a_disk_that_refuses_is_one_line_and_nothing_is_lost(
     settled, whole, tmp_path, capsys, monkeypatch, name, error
 ):
