@@ -49,8 +49,9 @@ def _sweep(root: Path) -> None:
     """Take away what killed processes left, of any data set."""
     for left in sorted(root.glob(".preparing-*")):
         if (name := _ABANDONED.fullmatch(left.name)) and left.is_dir() and not left.is_symlink():
-            with suppress(OSError), locked(_lock(root, name[1])):
-                shutil.rmtree(left)
+            with suppress(OSError), locked(_lock(root, name[1])) as alone:
+                if alone:  # without locks nobody knows whether its process lives
+                    shutil.rmtree(left)
 
 
 def _lock(root: Path, name: str) -> Path:
