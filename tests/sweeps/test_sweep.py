@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,17 @@ from fewshot import experiment, sweep
 from fewshot.core import console
 from fewshot.sweeps import executors, grid
 from fewshot.sweeps.conduct import conduct
-from fewshot.sweeps.executors import Local
+from fewshot.sweeps.executors import Executor, Local
 from fewshot.sweeps.folder import Sweep
+from fewshot.sweeps.worker import work
 
 FLAGS = {
     "dataset": "glyphs", "epochs": 2, "episodes_per_epoch": 20, "episodes_per_batch": 2, "val_episodes": 20,
     "test_episodes": 50, "threads": 1, "device": "cpu", "precision": "fp32", "checkpoint_seconds": 0.01,
 }  # fmt: skip
+
+
+NAME = "dropblock-seed0"
 
 
 def digests(folder: Path) -> list:
@@ -34,14 +37,13 @@ def digests(folder: Path) -> list:
 
 @pytest.fixture(scope="module")
 def plan():
-    return grid.points(FLAGS, {"reg": ["none", "dropblock"]}, None)
+    return grid.points(FLAGS, {"reg": ["dropblock"]}, None)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(plan, tmp_path_factory):
-    """The plan's runs, one after the other in this process."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return {name: digests(experiment.run(config, folder / name).folder) for name, config in plan.items()}
+    """What the plan's run comes to in this process."""
+    return digests(experiment.run(plan[NAME], tmp_path_factory.mktemp("undisturbed") / NAME).folder)
 
 
 class Killer:
@@ -63,26 +65,47 @@ def test_a_killed_process_changes_no_bit_and_done_runs_are_left_alone(plan, undi
     killer = Killer(made, lambda name: local._processes[name][0].pid if name in local._processes else 0)
     assert conduct(made, local, killer) == {}
     assert killer.killed
-    assert {name: digests(made.path(name)) for name in plan} == undisturbed
+    assert digests(made.path(NAME)) == undisturbed
     before = {path: path.stat().st_mtime_ns for path in made.folder.rglob("*.*") if path.is_file()}
     assert conduct(made, Local(made, jobs=1)) == {}
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+class Inline(Executor):
+    """Works on runs one after the other, in this process."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep)
+        self.statuses: dict[str, int] = {}
+
+    def start(self, names) -> None:
+        self.statuses |= {name: work(self.sweep.folder, name) for name in names}
+
+    def ended(self) -> dict[str, int]:
+        ended, self.statuses = self.statuses, {}
+        return ended
+
+    def running(self) -> set[str]:
+        return set()
+
+    def stop(self) -> None:
+        pass
+
+
 def test_a_run_that_another_process_has_is_waited_for_and_taken_over(plan, undisturbed, tmp_path):
-    made = Sweep.make(tmp_path / "sweep", {"none-seed0": plan["none-seed0"]})
-    looks = []
-    with made.claim("none-seed0"):
-        assert made.claimed("none-seed0")
-        thread = threading.Thread(target=conduct, args=(made, Local(made, 1), lambda *seen: looks.append(seen)))
-        thread.start()
-        deadline = time.monotonic() + 60
-        while not any(running and not made.step("none-seed0") for running, _ in looks[40:]):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert not made.path("none-seed0").exists()
-    thread.join(120)
-    assert digests(made.path("none-seed0")) == undisturbed["none-seed0"]
+    made, looks = Sweep.make(tmp_path / "sweep", plan), []
+    with ExitStack() as theirs:
+        theirs.enter_context(made.claim(NAME))
+
+        def look(running: set[str], failed: dict[str, str]) -> None:
+            looks.append(running)
+            if len(looks) == 3:  # the other process dies
+                assert made.claimed(NAME) and not made.path(NAME).exists()
+                theirs.close()
+
+        assert conduct(made, Inline(made), look) == {}
+    assert looks[:3] == [{NAME}] * 3 and not made.claimed(NAME)
+    assert digests(made.path(NAME)) == undisturbed
 
 
 def test_from_the_command_line(tmp_path, capsys):
@@ -99,17 +122,17 @@ def test_from_the_command_line(tmp_path, capsys):
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(plan, undisturbed, tmp_path):
-    made = Sweep.make(tmp_path / "sweep", {"dropblock-seed0": plan["dropblock-seed0"]})
+    made = Sweep.make(tmp_path / "sweep", plan)
 
     def interrupt(running: set[str], failed: dict[str, str]) -> None:
-        if made.step("dropblock-seed0") >= 10:
+        if made.step(NAME) >= 10:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="0 of 1 runs are done; the same command goes on"):
         conduct(made, Local(made, 1), interrupt)
-    assert not made.claimed("dropblock-seed0") and (made.path("dropblock-seed0") / "checkpoint.pt").exists()
-    assert conduct(made, Local(made, 1)) == {}
-    assert digests(made.path("dropblock-seed0")) == undisturbed["dropblock-seed0"]
+    assert not made.claimed(NAME) and (made.path(NAME) / "checkpoint.pt").exists()
+    assert conduct(made, Inline(made)) == {}
+    assert digests(made.path(NAME)) == undisturbed
 
 
 def test_grids_from_a_file(tmp_path):
@@ -155,7 +178,7 @@ def test_another_configuration_under_the_same_name_is_refused(plan, tmp_path, ca
     out = ["--out", str(tmp_path / "sweep"), "--vary", "reg=none,dropblock"]
     Sweep.make(tmp_path / "sweep", plan)
     assert console.run(sweep.main, [*SMALL, *out]) == 2
-    assert "has none-seed0 with --episodes-per-epoch 20, not 6; give another --out" in one_line_error(capsys)
+    assert "has dropblock-seed0 with --episodes-per-epoch 20, not 6; give another --out" in one_line_error(capsys)
 
 
 def test_help_needs_no_torch():
@@ -174,7 +197,7 @@ def test_ray_takes_up_what_a_killed_worker_left(plan, undisturbed, tmp_path, mon
         assert killer.killed
     finally:
         ray.shutdown()
-    assert {name: digests(made.path(name)) for name in plan} == undisturbed
+    assert digests(made.path(NAME)) == undisturbed
 
 
 def _process_at(name: str) -> int:
@@ -193,4 +216,4 @@ def test_slurm_by_submitits_local_executor(plan, undisturbed, tmp_path):
     made = Sweep.make(tmp_path / "sweep", plan)
     queue = executors.Slurm(made, threads=1, gpus=0, minutes=10, partition="", cluster="local")
     assert conduct(made, queue) == {}
-    assert {name: digests(made.path(name)) for name in plan} == undisturbed
+    assert digests(made.path(NAME)) == undisturbed
