@@ -96,6 +96,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if mistake := typed.wrong(vars(self), _TYPES):
             raise UserError(f"the configuration's {mistake}")
+        for name, hint in _TYPES.items():  # 1 and 1.0 are one experiment
+            if hint is float:
+                object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "lr_values", tuple(map(float, self.lr_values)))
         for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: give at least {least}")

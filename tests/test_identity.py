@@ -57,3 +57,9 @@ def test_what_has_an_effect_is(change):
 )
 def test_where_and_how_it_was_done_is_not(change):
     assert identity.experiment(dataclasses.replace(TrainConfig(), **change)) == identity.experiment(TrainConfig())
+
+
+def test_an_integer_is_the_number_that_it_stands_for():
+    written = TrainConfig(lr=1, jitter=0, schedule="steps", lr_epochs=(1,), lr_values=(1,))
+    meant = TrainConfig(lr=1.0, jitter=0.0, schedule="steps", lr_epochs=(1,), lr_values=(1.0,))
+    assert identity.digest(identity.experiment(written)) == identity.digest(identity.experiment(meant))
