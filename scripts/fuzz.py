@@ -41,7 +41,7 @@ SECONDS = 10  # of processor time: an input that takes longer hangs
 PATIENCE = 60  # seconds in which the process may run and an input is not done
 STUCK = 180  # the same, for one that does not even hear its alarm
 MEMORY = 2 << 30  # bytes of address space beyond those after start
-LEAST = 10_000  # inputs of every reader; beyond them each gets the same time
+LEAST = 10_000  # inputs of every reader; beyond them one after the other gets some minutes
 PART_SECONDS = 120  # starting a part takes some of processor time
 WORST = 100  # descriptions kept of what went wrong in one reader
 OUTCOMES = ("done", "read", "refused", "crashed", "hung", "executed", "slowest_us", "memory_kb")
@@ -275,8 +275,8 @@ def report(record: dict) -> str:
         "library, a file written outside the reader's folder, a module that the file names; *crashed*: any other",
         f"exception, or the process's end; *hung*: more than {SECONDS} s of processor time, or {PATIENCE} s by the",
         "clock; *slowest*: one input's processor time; *memory*: what the process had more at its largest than after",
-        f"the good files. Every reader had at least {least:,} inputs, and beyond {LEAST:,} the same time: the cheap",
-        "ones carry the number.",
+        f"the good files. Every reader had at least {least:,} inputs; beyond {LEAST:,} the number is carried by what",
+        "is read fast.",
         "",
         "| reader | inputs | read | refused | executed | crashed | hung | slowest | memory |",
         "|---|---|---|---|---|---|---|---|---|",
