@@ -77,6 +77,7 @@ def run(
         raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")
     begun = _begun(config, out) if resume and out is not None and Path(out).exists() else None
     if begun is not None and begun.finished:
+        begun.tidy()
         return begun
     fresh = not (begun and begun.checkpoint_path.is_file())
     setup = prepare(config, None if elsewhere else begun, fresh)

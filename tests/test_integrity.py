@@ -207,6 +207,10 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(small_run, tmp_pat
     with Run.open(folder).lock():
         pass
     assert not any((folder / name).exists() for name in ours) and all((folder / name).exists() for name in theirs)
+    for name in (last := (".lock", ".result.json-abcdefgh")):  # of a process killed when all was done
+        (folder / name).write_text("x")
+    assert console.run(train.main, ["--out", str(folder), "--resume"]) == 0
+    assert not any((folder / name).exists() for name in last) and all((folder / name).exists() for name in theirs)
     for name in (".new-abandoned", ".new-other"):
         (tmp_path / name).mkdir()
     (tmp_path / ".new-abandoned" / ".lock").write_text("")

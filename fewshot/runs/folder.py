@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,11 @@ class Run(Facts):
             if alone:
                 sweep(self.folder, _TEMPORARY)
             yield
+
+    def tidy(self) -> None:
+        """Take away what a process that was killed in its last moment has left; nothing where another is at work."""
+        with suppress(UserError, OSError), self.lock():
+            pass
 
     # ---- environment.json
 
