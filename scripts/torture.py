@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -45,6 +46,7 @@ def main() -> int:
     from torture_cases.damage import Damages
     from torture_cases.kills import Kills, variants
 
+    os.environ.pop("FEWSHOT_DATA", None)  # the runs have images of their own
     torch.set_num_threads(1)
     file = args.out / "torture.json"
     counted = {"kill trials": 0, "damage trials": 0, "seconds": 0.0, "examples": [], "commits": []}
