@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     glyphs = fewshot.open_dataset("glyphs")
     backbone = fewshot.backbones.build("conv4", reg=args.reg, image_size=glyphs.image_size)
-    learner = getattr(l2l, args.method)(backbone, glyphs, WAYS, lr=0.05, first_order=True)
+    learner = getattr(l2l, args.method)(backbone, glyphs, WAYS, lr=0.05)
     optimizer = torch.optim.Adam(learner.parameters(), lr=0.003)
     sampler = EpisodeSampler(glyphs["train"], Protocol(WAYS, SHOTS, QUERIES), args.seed)
     tasks = l2l.taskset(Tasks(sampler, steps * BATCH))
