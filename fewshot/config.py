@@ -192,12 +192,16 @@ def recipe(name: str) -> dict[str, Any]:
     for part in [first, *(f"{folder}/{each}" if folder else each for each in more)]:
         if part not in recipe_names():
             raise unknown("recipe", part, recipe_names())
-        try:
-            written = tomllib.loads((RECIPES / f"{part}.toml").read_text("utf-8"))
-        except ValueError as error:
-            raise UserError(f"recipe {part} is not TOML: {error}") from None
-        values |= from_json(written, f"recipe {part}")
+        values |= from_json(read_toml(RECIPES / f"{part}.toml", f"recipe {part}"), f"recipe {part}")
     return values
+
+
+def read_toml(path: Path, name: str) -> dict[str, Any]:
+    """What a TOML file says. UserError, in which it is called `name`, where it is none."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{name} is not TOML: {error}") from None
 
 
 def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:

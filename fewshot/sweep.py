@@ -130,14 +130,10 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
         write_atomic(sweep.folder / "leaderboard.csv", board_csv.render(rows).encode())
         board_text.print_board(console, rows)
     done = [str(sweep.path(name)) for name in sweep.plan if name not in failed]
-    if len({_configuration(sweep, name) for name in sweep.plan if name not in failed}) > 1:
+    if sum(not failed.keys() >= set(names) for names in sweep.configurations.values()) > 1:
         comparison.print_all(console, done)
     for name, why in failed.items():
         console.print(f"failed: {name}: {why}")
-
-
-def _configuration(sweep: Sweep, name: str) -> str:
-    return digest(configs.to_json(sweep.plan[name]) | {"seed": 0})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ class Watch:
                     " checkpoint, which is older than the change"
                 )
 
-
     def newest(self) -> float:
         """When a file was last changed: seconds since 1970, 0 where there is none."""
         return max((stamp[2] / 1e9 for stamp in self._stamps.values() if stamp), default=0.0)

@@ -170,6 +170,11 @@ def check_length(head: Head, given: int) -> None:
         raise UserError(f"head {name} was made for embeddings of {head.made_for} features, and these have {given}")
 
 
+def mean_weights(targets: Tensor) -> Tensor:
+    """(T, W, N): class means as sums of support images, 1 / n for each of its n, under one-hot targets (T, N, W)."""
+    return targets.mT / targets.sum(1)[..., None]
+
+
 def prototypes(support: Tensor, targets: Tensor) -> Tensor:
     """Class means (T, W, D) of support (T, N, D) under one-hot targets (T, N, W)."""
     return targets.mT @ support / targets.sum(1)[..., None]

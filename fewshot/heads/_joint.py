@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.heads._base import Products
+from fewshot.heads._base import Products, mean_weights
 
 
 def joint_gram(products: Products) -> Tensor:
@@ -29,7 +29,7 @@ def unit_gram(gram: Tensor) -> Tensor:
 
 def support_means(targets: Tensor, queries: int) -> Tensor:
     """Weights (T, W, M) of the class means of the support, under one-hot targets (T, N, W)."""
-    return F.pad(targets.mT / targets.sum(1)[..., None], (0, queries))
+    return F.pad(mean_weights(targets), (0, queries))
 
 
 def squared_norms(products: Tensor, weights: Tensor) -> Tensor:

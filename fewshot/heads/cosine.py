@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.core.typed import positive
-from fewshot.heads._base import Head, Products, prototypes
+from fewshot.heads._base import Head, Products, mean_weights, prototypes
 from fewshot.heads._cosine import inverse_norms, support_norms
 
 
@@ -34,7 +34,7 @@ class Cosine(Head):
 
     def solve_products(self, products: Products, targets: Tensor) -> Tensor:
         """See Head.solve_products: a prototype is a sum of support images, each with its share."""
-        shares = (targets / targets.sum(1, keepdim=True)).mT  # (T, W, N)
+        shares = mean_weights(targets)  # (T, W, N)
         if self.prototype == "normalised":
             shares = shares * support_norms(products.support)[:, None]
         lengths = ((shares @ products.support) * shares).sum(2)  # (T, W): ||c||^2

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fewshot.heads._base import Head, Products, prototypes, squared_distances
+from fewshot.heads._base import Head, Products, mean_weights, prototypes, squared_distances
 
 
 class Proto(Head):
@@ -37,7 +37,7 @@ class Proto(Head):
 
     def solve_products(self, products: Products, targets: Tensor) -> Tensor:
         """See Head.solve_products: ||q - c||^2 with each prototype a mean of support images."""
-        means = targets.mT / targets.sum(1)[..., None]  # (T, W, N)
+        means = mean_weights(targets)  # (T, W, N)
         centres = ((means @ products.support) * means).sum(2)  # (T, W): ||c||^2
         distances = products.norms[..., None] - 2 * products.query @ means.mT + centres[:, None]
         return self._logits(distances, products.features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 
@@ -22,9 +21,7 @@ class SweepBoard:
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
         self.console, self.sweep = console, sweep
-        self.groups: dict[str, list[str]] = {}
-        for name in sweep.plan:
-            self.groups.setdefault(re.sub(r"-seed\d+$", "", name), []).append(name)
+        self.groups = sweep.configurations
         self.scores: dict[str, dict[str, float]] = {}
         self.began, self.before = time.monotonic(), -1.0
         self.told: set[str] = set()

@@ -56,6 +56,9 @@ class Local(Executor):
 
     def start(self, names: Iterable[str]) -> None:
         self._waiting.extend(names)
+        self._fill()
+
+    def _fill(self) -> None:
         while self._waiting and self._free:
             self._launch(self._waiting.popleft(), self._free.popleft())
 
@@ -74,7 +77,7 @@ class Local(Executor):
         found = {name: status for name, (each, _) in self._processes.items() if (status := each.poll()) is not None}
         for name in found:
             self._free.append(self._processes.pop(name)[1])
-        self.start(())
+        self._fill()
         return found
 
     def running(self) -> set[str]:

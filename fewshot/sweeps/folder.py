@@ -72,6 +72,14 @@ class Sweep:
             raise UserError(f"{path} is damaged ({error}): move it away, and start the sweep again") from None
         return cls(folder, plan)
 
+    @property
+    def configurations(self) -> dict[str, list[str]]:
+        """The names of its runs, those that differ in the seed alone together, by what their names share."""
+        groups: dict[str, list[str]] = {}
+        for name in self.plan:
+            groups.setdefault(re.sub(r"-seed\d+$", "", name), []).append(name)
+        return groups
+
     def path(self, name: str) -> Path:
         """The folder of one of its runs."""
         return self.folder / name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,7 @@ from fewshot.core.errors import UserError, unknown
 from fewshot.defaults import complete
 from fewshot.identity import digest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-_COMPONENTS = ("regime", "backbone", "head", "reg", "transform", "recipe", "dataset")  # their values name themselves
+_NAMED = (*catalogue.FIELDS, "recipe", "dataset")  # fields whose values name themselves
 _LONGEST = 120  # characters of a run's name
 
 
@@ -55,10 +49,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
     UserError where it is no such file.
     """
     try:
-        written = tomllib.loads(path.read_text("utf-8"))
+        written = configs.read_toml(path, str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; give a TOML file, or --vary") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise UserError(f"{path} is not TOML: {error}") from None
     vary, seeds = written.pop("vary", {}), written.pop("seeds", None)
     if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
@@ -124,7 +118,7 @@ def _typed(field: str, values: Sequence[str]) -> list[Any]:
 def _name(chosen: Mapping[str, Any]) -> str:
     """A run's folder: what varies in it, readable; what a folder's name cannot hold is told by a digest."""
     varied = {field: value for field, value in chosen.items() if field != "seed"}
-    parts = [str(value) if field in _COMPONENTS else f"{field}={value}" for field, value in varied.items()]
+    parts = [str(value) if field in _NAMED else f"{field}={value}" for field, value in varied.items()]
     text = "-".join(parts) or "run"
     readable = re.sub(r"[^\w.,=@+-]+", "-", text)
     if readable != re.sub(r":", "-", text) or len(readable) > _LONGEST:

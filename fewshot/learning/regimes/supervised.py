@@ -178,8 +178,9 @@ class Supervised(Regime[Batch]):
         count = len(self.classes)
         places = np.arange(step * self.images, (step + 1) * self.images)
         epochs, within = places // count, places % count
-        orders = {epoch: _order(self.seed, int(epoch), count) for epoch in np.unique(epochs)}
-        return np.array([orders[epoch][place] for epoch, place in zip(epochs, within, strict=True)])
+        return np.concatenate(
+            [_order(self.seed, int(epoch), count)[within[epochs == epoch]] for epoch in np.unique(epochs)]
+        )
 
     def _mixed(self, batch: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         """The batch (B, 3, S, S), mixed with itself in another order (B,), and each image's own share in its place."""
