@@ -105,7 +105,7 @@ def compared(folder):
         (["best.safetensors", "environment.json"], load, "environment.json is not of this run"),
         (["metrics.jsonl"], curves, "metrics.jsonl is damaged"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_files_of_another_run_are_refused_by_name(small_run, tmp_path, names, reader, said):
     ours, other = shutil.copytree(small_run, tmp_path / "ours"), variant(small_run, tmp_path / "b", seed=1, gain=0.01)
