@@ -13,8 +13,15 @@ from fewshot.config import MOST_EPISODES
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.errors import UserError
 
+_MORE = """
+A run that was trained to classify a data set with the same classes in every split (fashion-mnist) is tested by that
+classifier: top-1 and top-5 accuracy on all images of the split. Any option of tasks (--shots, --head, --tasks, ...)
+asks for few-shot tasks in its place.
+"""
+
 if TYPE_CHECKING:
     from fewshot.data import Dataset
+    from fewshot.model import Model
     from fewshot.runs import Run
 
 _PROTOCOL_FLAGS = {
@@ -25,7 +32,7 @@ _PROTOCOL = {"split": "test", "ways": 5, "shots": [1, 5], "queries": 15, "query_
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.evaluate", description=summary(__doc__))
+    parser = Parser(prog="fewshot.evaluate", description=summary(__doc__), epilog=_MORE)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the one each run was trained on")
     parser.add_argument("--data-root", default=SUPPRESS, help="of prepared data sets; else $FEWSHOT_DATA, each run's")
@@ -61,16 +68,19 @@ def main(argv: list[str] | None = None) -> None:
     for name in _PROTOCOL:
         if name in given and "tasks" in given:
             raise UserError(f"--tasks says what --{name.replace('_', '-')} says: leave one of the two out")
+    of_tasks = (_PROTOCOL.keys() - {"split"}) | {"tasks"}
+    asks_for_tasks = bool(given.keys() & of_tasks or args.head or args.transform)
     given |= {name: given.get(name, value) for name, value in {**_PROTOCOL, "tasks": [], "data_root": None}.items()}
 
     from fewshot import heads, transforms
     from fewshot.core import compute
     from fewshot.data import open_dataset
     from fewshot.episodes import Protocol, frozen
+    from fewshot.evaluation.classification import classify_run
     from fewshot.evaluation.overlap import in_words
     from fewshot.evaluation.score import score_run
     from fewshot.model import load_run
-    from fewshot.reports.tables import print_results
+    from fewshot.reports.tables import print_classification, print_results
     from fewshot.runs import Run
 
     console = terminal()
@@ -99,15 +109,19 @@ def main(argv: list[str] | None = None) -> None:
             held.enter_context(run_folder.lock())
             if not run_folder.trained:
                 raise UserError(f"{folder} has not finished training: go on with it by --out {folder} --resume first")
-            run_folder.rows  # noqa: B018  what is there already must be ours
+            run_folder.rows, run_folder.classification  # noqa: B018  what is there already must be ours
             config = run_folder.config
             run_folder.check_code(args.trust, dataset=args.dataset == "auto")
             root = args.data_root or os.environ.get("FEWSHOT_DATA") or config.data_root
             dataset = open_dataset(config.dataset if args.dataset == "auto" else args.dataset, root)
-            wanted = [each.tasks(dataset) for each in lists] or [
-                frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
-            ]
             model = load_run(run_folder, where, args.trust)
+            training = _training(run_folder, dataset, root, args.trust)
+            if asks_for_tasks or not _classifies(model, training, dataset, args.split):
+                wanted = [each.tasks(dataset) for each in lists] or [
+                    frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
+                ]
+            else:
+                wanted = []
             if args.head is not None:
                 model.head_for(args.head)
             if dataset.image_size != model.backbone.image_size:
@@ -115,10 +129,14 @@ def main(argv: list[str] | None = None) -> None:
                     f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
                     f" {dataset.image_size} px; prepare it at that size"
                 )
-            training = _training(run_folder, dataset, root, args.trust)
             work.append((run_folder, model, dataset, wanted, training))
         compute.keep_heap()
         for run_folder, model, dataset, wanted, training in work:
+            if not wanted:
+                with compute.room_for("--device cpu"):
+                    row = classify_run(run_folder, model, dataset, args.split, where, args.replace, training)
+                print_classification(console, str(run_folder.folder), [row])
+                continue
             if warning := frozen.pixel_warning(dataset, wanted):
                 console.print(f"Warning: {warning}.")
             if training is None:
@@ -137,6 +155,13 @@ def main(argv: list[str] | None = None) -> None:
                 )
             solved = [f"{name} {value}" for name in ("head", "transform") if (value := getattr(args, name)) is not None]
             print_results(console, ", ".join([str(run_folder.folder), *solved]), rows)
+
+
+def _classifies(model: Model, training: Dataset | None, dataset: Dataset, split: str) -> bool:
+    """Whether the run's classifier can name the images of the split, and that is what the data set is for."""
+    if model.classifier is None or training is None or not dataset.shared_classes:
+        return False
+    return training["train"].classes == dataset[split].classes
 
 
 def _training(run: Run, dataset: Dataset, root: str, trust: Sequence[str]) -> Dataset | None:

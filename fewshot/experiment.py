@@ -24,6 +24,7 @@ from fewshot.data import Dataset, open_dataset, store
 from fewshot.data.watch import Watch
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import overlap
+from fewshot.evaluation.classification import classify_run
 from fewshot.evaluation.score import score_run
 from fewshot.learning import loop, optimizer, regimes
 from fewshot.learning.loop import Plan
@@ -50,8 +51,9 @@ class Setup:
     compute: Compute
     dataset: Dataset
     validation: list[Tasks]
-    """The first decide which weights are best."""
+    """The first decide which weights are best. None where images decide."""
     test: list[Tasks]
+    """None where the test is of images."""
     model: Model
     regime: Regime
 
@@ -85,7 +87,7 @@ def run(
         models.begin_with(setup.model, Run.open(config.init))
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
         reporter.say(f"Warning: {warning}.")
-    if shared := overlap.seen(setup.dataset, setup.dataset, "test"):
+    if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
         words = overlap.in_words(shared)
         reporter.say(f"Warning: training sees {words} of the test split: these are no few-shot results.")
     if begun is None:
@@ -119,8 +121,10 @@ def prepare(config: TrainConfig, begun: Run | None = None, fresh: bool = True) -
         protocols = [Protocol(config.test_ways, n, config.test_queries) for n in dict.fromkeys(shots)]
         return [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
 
-    validation = tasks("val", (config.val_shots or config.shots, *config.test_shots), config.val_episodes)
-    test = tasks("test", config.test_shots, config.test_episodes)
+    validation, test = [], []
+    if not regimes.classifies(config.regime, dataset):
+        validation = tasks("val", (config.val_shots or config.shots, *config.test_shots), config.val_episodes)
+        test = tasks("test", config.test_shots, config.test_episodes)
     regime = regimes.build(config.regime, config, dataset, validation, where)
     model = models.build(
         config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed,
@@ -144,7 +148,10 @@ def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Rep
     reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
     best, data = models.load_own(folder, setup.compute), setup.dataset
     with compute.room_for("--device cpu"):
-        score_run(folder, best, data, setup.test, setup.compute, training=data, tested=True)
+        if setup.test:
+            score_run(folder, best, data, setup.test, setup.compute, training=data, tested=True)
+        else:
+            classify_run(folder, best, data, "test", setup.compute, training=data, tested=True)
 
 
 def plan(config: TrainConfig, regime: Regime) -> Plan:
@@ -210,8 +217,10 @@ def digests(code: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
 
 def describe(config: TrainConfig, setup: Setup) -> str:
     """What will be trained, in a line."""
+    classifier = setup.model.classifier
+    solver = f"{config.head} head" if setup.test or classifier is None else f"{classifier.kind} classifier"
     return (
-        f"{config.backbone} ({setup.model.parameter_count:,} parameters), {config.head} head, regularizer {config.reg};"
+        f"{config.backbone} ({setup.model.parameter_count:,} parameters), {solver}, regularizer {config.reg};"
         f" recipe {config.recipe}: {setup.regime.pace(config).steps:,} steps of {setup.regime.what};"
         f" {setup.compute.device}, {setup.compute.precision}."
     )

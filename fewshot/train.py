@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot import experiment
     from fewshot.reports.progress import ConsoleReporter
     from fewshot.reports.sweep import print_seeds
-    from fewshot.reports.tables import print_results
+    from fewshot.reports.tables import print_classification, print_results
 
     console = terminal()
     done = []
@@ -73,7 +73,10 @@ def main(argv: list[str] | None = None) -> None:
             )
         reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
         done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere))
-        print_results(console, "Accuracy", done[-1].rows)
+        if done[-1].rows:
+            print_results(console, "Accuracy", done[-1].rows)
+        if done[-1].classification:
+            print_classification(console, "Classification", done[-1].classification)
     if len(done) > 1:
         print_seeds(console, done)
 

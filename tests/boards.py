@@ -71,8 +71,9 @@ def reseal(folder: Path) -> None:
         elif best.is_file():
             value["weights_sha256"] = file_digest(best)
         there = {each.name for each in folder.iterdir()}
-        for row in value.get("results", []) if isinstance(value.get("results"), list) else []:
-            for kind in ("episodes", "tasks") if isinstance(row, dict) else ():
+        lists = [value[key] for key in ("results", "classification") if isinstance(value.get(key), list)]
+        for row in (row for each in lists for row in each):
+            for kind in ("episodes", "tasks", "images") if isinstance(row, dict) else ():
                 file = row.get(f"{kind}_file")
                 if isinstance(file, str) and file in there:
                     row[f"{kind}_sha256"] = file_digest(folder / file)

@@ -92,6 +92,11 @@ class Dataset:
         return self.splits[split]
 
     @property
+    def shared_classes(self) -> bool:
+        """Whether all splits have the same classes: a set for classification, not for few-shot learning."""
+        return len({split.classes for split in self.splits.values()}) == 1 and len(self.splits) > 1
+
+    @property
     def image_size(self) -> int:
         """Height (= width) of every image, in pixels."""
         return next(iter(self.splits.values())).images.shape[1]

@@ -16,7 +16,8 @@ from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation import folding
 from fewshot.evaluation.embed import VALIDATION_BATCH, embed_base, embed_split
 from fewshot.evaluation.overlap import seen
-from fewshot.evaluation.records import Outcomes, Record, forget, keep
+from fewshot.evaluation.record_files import forget
+from fewshot.evaluation.records import Outcomes, Record, keep
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
 from fewshot.evaluation.statistics import CI_METHOD, at_chance, summarise
 from fewshot.heads import Head

@@ -207,7 +207,7 @@ def histogram(heading: str, edges: np.ndarray, counts: dict[str, np.ndarray]) ->
 
 
 def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
-    """Training loss, smoothed, and a panel of validation accuracy for each number of shots.
+    """Training loss, smoothed, and a panel of validation accuracy for each number of shots, or for top-1 and top-5.
 
     One run: its every step in light, too. Several seeds: their mean, and a band from the lowest to the highest of them,
     over the steps that all have logged.
@@ -239,11 +239,16 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
         ] * several
         first.set(xlabel="step", ylabel="loss", title=f"training loss ({'; '.join(notes)})")
         for name, panel in zip(shots, others, strict=True):
-            panel.set(xlabel="step", ylabel="accuracy (%)", title=f"validation, {name.replace('shot', '-shot')}")
+            panel.set(xlabel="step", ylabel="accuracy (%)", title=f"validation, {_named(name)}")
         for panel in (first, *others):
             _grid(panel)
         figure.legend(handles=legend, loc="outside lower center", handlelength=4)
         return figure
+
+
+def _named(figure: str) -> str:
+    """What a validation logs as 5shot or top1, as it is written: 5-shot, top-1."""
+    return figure.replace("shot", "-shot").replace("top", "top-")
 
 
 def _common(logs: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -73,6 +73,33 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
     )
     if failed := [task_name(row) for row in rows if row.get("at_chance")]:
         console.print(f"Warning: at chance, no better than guessing: {', '.join(failed)}. Did the training diverge?")
+
+
+def print_classification(console: Console, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Classification rows of one run, one line for each split; below them what the interval is."""
+    rows = sorted(rows, key=lambda row: (row["dataset"], row["split"]))
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in ("data set", "images", "top-1 accuracy (%), 95% CI", "error (%)", "top-5 (%)"):
+        table.add_column(column, no_wrap=True, justify="left" if column == "data set" else "right")
+    for row in rows:
+        table.add_row(
+            f"{row['dataset']} {row['split']}", f"{row['images']:,}", within(row["top1"], row["top1_ci95"]),
+            f"{100 * row['error']:.2f}", f"{100 * row['top5']:.2f}" if "top5" in row else "-",
+        )  # fmt: skip
+    table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    console.print(table)
+    methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
+    console.print(f"CI: {methods}, of this network on other images of these classes.")
+    if failed := [f"{row['dataset']} {row['split']}" for row in rows if row.get("at_chance")]:
+        console.print(f"Warning: at chance, no better than guessing: {', '.join(failed)}. Did the training diverge?")
+    for row in rows:
+        if seen := row.get("seen_in_training", {}).get("images"):
+            console.print(f"Warning: training saw {seen:,} of the images of {row['dataset']} {row['split']}.")
+
+
+def within(value: float, interval: Sequence[float]) -> str:
+    """`91.23 (90.66 .. 91.77)`: per cent, two decimals."""
+    return f"{100 * value:.2f} ({100 * interval[0]:.2f} .. {100 * interval[1]:.2f})"
 
 
 def markdown_text(text: str) -> str:

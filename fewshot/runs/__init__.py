@@ -5,6 +5,7 @@
     best.safetensors     weights of the best validation         result.json       the accuracies
     episodes-*.npy       accuracy of every episode, one file a result (evaluation/records.py)
     tasks-*.npz          the episodes' classes, and the tasks that share no image (evaluation/records.py)
+    images-*.npz         what a classifier made of every image (evaluation/classification.py)
     code/                copies of the user's own modules that trained the run, if any
 
 **What belongs together.** config.json is written once, and its SHA-256 is the run's identity (`Run.identity`).
@@ -23,6 +24,6 @@ from fewshot.runs.facts import FOREIGN, FORMAT
 from fewshot.runs.folder import Run
 from fewshot.runs.metrics import Log
 from fewshot.runs.provenance import environment
-from fewshot.runs.rows import result_key
+from fewshot.runs.rows import CLASSIFICATION, FEWSHOT
 
-__all__ = ["FOREIGN", "FORMAT", "Log", "Run", "environment", "result_key"]
+__all__ = ["CLASSIFICATION", "FEWSHOT", "FOREIGN", "FORMAT", "Log", "Run", "environment"]

@@ -16,7 +16,8 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
 from fewshot.data.channels import Triple
 from fewshot.identity import digest
-from fewshot.runs import metrics, rows
+from fewshot.runs import metrics
+from fewshot.runs.rows import CLASSIFICATION, FEWSHOT, Kind, longest
 
 FORMAT = 3  # of config.json
 FOREIGN = "foreign"  # the regime of a run whose network was trained elsewhere (evaluation/foreign.py)
@@ -216,7 +217,7 @@ class Facts:
 
     @property
     def result(self) -> dict[str, Any]:
-        """result.json: {"run": {...}, "results": [...]}, accuracies as fractions of 1."""
+        """result.json: {"run": {...}, "results": [...]}, and "classification": [...]; accuracies as fractions of 1."""
         value = self._json("result.json")
         named, known = value.get("weights_sha256"), self.environment.get("weights_sha256")
         if self.sealed and known and named not in known:
@@ -225,11 +226,19 @@ class Facts:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The results so far: one for each protocol, tasks and pixels. UserError where result.json is not ours."""
+        """The few-shot results so far: one for each protocol, tasks and pixels. UserError where they are not ours."""
+        return self._rows(FEWSHOT)
+
+    @property
+    def classification(self) -> list[dict[str, Any]]:
+        """The classification results so far: one for each split and its pixels. UserError where they are not ours."""
+        return self._rows(CLASSIFICATION)
+
+    def _rows(self, kind: Kind) -> list[dict[str, Any]]:
         if not os.path.lexists(self.result_path):
             return []
-        found = self.result.get("results")
-        if mistake := rows.wrong(found):
+        found = self.result.get(kind.key, None if kind is FEWSHOT else [])
+        if mistake := kind.wrong(found):
             raise UserError(f"{self.result_path} is not a result of ours ({mistake}); {_MOVE}")
         assert isinstance(found, list)
         return found
@@ -237,7 +246,7 @@ class Facts:
     @property
     def longest(self) -> list[dict[str, Any]]:
         """Of `rows`, for each protocol and copy of the images the one of most episodes."""
-        return rows.longest(self.rows)
+        return longest(self.rows)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from fewshot.config import TrainConfig
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
 from fewshot.core.files import clear_abandoned, locked, new_folder, read_bounded, sweep, write_atomic
-from fewshot.runs import metrics, rows
+from fewshot.runs import metrics
 from fewshot.runs.facts import FORMAT, Facts
 from fewshot.runs.provenance import environment
+from fewshot.runs.rows import CLASSIFICATION, FEWSHOT, Kind
 
-_OURS = r"(?:config|environment|result)\.json|checkpoint\.pt|best\.safetensors|(?:episodes|tasks)-[^/]+\.np[yz]"
+_OURS = r"(?:config|environment|result)\.json|checkpoint\.pt|best\.safetensors|(?:episodes|tasks|images)-[^/]+\.np[yz]"
 _TEMPORARY = re.compile(rf"\.(?:{_OURS})-[a-z0-9_]{{8}}")
 _LOCK = ".lock"
 _JOINED = ("device", "precision")
@@ -181,15 +182,21 @@ class Run(Facts):
 
     # ---- result.json
 
-    def write_result(self, new: list[dict[str, Any]], replace: bool = False, tested: bool = False) -> None:
+    def write_result(
+        self, new: list[dict[str, Any]], replace: bool = False, tested: bool = False, kind: Kind = FEWSHOT
+    ) -> None:
         """Write result.json: rows of the best weights, and the earlier ones that stay beside them.
 
         This is the one moment in which an evaluation comes to be: its records lie there by then, under names that no
         earlier row has. `tested`: whether these are of the test that the configuration asks for.
         """
         tested |= os.path.lexists(self.result_path) and self.result.get("tested") is True
+        every = {FEWSHOT.key: self.rows, CLASSIFICATION.key: self.classification}
+        every[kind.key] = kind.beside(every[kind.key], new, replace) + new
+        if not every[CLASSIFICATION.key]:
+            del every[CLASSIFICATION.key]
         about = {"weights_sha256": self._weights_digest(), "tested": tested, "run": self.summary}
-        self._write("result.json", about | {"results": rows.beside(self.rows, new, replace) + new})
+        self._write("result.json", about | every)
 
     # ---- metrics.jsonl
 

@@ -1,59 +1,103 @@
-"""The rows of result.json: what each is the result of, and which of them stand side by side."""
+"""The rows of result.json: what each is the result of, and which of them stand side by side.
+
+Two kinds, each a list of its own: `results`, of few-shot tasks, and `classification`, of a split's images named by the
+run's own classifier.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fewshot.core import typed
 from fewshot.identity import pixels
 
-_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "head", "episodes_seed")  # what is asked of a run
-_IMPLIED = {"transform": "none"}  # the same; what an older row without the field means
-_ONLY_IF_THERE = ("query_alpha",)  # the same, of rows that have it: the key of the others stays as it was
-_ROW = {
-    "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "query_alpha": float, "head": str,
-    "episodes_seed": int, "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int,
-    "accuracy": float, "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str,
-    "former_fingerprint": str, "membership": str,
-    "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
-    "episodes_sha256": str, "tasks_sha256": str, "at_chance": bool,
-    "seen_in_training": dict[str, int], "solver_code": str,
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of rows."""
+
+    key: str
+    """Their list's, in result.json."""
+    hints: Mapping[str, Any]
+    """The type of each known field."""
+    asked: tuple[str, ...]
+    """What was asked of the run: every row has these fields."""
+    needed: tuple[str, ...] = ()
+    """What every row has besides."""
+    implied: Mapping[str, Any] = field(default_factory=dict)
+    """The same; what an older row without the field means."""
+    only_if_there: tuple[str, ...] = ()
+    """The same, of rows that have it: the key of the others stays as it was."""
+    measured: tuple[str, ...] = ()
+    """Which tasks or images the answer is of, besides the pixels."""
+
+    def wrong(self, rows: Any) -> str | None:
+        """What is wrong with the rows of a result.json; None where nothing is."""
+        if not isinstance(rows, list):
+            return f"it lacks {self.key}"
+        needed = (*self.asked, *self.needed)
+        return next((mistake for row in rows if (mistake := typed.wrong(row, self.hints, needed))), None)
+
+    def beside(self, rows: Iterable[dict[str, Any]], new: Sequence[dict[str, Any]], replace: bool) -> list[dict]:
+        """Those of `rows` that stay beside `new` ones: where something else was asked, on other tasks or pixels.
+
+        `replace`: where something else was asked only.
+        """
+        key = self.question if replace else self.result
+        replaced = {key(row) for row in new}
+        return [row for row in rows if key(row) not in replaced]
+
+    def question(self, row: Mapping[str, Any]) -> tuple:
+        """What was asked of the run: the protocol."""
+        asked = [row[name] for name in self.asked] + [row.get(name, value) for name, value in self.implied.items()]
+        return *asked, *(row[name] for name in self.only_if_there if name in row)
+
+    def result(self, row: Mapping[str, Any]) -> tuple:
+        """What a row is the result of: the question, the tasks or images, the pixels."""
+        return *self.question(row), *(row.get(name) for name in self.measured), pixels(row)
 
 
-def wrong(rows: Any) -> str | None:
-    """What is wrong with the rows of a result.json; None where nothing is."""
-    if not isinstance(rows, list):
-        return "it lacks results"
-    return next((mistake for row in rows if (mistake := typed.wrong(row, _ROW, _PROTOCOL))), None)
+FEWSHOT = Kind(
+    "results",
+    {
+        "dataset": str, "split": str, "ways": int, "shots": int, "queries": int, "query_alpha": float, "head": str,
+        "episodes_seed": int, "transform": str, "setting": Literal["inductive", "transductive"], "episodes": int,
+        "accuracy": float, "std": float, "ci95": float, "ci_method": str, "episodes_digest": str, "fingerprint": str,
+        "former_fingerprint": str, "membership": str,
+        "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
+        "episodes_sha256": str, "tasks_sha256": str, "at_chance": bool,
+        "seen_in_training": dict[str, int], "solver_code": str,
+    },
+    asked=("dataset", "split", "ways", "shots", "queries", "head", "episodes_seed"),
+    implied={"transform": "none"},
+    only_if_there=("query_alpha",),
+    measured=("episodes", "episodes_digest"),
+)  # fmt: skip
+
+CLASSIFICATION = Kind(
+    "classification",
+    {
+        "dataset": str, "split": str, "classes": int, "images": int, "classifier": str,
+        "top1": float, "top1_ci95": tuple[float, float], "top5": float, "top5_ci95": tuple[float, float],
+        "error": float, "ci_method": str, "at_chance": bool, "membership": str, "fingerprint": str,
+        "former_fingerprint": str, "images_file": str, "images_sha256": str, "seen_in_training": dict[str, int],
+    },
+    asked=("dataset", "split"),
+    needed=(
+        "classes", "classifier", "images", "top1", "top1_ci95", "error", "ci_method", "membership", "fingerprint",
+        "images_file",
+    ),
+    measured=("membership",),
+)  # fmt: skip
 
 
 def longest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each protocol and copy of the images the row of most episodes."""
+    """For each protocol and copy of the images the few-shot row of most episodes."""
     best: dict[tuple, dict[str, Any]] = {}
     for row in rows:
-        key = *_protocol(row), pixels(row)
+        key = *FEWSHOT.question(row), pixels(row)
         if key not in best or best[key].get("episodes", 0) < row.get("episodes", 0):
             best[key] = row
     return list(best.values())
-
-
-def beside(rows: Iterable[dict[str, Any]], new: Sequence[dict[str, Any]], replace: bool) -> list[dict[str, Any]]:
-    """Those of `rows` that stay beside `new` ones: of other protocols, tasks or pixels.
-
-    `replace`: those of other protocols only.
-    """
-    key = _protocol if replace else result_key
-    replaced = {key(row) for row in new}
-    return [row for row in rows if key(row) not in replaced]
-
-
-def result_key(row: dict[str, Any]) -> tuple:
-    """What a result is the result of: the protocol, its tasks, the pixels."""
-    return *_protocol(row), row.get("episodes"), row.get("episodes_digest"), pixels(row)
-
-
-def _protocol(row: dict[str, Any]) -> tuple:
-    asked = [row[name] for name in _PROTOCOL] + [row.get(name, implied) for name, implied in _IMPLIED.items()]
-    return *asked, *(row[name] for name in _ONLY_IF_THERE if name in row)

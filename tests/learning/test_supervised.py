@@ -165,7 +165,8 @@ def test_what_follows_on_it(tmp_path, capsys):
     """Any head evaluates it, fewshot.load loads it, and an episodic run begins with its backbone."""
     config = dataclasses.replace(CONFIG, regime="supervised:batch=600,classifier=cosine")
     run = experiment.run(config, tmp_path / "run")
-    assert [row["shots"] for row in run.rows] == [1, 5]
+    assert [row["shots"] for row in run.rows] == [1, 5] and "classification" not in run.result
+    assert {name for row in run.metrics() for name in row.get("validation", {})} == {"1shot", "5shot"}
     few = ["--episodes", "40", "--device", "cpu", "--threads", "1"]
     assert console.run(evaluate.main, [str(run.folder), "--head", "r2d2", *few]) == 0
     model = fewshot.load(run.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fewshot.config import TrainConfig
 from fewshot.core.components import Family, parse
@@ -10,9 +11,9 @@ from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset
 from fewshot.episodes import Tasks
-from fewshot.learning.regimes._base import Regime, Validation, validate_on_tasks
+from fewshot.learning.regimes._base import Regime, Validation, validate_on_images, validate_on_tasks
 
-__all__ = ["FAMILY", "Regime", "Validation", "build", "validate_on_tasks"]
+__all__ = ["FAMILY", "Regime", "Validation", "build", "classifies", "validate_on_images", "validate_on_tasks"]
 
 FAMILY: Family[Regime] = Family("fewshot.learning.regimes", "regime", "Regime", constructor="build")
 
@@ -24,8 +25,18 @@ def build(
 
     UserError for an unknown name or option, and for what the regime refuses.
     """
+    component, options = _check(spec)
+    return component.build(config, dataset, validation, compute, **options)
+
+
+def classifies(spec: str, dataset: Dataset) -> bool:
+    """Whether a run of this regime is validated and tested on images: see Regime. UserError as in `build`."""
+    component, _ = _check(spec)
+    return component.classifies and dataset.shared_classes
+
+
+def _check(spec: str) -> tuple[type[Regime], dict[str, Any]]:
     (parsed, *more) = parse(spec)
     if more or parsed.sites:
         raise UserError(f"--regime {spec}: give one, without sites (they belong to --reg)")
-    component, options = FAMILY.check(parsed)
-    return component.build(config, dataset, validation, compute, **options)
+    return FAMILY.check(parsed)

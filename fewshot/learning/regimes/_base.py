@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
@@ -13,8 +13,9 @@ from fewshot.classifiers import Form
 from fewshot.config import TrainConfig
 from fewshot.core.compute import Compute
 from fewshot.core.pace import Pace
-from fewshot.data import Dataset
+from fewshot.data import Dataset, Split
 from fewshot.episodes import Tasks
+from fewshot.evaluation.classification import classify
 from fewshot.evaluation.score import score
 from fewshot.evaluation.solve import accuracies
 from fewshot.model import Model
@@ -41,8 +42,21 @@ def validate_on_tasks(model: Model, tasks: Sequence[Tasks], compute: Compute) ->
     return Validation(next(iter(means.values())), means)
 
 
+def validate_on_images(model: Model, split: Split, compute: Compute) -> Validation:
+    """The accuracy of the model's classifier on the images of a split: `top1`, which decides, and `top5`."""
+    found = classify(model, split, compute).figures(len(split.classes))
+    return Validation(found["top1"], {name: found[name] for name in ("top1", "top5") if name in found})
+
+
 class Regime(ABC, Generic[Batch]):
-    """How a model is trained. A subclass in this package, or a user's own (`--regime my_pkg.MyRegime`)."""
+    """How a model is trained. A subclass in this package, or a user's own (`--regime my_pkg.MyRegime`).
+
+    `classifies`: set by a class whose models have a classifier that learns to name the training classes. Where a data
+    set has the same classes in every split, a run is then validated and tested on images, by that classifier: there are
+    no validation tasks (`validate_on_images`), and the test is top-1 accuracy.
+    """
+
+    classifies: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -52,8 +66,8 @@ class Regime(ABC, Generic[Batch]):
         """The regime of a run. It takes what it needs of the configuration, here and nowhere else.
 
         Options of its own are keyword-only parameters, typed and with defaults: `--regime supervised:batch=128`.
-        `validation`: the tasks on which weights are chosen; the first decide. UserError where the data set cannot
-        give what the configuration asks for.
+        `validation`: the tasks on which weights are chosen; the first decide. None where images are to decide: see
+        `classifies`. UserError where the data set cannot give what the configuration asks for.
         """
 
     @property

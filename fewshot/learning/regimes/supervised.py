@@ -22,11 +22,11 @@ from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.pace import Pace
 from fewshot.core.seeding import derive, generator_for
-from fewshot.data import Dataset
+from fewshot.data import Dataset, Split
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
 from fewshot.episodes import Tasks
-from fewshot.learning.regimes._base import Regime, Validation, validate_on_tasks
+from fewshot.learning.regimes._base import Regime, Validation, validate_on_images, validate_on_tasks
 from fewshot.model import Model
 from fewshot.regularizers import Guide
 
@@ -59,15 +59,20 @@ class Supervised(Regime[Batch]):
     makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
 
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
-    not trained here. A regularizer that needs a guide gets the classifier's own weights and the images' own classes.
+    not trained here; where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
+    validation images, and the test is that of the test images. A regularizer that needs a guide gets the classifier's
+    own weights and the images' own classes.
     """
+
+    classifies = True
 
     seed: int
     source: ImageSource
     classes: np.ndarray
     """(I,) int64: the class of each image of the training split."""
     augment: Augmentation
-    validation: Sequence[Tasks]
+    validation: Sequence[Tasks] | Split
+    """Tasks, or, where the classifier itself is tested, images."""
     compute: Compute
     images: int
     classifier_form: Form
@@ -104,7 +109,7 @@ class Supervised(Regime[Batch]):
             ImageSource(train, compute.device),
             train.labels,
             Augmentation(config.crop_padding, config.jitter, config.mirror),
-            validation,
+            dataset["val"] if dataset.shared_classes else validation,
             compute,
             batch,
             Form(classifier, len(train.classes), ROTATIONS if rotation else 0),
@@ -170,7 +175,9 @@ class Supervised(Regime[Batch]):
         return loss, (logits.detach().argmax(1) == labels).float().mean()
 
     def validate(self, model: Model) -> Validation:
-        """Accuracy on the validation tasks, by shots."""
+        """Accuracy on the validation tasks, by shots, or on the validation images."""
+        if isinstance(self.validation, Split):
+            return validate_on_images(model, self.validation, self.compute)
         return validate_on_tasks(model, self.validation, self.compute)
 
     def _index(self, step: int) -> np.ndarray:
