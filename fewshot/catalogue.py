@@ -37,7 +37,7 @@ def entries(kind: str) -> list[Entry]:
     if kind == "datasets":
         return [Entry(name.replace("_", "-"), about) for name, about in _modules(PACKAGE / "data" / "specs")]
     if kind == "recipes":
-        return [Entry(name, _first_sentence(recipe_about(name))) for name in config.recipe_names()]
+        return [Entry(name, _first_sentence(config.recipe_about(name))) for name in config.recipe_names()]
     assert kind == "tasks"
     return [_tasks(path) for path in sorted(shipped("episodes").glob("*.json"))]
 
@@ -47,13 +47,6 @@ def names(kind: str) -> list[str]:
     if kind in FAMILIES:
         return _public(PACKAGE / FAMILIES[kind])
     return [entry.name for entry in entries(kind)]
-
-
-def recipe_about(name: str) -> str:
-    """The comment at the head of a recipe's file."""
-    lines = (config.RECIPES / f"{name}.toml").read_text("utf-8").splitlines()
-    comment = [line.lstrip("# ") for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
-    return "\n".join(comment) or "(no comment)"
 
 
 def _first_sentence(text: str) -> str:

@@ -176,8 +176,21 @@ def add_flags(parser: argparse.ArgumentParser, names: Mapping[str, Sequence[str]
 
 
 def recipe_names() -> list[str]:
-    """Every recipe: its path below fewshot/recipes/, without the ending."""
-    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml"))
+    """Every recipe: its path below fewshot/recipes/, without the ending; or PAPER/PART, a part of a paper's file."""
+    names = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml")]
+    single = [name for name in names if not name.startswith("papers/")]
+    parts = [f"{name}/{part}" for name in paper_names() for part in paper(name) if part != "tables"]
+    return sorted(single + parts)
+
+
+def paper_names() -> list[str]:
+    """The papers that have a file of recipes and tables."""
+    return sorted(path.stem for path in (RECIPES / "papers").glob("*.toml"))
+
+
+def paper(name: str) -> dict[str, Any]:
+    """The file of a paper: the parts of its recipes by name, each with `about`; and `tables`, what the paper printed."""
+    return read_toml(RECIPES / "papers" / f"{name}.toml", f"recipes of {name}")
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -192,8 +205,28 @@ def recipe(name: str) -> dict[str, Any]:
     for part in [first, *(f"{folder}/{each}" if folder else each for each in more)]:
         if part not in recipe_names():
             raise unknown("recipe", part, recipe_names())
-        values |= from_json(read_toml(RECIPES / f"{part}.toml", f"recipe {part}"), f"recipe {part}")
+        written = _written(part)
+        written.pop("about", None)
+        values |= from_json(written, f"recipe {part}")
     return values
+
+
+def recipe_about(name: str) -> str:
+    """What a recipe is: its `about`, or the comment at the head of its file."""
+    path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        return _written(name)["about"]
+    lines = path.read_text("utf-8").splitlines()
+    comment = [line.lstrip("# ") for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
+    return "\n".join(comment) or "(no comment)"
+
+
+def _written(name: str) -> dict[str, Any]:
+    path = RECIPES / f"{name}.toml"
+    if path.is_file():
+        return read_toml(path, f"recipe {name}")
+    folder, _, part = name.partition("/")
+    return paper(folder)[part]
 
 
 def read_toml(path: Path, name: str) -> dict[str, Any]:

@@ -24,7 +24,9 @@ def complete(values: dict[str, Any]) -> tuple[TrainConfig, str]:
     from fewshot.data import dataset_name, default_dataset  # which imports NumPy, and --help need not wait for that
 
     root = values.get("data_root", os.environ.get("FEWSHOT_DATA") or "data")
-    name = values.get("dataset", "auto")
-    dataset, why = default_dataset(root) if name == "auto" else (dataset_name(name, root), "asked for")
+    name, why = values.get("dataset", "auto"), "asked for"
+    if name == "auto" and values.get("recipe", "auto") not in ("auto", "none"):
+        name, why = configs.recipe(values["recipe"]).get("dataset", "auto"), "as the recipe says"
+    dataset, why = default_dataset(root) if name == "auto" else (dataset_name(name, root), why)
     # Absolute, so that the run can be resumed and evaluated from anywhere.
     return configs.resolve(dataset, values | {"data_root": os.path.abspath(root)}), why

@@ -44,7 +44,7 @@ def _named(name: str) -> Iterator[str]:
             yield dataset(name)
         elif kind == "recipes":
             values = "\n".join(f"  {key} = {json.dumps(value)}" for key, value in config.recipe(name).items())
-            yield f"recipe {name}\n\n{catalogue.recipe_about(name)}\n\n{values}"
+            yield f"recipe {name}\n\n{config.recipe_about(name)}\n\n{values}"
         else:
             text = (shipped("episodes") / f"{name}.json").read_text("utf-8").strip()
             yield f"task list {name}: give it to fewshot evaluate --tasks\n\n{text}"

@@ -97,7 +97,7 @@ def test_an_unknown_name_is_one_line(name, expected, capsys):
 
 
 def test_every_recipe_says_what_it_is():
-    assert all(catalogue.recipe_about(name) != "(no comment)" for name in config.recipe_names())
+    assert all(config.recipe_about(name) != "(no comment)" for name in config.recipe_names())
 
 
 def test_what_is_public_is_there():

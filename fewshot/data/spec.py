@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fewshot.data.store import Dataset
 
 IMPORTERS = ("images", "pickles", "ilsvrc")
-OF_ONE_SET = ("cifar", "idx")
+OF_ONE_SET = ("cifar", "cifar10", "idx", "svhn", "tiny-imagenet")
 """Importers of formats that are one data set's own, so that its specification must name them."""
 SIZES = (16, 1024)  # pixels, the least that a backbone can take, and the most
 
@@ -45,15 +45,18 @@ class DatasetSpec:
     """Likewise; both are given, or neither."""
 
     images_per_class: int | Mapping[str, int] | None = None
-    """Images that every class must have, where that is known; by split, where it differs between them."""
+    """Images that every class must have, where that is known; by split, where it differs between them. Where splits
+    share their classes and the source has no validation split, `val` says how many of a class's training images become
+    it."""
 
     images: int | Mapping[str, int] | None = None
     """Images of the published set, in all or by split, where classes differ. `prepare` tells where there are others."""
 
     importers: Sequence[str] = IMPORTERS
     """What the images may come as. `images`: image files in folders and archives; `pickles`: those of learn2learn / Ren
-    and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers; `cifar`: CIFAR-100's python archive;
-    `idx`: MNIST's format, whose classes have the names that `labels` gives."""
+    and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers; `cifar` and `cifar10`: the python
+    archives of CIFAR-100 and CIFAR-10; `idx`: MNIST's format, whose classes have the names that `labels` gives; `svhn`:
+    SVHN's two .mat files; `tiny-imagenet`: Tiny ImageNet's folder, whose own list says which classes there are."""
 
     labels: Sequence[str] = ()
     """The classes by number, where the source has only their numbers."""

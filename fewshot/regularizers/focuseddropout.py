@@ -36,7 +36,8 @@ class FocusedDropout(Regularizer):
     The text and the experiments say U(0.3, 0.6), the default; algorithm 1 says random(0.6, 0.9), within its
     loop over positions: `low=0.6,high=0.9,per_unit=true`. `invert`: the paper's "opposite approach" as we
     understand it, for its sentence repeats the normal mask. The paper places it after the penultimate
-    group (`focuseddropout@3` here); the default sites are our reading, the same for all methods.
+    group (`focuseddropout@3` here); the default sites are our reading, the same for all methods. `drops=false` drops
+    nothing, and magnifies the weight decay all the same (table 4, "MWD").
 
     `participation`: one draw an optimizer step, shared by all sites, by support and query. `begin_step`
     takes it from its generator, which the backbone hands to all sites in the same state. The outcome is kept
@@ -63,6 +64,7 @@ class FocusedDropout(Regularizer):
         weight_decay_scale: float = 2.0,
         invert: bool = False,
         per_unit: bool = False,
+        drops: bool = True,
     ) -> None:
         super().__init__(site)
         self.check_rate(low=low, high=high, participation=participation)
@@ -71,11 +73,11 @@ class FocusedDropout(Regularizer):
         if not 1 <= weight_decay_scale < float("inf"):
             raise UserError(f"focuseddropout:weight_decay_scale={weight_decay_scale} is no number of 1 or more")
         self.low, self.high, self.participation = low, high, participation
-        self.invert, self.per_unit = invert, per_unit
+        self.invert, self.per_unit, self.drops = invert, per_unit, drops
         self.magnified = weight_decay_scale
-        self.active = participation > 0
-        self.weight_decay_scale = weight_decay_scale if self.active else 1.0
-        self.register_buffer("participates", torch.tensor(self.active))
+        self.active = participation > 0 and drops
+        self.weight_decay_scale = weight_decay_scale if participation > 0 else 1.0
+        self.register_buffer("participates", torch.tensor(participation > 0))
         self.register_buffer("unfocused", torch.zeros(()), persistent=False)
 
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
@@ -95,4 +97,5 @@ class FocusedDropout(Regularizer):
 
     def extra_repr(self) -> str:
         rates = f"low={self.low}, high={self.high}, participation={self.participation}"
-        return f"{rates}, weight_decay_scale={self.magnified}, invert={self.invert}, per_unit={self.per_unit}"
+        silent = "" if self.drops else ", drops=False"
+        return f"{rates}, weight_decay_scale={self.magnified}, invert={self.invert}, per_unit={self.per_unit}{silent}"

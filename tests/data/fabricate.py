@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +171,30 @@ LAYOUTS: dict[str, Callable[[Path, Files], None]] = {
         one_zip, tar_of_tars, ren_pickles, metaoptnet_pickles, raw_ilsvrc,
     )
 }  # fmt: skip
+
+
+class Python2(pickle._Pickler):
+    """Writes as Python 2's cPickle did, which the archive was made with: strings are bytes."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def __init__(self, file) -> None:
+        super().__init__(file, protocol=2)
+
+    def save_bytes(self, data) -> None:
+        data = data.encode("latin1") if isinstance(data, str) else data
+        short = len(data) < 256
+        self.write((b"U" + bytes([len(data)]) if short else b"T" + struct.pack("<i", len(data))) + data)
+        self.memoize(data)
+
+    dispatch[bytes] = dispatch[str] = save_bytes
+
+
+def python2(content: dict) -> bytes:
+    file = io.BytesIO()
+    Python2(file).dump(content)
+    return file.getvalue().replace(b"numpy._core", b"numpy.core")
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()

@@ -6,8 +6,6 @@ import csv
 import gzip
 import io
 import os
-import pickle
-import struct
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ import fabricate as fab
 import numpy as np
 import pytest
 from commands import SMALL, one_line_error
+from fabricate import idx, python2
 from PIL import Image
 
 from fewshot import describe, prepare, train
@@ -156,29 +155,6 @@ def test_sums_that_were_published_are_told(tmp_path, capsys):
 # ---- small copies in the true formats
 
 
-class Python2(pickle._Pickler):
-    """Writes as Python 2's cPickle did, which the archive was made with: strings are bytes."""
-
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def __init__(self, file) -> None:
-        super().__init__(file, protocol=2)
-
-    def save_bytes(self, data) -> None:
-        data = data.encode("latin1") if isinstance(data, str) else data
-        short = len(data) < 256
-        self.write((b"U" + bytes([len(data)]) if short else b"T" + struct.pack("<i", len(data))) + data)
-        self.memoize(data)
-
-    dispatch[bytes] = dispatch[str] = save_bytes
-
-
-def python2(content: dict) -> bytes:
-    file = io.BytesIO()
-    Python2(file).dump(content)
-    return file.getvalue().replace(b"numpy._core", b"numpy.core")
-
-
 CIFAR_CLASSES = sorted(row["class"] for row in rows("cifar-fs"))
 
 
@@ -211,10 +187,6 @@ def cifar_folder(folder: Path) -> None:
         fab.write(folder / "cifar-100-python" / name, python2(content))
     other = {"data": np.zeros((1, 3072), np.uint8), "labels": [0]}
     fab.write(folder / "cifar-10-batches-py/data_batch_1", python2(other))
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
 
 
 def idx_files() -> dict[str, np.ndarray]:

@@ -165,6 +165,20 @@ def test_the_optimizer_decays_more_on_the_steps_that_take_part_and_only_there(tm
     assert moved == pytest.approx([0.1 * decay for decay in decays], rel=1e-3)  # the learning rate's share of it
 
 
+def test_the_weight_decay_may_be_magnified_alone():
+    """Table 4's MWD: on the same steps as with the mask, and nothing is dropped."""
+    site = Site(8, 5, 5, 3, 4)
+    alone, with_mask = (regularizers.build(f"focuseddropout:participation=0.5,{more}", site) for more in
+                        ("drops=false", "drops=true"))  # fmt: skip
+    x, scales = torch.rand(4, 8, 5, 5), []
+    for step in range(20):
+        for method in (alone, with_mask):
+            method.begin_step(0.5, generator_for(0, step, "regularizers"))
+        assert alone(x) is x and alone.weight_decay_scale == with_mask.weight_decay_scale
+        scales.append(alone.weight_decay_scale)
+    assert set(scales) == {1.0, 2.0}
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

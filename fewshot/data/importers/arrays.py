@@ -62,23 +62,29 @@ def by_class(spec: DatasetSpec, splits: Mapping[str, Sequence[str]], parts: Sequ
     """(split, class) -> Pixels, of the classes that the parts hold.
 
     Few-shot: a class has the images of both parts, in the order of their names. Classification (`shared_classes`): the
-    test split has the test part, the training split the first images of the training part, as many as the
-    specification says, and the validation split the rest.
+    test split has the test part; of each class's images in the training part, the last are the validation split,
+    as many as the specification says, and those before them the training split.
     """
     found = {}
     for split, classes in splits.items():
         for cls in classes:
             if spec.shared_classes:
                 (part,) = (each for each in parts if each.name == ("test" if split == "test" else "train"))
-                first = spec.count("train") if "val" in splits else None
-                taken = {"train": slice(first), "val": slice(first, None), "test": slice(None)}[split]
-                chosen = [(part, int(row)) for row in part.rows.get(cls, ())[taken]]
+                rows = part.rows.get(cls, ())
+                chosen = [(part, int(row)) for row in rows[taken(spec, split, splits, len(rows))]]
             else:
                 chosen = [(part, int(row)) for part in parts for row in part.rows.get(cls, ())]
                 chosen.sort(key=lambda each: (each[0].names[each[1]], each[0].name))
             if chosen:
                 found[split, cls] = Pixels(chosen)
     return found
+
+
+def taken(spec: DatasetSpec, split: str, splits: Mapping[str, Sequence[str]], count: int) -> slice:
+    """Which of a class's `count` images, of the test part or else of the training part, a split has."""
+    held_out = spec.count("val") or 0 if "val" in splits else 0
+    first = max(0, count - held_out)
+    return {"train": slice(first), "val": slice(first, None), "test": slice(None)}[split]
 
 
 def the_one(items: Sequence[Item]) -> Item:

@@ -1,9 +1,12 @@
-"""CIFAR-100's python archive, cifar-100-python.tar.gz, or the folder cifar-100-python that it unpacks to.
+"""The python archives of CIFAR-100 and CIFAR-10, or the folders that they unpack to.
 
-    train, test   pickles: data (N, 3072) uint8, a channel after the other; fine_labels, N numbers; filenames, N names
-    meta          pickle: fine_label_names, 100 names
+    cifar-100-python     train, test                     pickles: data, fine_labels, filenames
+                         meta                            pickle: fine_label_names, 100 names
+    cifar-10-batches-py  data_batch_1 ... 5, test_batch  pickles: data, labels, filenames
+                         batches.meta                    pickle: label_names, 10 names
 
-The images have names here, so that they are stored in the same order as the same images in class folders.
+`data` is (N, 3072) uint8, a channel after the other; labels are N numbers, filenames N names. The images have names
+here, so that few-shot sets store them in the same order as the same images in class folders.
 """
 
 from __future__ import annotations
@@ -22,13 +25,17 @@ _SIDE = 32
 
 
 class Cifar:
-    """Collects the three files."""
+    """Collects the files of CIFAR-100's archive."""
 
-    kind = "pickle"
+    kinds = ("pickle",)
     title = "CIFAR-100's python archive"
+    name, archive, folder = "CIFAR-100", "cifar-100-python.tar.gz", "cifar-100-python"
+    meta, label_names, labels = "meta", "fine_label_names", "fine_labels"
+    parts: Mapping[str, Sequence[str]] = {"train": ("train",), "test": ("test",)}
 
     def __init__(self) -> None:
-        self._files: dict[str, list[Item]] = {"train": [], "test": [], "meta": []}
+        names = [name for files in self.parts.values() for name in files]
+        self._files: dict[str, list[Item]] = {name: [] for name in (*names, self.meta)}
 
     def add(self, item: Item) -> bool:
         """Whether it is one of them, by its name."""
@@ -39,7 +46,7 @@ class Cifar:
     def classes(self, spec: DatasetSpec, splits: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Pixels]:
         """(split, class) -> its images; none where there is no file of these names.
 
-        UserError where one of the three is missing, damaged, or something else.
+        UserError where one of the files is missing, damaged, or something else.
         """
         there = next((items[0] for items in self._files.values() if items), None)
         if there is None:
@@ -47,33 +54,50 @@ class Cifar:
         for name, items in self._files.items():
             if not items:
                 raise UserError(
-                    f"{there.origin} is there without CIFAR-100's file {name!r}: give cifar-100-python.tar.gz, or all"
-                    " of the folder cifar-100-python"
+                    f"{there.origin} is there without {self.name}'s file {name!r}: give {self.archive}, or all of the"
+                    f" folder {self.folder}"
                 )
-        names = self._read("meta", "fine_label_names")[1][0]
+        names = self._read(self.meta, self.label_names)[1][0]
         if not isinstance(names, list) or len(set(map(_text, names))) < len(names):
-            raise UserError(f"{self._files['meta'][0].origin}: fine_label_names is no list of different names")
-        return by_class(spec, splits, [self._part(name, [_text(each) for each in names]) for name in ("train", "test")])
+            raise UserError(f"{self._files[self.meta][0].origin}: {self.label_names} is no list of different names")
+        classes = [_text(each) for each in names]
+        return by_class(spec, splits, [self._part(part, files, classes) for part, files in self.parts.items()])
 
-    def _part(self, name: str, classes: Sequence[str]) -> Part:
-        origin, (data, labels, names) = self._read(name, "data", "fine_labels", "filenames")
+    def _part(self, part: str, files: Sequence[str], classes: Sequence[str]) -> Part:
+        """The images of some files, one after another."""
+        pixels, labels, names = zip(*(self._batch(name, len(classes)) for name in files), strict=True)
+        rows = np.concatenate(pixels).reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+        numbers = np.array([label for each in labels for label in each], np.int64)
+        return Part(part, self._files[files[0]][0].origin, rows, numbers, classes, [n for each in names for n in each])
+
+    def _batch(self, name: str, classes: int) -> tuple[np.ndarray, list[int], list[str]]:
+        """(N, 3072) uint8 pixels, N labels and N names of one file. UserError where it has something else."""
+        origin, (data, labels, names) = self._read(name, "data", self.labels, "filenames")
         size = 3 * _SIDE * _SIDE
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != size:
             raise UserError(f"{origin}: data must be one uint8 array (N, {size})")
-        if not isinstance(labels, list) or not all(type(v) is int and 0 <= v < len(classes) for v in labels):
-            raise UserError(f"{origin}: fine_labels must be numbers of the {len(classes)} classes that meta names")
+        if not isinstance(labels, list) or not all(type(v) is int and 0 <= v < classes for v in labels):
+            raise UserError(f"{origin}: {self.labels} must be numbers of the {classes} classes that {self.meta} names")
         if not isinstance(names, list) or not len(data) == len(labels) == len(names):
-            raise UserError(f"{origin}: data, fine_labels and filenames must be of one length")
-        pixels = data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-        return Part(name, origin, pixels, np.array(labels, np.int64), classes, [_text(each) for each in names])
+            raise UserError(f"{origin}: data, {self.labels} and filenames must be of one length")
+        return data, labels, [_text(each) for each in names]
 
     def _read(self, name: str, *keys: str) -> tuple[str, list]:
         item = the_one(self._files[name])
         with naming_damage(item.origin), item.open() as file:
             content = load(file, item.origin, item.length(file), item.limits)
         if lost := [key for key in keys if key not in content]:
-            raise UserError(f"{item.origin} is not CIFAR-100's {name}: it has no {lost[0]}")
+            raise UserError(f"{item.origin} is not {self.name}'s {name}: it has no {lost[0]}")
         return item.origin, [content[key] for key in keys]
+
+
+class Cifar10(Cifar):
+    """Collects the files of CIFAR-10's archive."""
+
+    title = "CIFAR-10's python archive"
+    name, archive, folder = "CIFAR-10", "cifar-10-python.tar.gz", "cifar-10-batches-py"
+    meta, label_names, labels = "batches.meta", "label_names", "labels"
+    parts = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
 
 
 def _text(name: object) -> str:

@@ -23,7 +23,7 @@ _PARTS = {"train": "train", "t10k": "test"}
 class Idx:
     """Collects the four files."""
 
-    kind = "idx"
+    kinds = ("idx",)
     title = "IDX files"
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ _KINDS = (  # offset, bytes, kind, name
     (0, b"%PDF", "foreign", "PDF"),
     (0, b"\x89HDF\r\n\x1a\n", "foreign", "HDF5"),
     (512, b"\x89HDF\r\n\x1a\n", "foreign", "HDF5"),  # as MATLAB 7.3 writes it, below a text of its own
-    (0, b"MATLAB 5.0", "foreign", "MATLAB"),
+    (0, b"MATLAB 5.0", "mat", "MATLAB"),
     (0, b"MATLAB 7.3", "foreign", "MATLAB"),
     (0, b"PAR1", "foreign", "Parquet"),
     (0, b"ARROW1", "foreign", "Arrow"),
@@ -77,8 +77,8 @@ def named_as_image(name: str) -> bool:
 def identify(head: bytes, name: str = "") -> tuple[str | None, str | None]:
     """(kind, format's name) by a file's first 1024 bytes, and by the end of its name where they do not say it.
 
-    kind: image, zip, tar, gzip, bzip2, xz, pickle, idx, list, foreign (a format that holds data and is not read) or
-    None.
+    kind: image, zip, tar, gzip, bzip2, xz, pickle, idx, mat, list, foreign (a format that holds data and is not read)
+    or None.
     """
     kind, label = next(((k, label) for at, magic, k, label in _KINDS if head.startswith(magic, at)), (None, None))
     if _PICKLE.match(head):

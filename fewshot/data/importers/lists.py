@@ -11,6 +11,7 @@ from fewshot.core.errors import UserError
 from fewshot.data.importers.items import Item, files_below
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import Row, path_of, read_table
+from fewshot.data.importers.tinyimagenet import listed_classes
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import OF_ONE_SET, DatasetSpec
 
@@ -58,7 +59,10 @@ def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path], li
     Raises UserError where none of these says what they are, or a class is in two splits that must not share one.
     """
     given = csv_file or spec.splits
-    if given is None:
+    if given is None and "tiny-imagenet" in spec.importers:
+        classes = sorted({_class_name("wnids.txt", name) for name in listed_classes(sources, limits)})
+        lists = Lists(dict.fromkeys(SPLITS, tuple(classes)))
+    elif given is None:
         lists = _by_folder(sources)
     elif isinstance(given, Path):
         lists = _read_csv(given, limits)
@@ -66,6 +70,8 @@ def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path], li
         lists = Lists({split: tuple(sorted(given[split])) for split in SPLITS if split in given})
         if unknown := set(given) - set(SPLITS):
             raise UserError(f"{spec.name}: unknown splits {', '.join(sorted(unknown))}; valid: {', '.join(SPLITS)}")
+    if not lists.classes and set(spec.importers) <= set(OF_ONE_SET):
+        raise UserError(f"{spec.name}: the list of its classes, wnids.txt, is not below --from: give all of its folder")
     if not lists.classes:
         raise UserError(
             f"which classes of {spec.name} are for training, validation and test? Give --splits CSV, or keep the"

@@ -18,6 +18,7 @@ from fewshot.data.importers.lists import FilePath, Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.rows import Rows
 from fewshot.data.importers.sources import ImageName, Sources
+from fewshot.data.importers.tinyimagenet import Files
 from fewshot.data.spec import DatasetSpec
 
 FEWEST = 2  # images a class needs to appear in any episode: one of the support, one query
@@ -78,7 +79,7 @@ def plan(spec: DatasetSpec, sources: Sources, wanted: Lists) -> list[ClassPlan]:
         if (split, cls) not in wanted.rows
         and not sources.images(split, cls)
         and cls not in sources.pickled
-        and (split, cls) not in sources.arrays
+        and (split, cls) not in sources.own
     ]
     if missing:
         raise UserError(
@@ -120,11 +121,13 @@ def _plan_class(
     spec: DatasetSpec, split: str, cls: str, sources: Sources, wanted: Lists, rows: Rows
 ) -> ClassPlan:
     images, pickles, per_class = sources.images(split, cls), sources.pickled.get(cls, []), spec.count(split)
-    if pixels := sources.arrays.get((split, cls)):
+    if own := sources.own.get((split, cls)):
         if images:
             place = next(iter(images.values()))[0].origin
-            raise UserError(f"class {cls} is in {pixels.origin} and, as images, in {place}: give one of them")
-        return ClassPlan(cls, split, len(pixels.names), names=pixels.names, pixels=pixels)
+            raise UserError(f"class {cls} is in {own.origin} and, as images, in {place}: give one of them")
+        if isinstance(own, Files):
+            return ClassPlan(cls, split, len(own.names), tuple((item,) for item in own.items), own.names)
+        return ClassPlan(cls, split, len(own.names), names=own.names, pixels=own)
     if images and pickles:
         place = next(iter(images.values()))[0].origin
         raise UserError(f"class {cls} is in {pickles[0].origin} and, as images, in {place}: give one of them")

@@ -11,17 +11,21 @@ from pathlib import Path, PurePath
 from fewshot.core.errors import UserError
 from fewshot.data.importers import archives
 from fewshot.data.importers.arrays import Pixels
-from fewshot.data.importers.cifar import Cifar
+from fewshot.data.importers.cifar import Cifar, Cifar10
 from fewshot.data.importers.idx import Idx
 from fewshot.data.importers.items import Item, files_below, some
 from fewshot.data.importers.kinds import identify, named_as_image
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.lists import FilePath, Lists, read_ravi
 from fewshot.data.importers.pickles import Pickle
+from fewshot.data.importers.svhn import Svhn
+from fewshot.data.importers.tinyimagenet import Files, TinyImageNet
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
 
-_OF_ONE_SET: dict[str, type[Cifar] | type[Idx]] = {"cifar": Cifar, "idx": Idx}
+_OF_ONE_SET: dict[str, type[Cifar | Cifar10 | Idx | Svhn | TinyImageNet]] = {
+    "cifar": Cifar, "cifar10": Cifar10, "idx": Idx, "svhn": Svhn, "tiny-imagenet": TinyImageNet,
+}  # fmt: skip
 _WNID = re.compile(r"n\d{8}")
 
 ImageName = tuple[str, ...]
@@ -32,7 +36,7 @@ class Sources:
     """Classes of images, and what else was met.
 
     pickled: class -> the pickles that hold it
-    arrays:  (split, class) -> its images in files of a format that is the data set's own
+    own:     (split, class) -> its images, in a format or a layout that is the data set's own
     listed:  class -> image names that lists in the sources give it, where the specification says that they count
     kinds:   what was met, for dataset.json
     unread:  files without content, or of a format that holds data and is not read, for complaints
@@ -47,7 +51,7 @@ class Sources:
         self.pickled: dict[str, list[Pickle]] = {}
         self.kinds: set[str] = set()
         self.unread: list[str] = []
-        self.arrays: dict[tuple[str, str], Pixels] = {}
+        self.own: dict[tuple[str, str], Pixels | Files] = {}
         self._lists: dict[str, frozenset[str]] = {}
         self._images: dict[tuple[str | None, str], dict[ImageName, list[Item]]] = {}
         self._loose: list[Item] = []  # images in no class's folder or archive
@@ -58,14 +62,15 @@ class Sources:
         self._files = files
         self._limits = limits
         self._spec = spec
-        self._own = {each.kind: each() for name, each in _OF_ONE_SET.items() if name in spec.importers}
+        importers = [importer() for name, importer in _OF_ONE_SET.items() if name in spec.importers]
+        self._importers = {kind: each for each in importers for kind in each.kinds}
         for number, path in enumerate(paths):
             self._source = number
             self._add(path)
-        for own in self._own.values():
-            if found := own.classes(spec, wanted.splits):
-                self.arrays |= found
-                self.kinds.add(own.title)
+        for importer in importers:
+            if found := importer.classes(spec, wanted.splits):
+                self.own |= found
+                self.kinds.add(importer.title)
         self.listed = self._lists if spec.lists else {}
         if wanted.by_folder:
             self._refuse_nested()
@@ -114,16 +119,16 @@ class Sources:
             return
         kind = self._kind(item)
         importers = self._spec.importers
-        if kind == "image":
+        if kind in self._importers:
+            if not self._importers[kind].add(item):
+                self.unread.append(f"{item.origin} ({kind})")
+        elif kind == "image":
             if not {"images", "ilsvrc"}.isdisjoint(importers):
                 self._add_image(item)
         elif kind in ("zip", "tar"):
             self._enter(item, kind)
         elif kind in archives.COMPRESSED:
             self._visit(archives.decompressed(item, kind, self._files))
-        elif kind in self._own:
-            if not self._own[kind].add(item):
-                self.unread.append(f"{item.origin} ({kind})")
         elif kind == "pickle" and "pickles" in importers:
             pickle = Pickle(item, self._wanted.splits)
             self.kinds.add(pickle.format)
@@ -140,7 +145,7 @@ class Sources:
             return "image"  # there are many, so none is opened yet; decoding names those that are not
         head = item.head(1024)
         kind, label = identify(head, item.name)
-        if not head or kind == "foreign":
+        if not head or kind == "foreign" or (kind == "mat" and kind not in self._importers):
             self.unread.append(f"{item.origin} ({label or 'empty'})")
         return kind
 
