@@ -34,20 +34,30 @@ def parser() -> Parser:
         help="with --resume: go on in this machine's precision and threads where those that the run began with cannot"
         " be had; the run says so and is not pooled with others",
     )  # fmt: skip
+    parser.add_argument(
+        "--log", action="append", default=[], metavar="NAME",
+        help="write what metrics.jsonl holds for tensorboard or wandb, too; may be repeated, or separated by commas",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", nargs="?", type=int, const=5, default=0, metavar="STEPS",
+        help="profile so many steps, without a number 5: their longest operations, and a trace in the run folder",
+    )  # fmt: skip
     add_trust(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     flags = vars(parser().parse_args(argv))
-    out, resume, seeds, trust, elsewhere = (
-        flags.pop(name) for name in ("out", "resume", "seeds", "trust", "elsewhere")
+    out, resume, seeds, trust, elsewhere, log, profile = (
+        flags.pop(name) for name in ("out", "resume", "seeds", "trust", "elsewhere", "log", "profile")
     )
     flags = configs.from_json(flags, "the flags")
     if resume and out is None:
         raise UserError("--resume needs --out FOLDER: which run is to go on?")
     if elsewhere and not resume:
         raise UserError("--elsewhere is for a run that goes on: give --resume, too")
+    if profile < 0:
+        raise UserError(f"--profile {profile}: give a number of steps")
     for name in _duplicates(seeds or []):
         raise UserError(f"--seeds: {name} comes twice; give each seed once")
     if seeds and "seed" in flags:
@@ -58,11 +68,14 @@ def main(argv: list[str] | None = None) -> None:
     plans = [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]
 
     from fewshot import experiment
+    from fewshot.learning.reporter import Reporter
+    from fewshot.reports import loggers
+    from fewshot.reports.profiling import Profiled
     from fewshot.reports.progress import ConsoleReporter
     from fewshot.reports.sweep import print_seeds
     from fewshot.reports.tables import print_classification, print_results
 
-    console = terminal()
+    console, log = terminal(), loggers.find(log)
     done = []
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
@@ -71,7 +84,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"No recipe is named {config.dataset}: the defaults and your flags make {config.epochs} epochs;"
                 " --epochs changes that."
             )
-        reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
+        reporter: Reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
+        reporter = loggers.Logged(reporter, log) if log else reporter
+        reporter = Profiled(reporter, profile) if profile else reporter
         done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere))
         if done[-1].rows:
             print_results(console, "Accuracy", done[-1].rows)

@@ -71,11 +71,12 @@ def train(
         model.backbone.compile()
     log = _Log(kept, progress, regime.images_per_step, reporter)
     last_save = time.perf_counter()
-    reporter.begin(plan.steps, progress.step)
+    reporter.begin(run, plan.steps, progress.step)
     try:
         with Interrupt() as interrupt:
             while progress.step < plan.steps and not interrupt.asked:
                 step = progress.step
+                reporter.step_begins(step)
                 torch.manual_seed(derive(plan.seed, step, "masks"))
                 model.train()
                 model.backbone.begin_step(step / plan.steps, generator_for(plan.seed, step, "regularizers"))

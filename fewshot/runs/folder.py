@@ -16,7 +16,7 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
-from fewshot.core.files import clear_abandoned, locked, new_folder, read_bounded, sweep, write_atomic
+from fewshot.core.files import clear_abandoned, held, locked, new_folder, read_bounded, sweep, write_atomic
 from fewshot.runs import metrics
 from fewshot.runs.facts import FORMAT, Facts
 from fewshot.runs.provenance import environment
@@ -92,6 +92,11 @@ class Run(Facts):
             if alone:
                 sweep(self.folder, _TEMPORARY)
             yield
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process holds the folder; where a system has no locks, also one that is killed."""
+        return held(self.folder / _LOCK)
 
     def tidy(self) -> None:
         """Take away what a process that was killed in its last moment has left; nothing where another is at work."""
