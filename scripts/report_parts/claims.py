@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from report_parts.effects import SIGNIFICANT, Effect, Study, gains
-
 from fewshot.evaluation.power import Need
 from fewshot.reports.tables import percent
+from report_parts.effects import SIGNIFICANT, Effect, Study, gains
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report_parts.effects import Effect
 
 from fewshot.reports import pictures
+from report_parts.effects import Effect
 
 _TEST_SET, _ANEW = pictures.COLOURS[0], pictures.COLOURS[1]
 
