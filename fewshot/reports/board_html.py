@@ -82,6 +82,7 @@ def _boards(rows: Sequence[Row]) -> Iterator[str]:
         yield _SECTION.format(
             name=name, title=escape(board_title(first)), episodes=int(first["episodes"]),
             queries=queries_a_class(first.columns), heads=heads, lines=lines, methods=methods, rank_by=first["rank_by"],
+            chance=_explained_chance(first) if any(row.at_chance for _, row in same) else "",
         )  # fmt: skip
 
 
@@ -95,8 +96,14 @@ _SECTION = """<section>
 {lines}
 </tbody></table></div>
 <p class="key"><span class="leads">a shared rank: not separated from the first of its group</span>
-<span>± and whiskers: 95% interval, {methods}</span> <span>Ties (=) by {rank_by}</span></p>
+<span>± and whiskers: 95% interval, {methods}</span> <span>Ties (=) by {rank_by}</span>{chance}</p>
 </section>"""
+_CHANCE = '<span class="chance">at chance</span>'
+
+
+def _explained_chance(row: Row) -> str:
+    """What the mark means in a board whose tasks are those of `row`."""
+    return f" <span>at chance: a run’s interval reaches down to guessing, {100 / int(row['ways']):.2f}%</span>"
 
 
 def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
@@ -107,7 +114,7 @@ def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
         "spec": _component(row["regularizer"]),
         "backbone": _component(row["backbone"]),
         "head": _component(row["head"]) + transform,
-        "accuracy": f'<b>{row["accuracy"]}</b><span class="soft"> ± {row["ci95"]}</span>',
+        "accuracy": f'<b>{row["accuracy"]}</b><span class="soft"> ± {row["ci95"]}</span>' + _CHANCE * row.at_chance,
         "plot": "",
         "trained": escape(_trained(row)),
         "seeds": row["seeds"],

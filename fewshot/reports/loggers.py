@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fewshot import config as configs
@@ -22,6 +23,8 @@ from fewshot.core.errors import UserError, unknown
 from fewshot.learning.reporter import Forwarding, Reporter
 from fewshot.runs import Run
 from fewshot.runs.metrics import Follower
+
+_COUNT = "fewshot-lines.txt"
 
 
 class Logger:
@@ -75,38 +78,40 @@ class TensorBoard(Logger):
 
 
 class WandB(Logger):
-    """RUN/wandb, and its server unless WANDB_MODE=offline: one run of that id, whatever number of processes trained it.
+    """RUN/wandb, and wandb's server unless WANDB_MODE=offline: one run of that id, however many processes train it.
 
-    wandb's own step is the number of the line, and charts are over `step`. RUN/wandb/lines counts what was handed over:
-    lines that come again after a kill are the same, and are not sent twice.
+    wandb's own step is the number of the line, and charts are over `step`. Lines that wandb has are not sent twice: the
+    server says how many it has, and offline each process that ends leaves the number. What a killed one wrote offline
+    is not whole: it goes, and its lines come again.
     """
 
     def __init__(self, run: Run) -> None:
         import wandb
 
-        self._count = run.folder / "wandb" / "lines"
-        self._sent, self._line = 0, 0
-        with suppress(FileNotFoundError, ValueError):
-            self._sent = int(self._count.read_text())
-        self._count.parent.mkdir(exist_ok=True)
+        self._line = self._known = 0
+        for earlier in (run.folder / "wandb").glob("offline-run-*"):
+            try:
+                self._known = max(self._known, int((earlier / _COUNT).read_text()))
+            except (FileNotFoundError, ValueError):
+                shutil.rmtree(earlier)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "fewshot"), name=run.folder.name, id=run.identity[:32],
             dir=str(run.folder), config=configs.to_json(run.config), resume="allow", reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", finish_timeout=60.0, disable_git=True, save_code=False),
         )  # fmt: skip
+        self._known = max(self._known, self._run.starting_step)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:
-            if self._line >= self._sent:
+            if self._line >= self._known:
                 self._run.log({"step": row["step"]} | numbers(row), step=self._line, commit=True)
             self._line += 1
-        self._sent = max(self._sent, self._line)
-        self._count.write_text(f"{self._sent}\n")
 
     def close(self) -> None:
         self._run.finish()
+        (Path(self._run.dir).parent / _COUNT).write_text(f"{max(self._line, self._known)}\n")
 
 
 LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB}  # by the package that each needs
