@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import re
 import sys
@@ -189,8 +190,16 @@ def paper_names() -> list[str]:
 
 
 def paper(name: str) -> dict[str, Any]:
-    """The file of a paper: the parts of its recipes by name, each with `about`; and `tables`, what the paper printed."""
-    return read_toml(RECIPES / "papers" / f"{name}.toml", f"recipes of {name}")
+    """The file of a paper: the parts of its recipes by name, each with `about`; and `tables`, what the paper printed.
+
+    To be read only: it is read once.
+    """
+    return _parsed(RECIPES / "papers" / f"{name}.toml")
+
+
+@functools.cache  # a start of `train` asks several times
+def _parsed(path: Path) -> dict[str, Any]:
+    return read_toml(path, f"recipes of {path.stem}")
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -226,7 +235,7 @@ def _written(name: str) -> dict[str, Any]:
     if path.is_file():
         return read_toml(path, f"recipe {name}")
     folder, _, part = name.partition("/")
-    return paper(folder)[part]
+    return dict(paper(folder)[part])
 
 
 def read_toml(path: Path, name: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def attack_split(model: Model, split: Split, count: int, attack: Attack, seed: i
     UserError where the model has no classifier, or one of other classes.
     """
     if model.classifier is None or len(model.classifier.weight) != len(split.classes):
-        raise UserError("the run has no classifier of these classes: attack one of --regime supervised on its own data set")
+        raise UserError("the run has no classifier of these classes: attack a supervised one, on its own data set")
     if not 1 <= count <= len(split.images):
         raise UserError(f"--images {count}: the {split.name} split has {len(split.images):,}")
     chosen = np.linspace(0, len(split.images) - 1, count).astype(int)

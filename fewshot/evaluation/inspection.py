@@ -47,6 +47,8 @@ class Scene:
     """(N, S, S, 3) uint8; none of them is in the support."""
     support: np.ndarray
     """(W * SHOTS, S, S, 3) uint8, class by class, the shown ones first."""
+    labels: np.ndarray | None = None
+    """(N,) class numbers in training, where the data set has the same classes in every split."""
 
 
 def scene(dataset: Dataset, images: int, seed: int) -> Scene:
@@ -64,18 +66,25 @@ def scene(dataset: Dataset, images: int, seed: int) -> Scene:
     ways = max(images, min(LEAST_WAYS, count))
     episode = EpisodeSampler(split, Protocol(ways, SHOTS, queries=1), seed).draw(0, 1)[0]  # (W, SHOTS + 1)
     shown = episode[:images, SHOTS]
-    classes = tuple(split.classes[label] for label in split.labels[shown])
-    return Scene(classes, split.images[shown], split.images[episode[:, :SHOTS].ravel()])
+    labels = split.labels[shown]
+    classes = tuple(split.classes[label] for label in labels)
+    known = labels if dataset.shared_classes else None
+    return Scene(classes, split.images[shown], split.images[episode[:, :SHOTS].ravel()], known)
 
 
 def guide(model: Model, scene: Scene) -> Guide:
-    """The classifier of the scene's episode on the channels of the deepest map, and each shown image's class in it."""
+    """The classifier of `_class_weights` on the channels of the deepest map, and each shown image's class in it."""
     weights, own = _class_weights(model, scene)
     return Guide(model.backbone.channel_weights(weights), own)
 
 
 def _class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
-    """The classifier of the scene's episode on embeddings, (W, D), and each shown image's class in it, (N,)."""
+    """A classifier on embeddings, (W, D), and each shown image's class in it, (N,).
+
+    The model's own, where it was trained to name these classes; else the one that its head fits to the scene's episode.
+    """
+    if model.classifier is not None and scene.labels is not None:
+        return model.classifier.weight.detach(), torch.from_numpy(scene.labels)
     ways = len(scene.support) // SHOTS
     labels = torch.arange(ways).repeat_interleave(SHOTS)
     weights = model.head.class_weights(model.embed(scene.support)[None], labels[None], ways)  # (1, W, D)
@@ -215,7 +224,8 @@ def one_view(taken: Tensor, channel: int | Literal["most"] | None) -> np.ndarray
 def class_activation_maps(model: Model, scene: Scene, site: int | str | None = None) -> np.ndarray:
     """(N, H, W) float32: sum_c alpha_c X_c over the map X of each shown image, by default the deepest.
 
-    There alpha are the weights of the image's own class in the scene's episode (Zhou et al., CVPR 2016). After block
+    There alpha are the weights of the image's own class in the scene's episode, or in the classifier that the model was
+    trained with, where the data set has its classes in every split (Zhou et al., CVPR 2016). After block
     `site` they are Grad-CAM's: the gradient of that class's score, averaged over the positions of X (Selvaraju et al.,
     ICCV 2017, equation 1), which for the deepest map are the same weights. Neither sum is cut at zero. `site` may be
     a module's name. UserError where there is no such block or module, or where it gives no map.

@@ -40,7 +40,7 @@ class SweepBoard:
         """See what has changed, and show it."""
         for name in self.sweep.plan.keys() - self.scores.keys() - failed.keys() - running:
             if self.sweep.done(name):
-                self.scores[name] = {task_name(DEFAULTS | row): row["accuracy"] for row in self._rows(name)}
+                self.scores[name] = self._scores(name)
         if self.live:
             self.live.update(self._table(running, failed), refresh=True)
         for name in sorted((self.scores.keys() | failed.keys()) - self.told):
@@ -49,10 +49,13 @@ class SweepBoard:
             if not self.live:
                 self.console.print(f"{name}: {figures or 'failed: ' + failed.get(name, '')}")
 
-    def _rows(self, name: str) -> list[dict]:
+    def _scores(self, name: str) -> dict[str, float]:
+        """What a run scored, by task; of a classifier the top-1 accuracy by split."""
         from fewshot.runs import Run
 
-        return Run.open(self.sweep.path(name)).rows
+        run = Run.open(self.sweep.path(name))
+        few_shot = {task_name(DEFAULTS | row): row["accuracy"] for row in run.rows}
+        return few_shot | {f"{row['split']} top-1": row["top1"] for row in run.classification}
 
     def _table(self, running: set[str], failed: Mapping[str, str]) -> Table:
         table = Table(box=box.SIMPLE_HEAD, title=self._title(running, failed), title_justify="left")

@@ -25,6 +25,7 @@ from fewshot.core.seeding import derive, generator_for
 from fewshot.data import Dataset, Split
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
+from fewshot.data.joined import train_and_val
 from fewshot.episodes import Tasks
 from fewshot.learning.regimes._base import Regime, Validation, validate_on_images, validate_on_tasks
 from fewshot.model import Model
@@ -57,6 +58,10 @@ class Supervised(Regime[Batch]):
     area from Beta(cutmix, cutmix) (Yun et al., ICCV 2019). With both, each step does one of the two, with equal
     probability. 0 switches either off. `rotation`: each image is also shown turned by 90, 180 and 270 degrees, which
     makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
+
+    `train`: the images of the training split, or all, those of the validation split too, as papers of plain
+    classification train; only where both have the same classes. Then nothing is left to choose weights by: the last are
+    kept (`--val-every` as many epochs as there are), and what the validation says was seen in training.
 
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
     not trained here; where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
@@ -94,6 +99,7 @@ class Supervised(Regime[Batch]):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         rotation: bool = False,
+        train: Literal["split", "all"] = "split",
     ) -> Supervised:
         """See Regime.build."""
         if batch < 2:
@@ -103,16 +109,21 @@ class Supervised(Regime[Batch]):
         for name, value in (("mixup", mixup), ("cutmix", cutmix)):
             if not 0 <= value < float("inf"):
                 raise UserError(f"supervised:{name}={value}: give 0 for none, or a positive number")
-        train = dataset["train"]
+        if train == "all" and config.val_every < config.epochs:
+            raise UserError(
+                f"supervised:train=all leaves no images to choose weights by: give --val-every {config.epochs}, and the"
+                " last weights are tested"
+            )
+        trained = train_and_val(dataset) if train == "all" else dataset["train"]
         return cls(
             config.seed,
-            ImageSource(train, compute.device),
-            train.labels,
+            ImageSource(trained, compute.device),
+            trained.labels,
             Augmentation(config.crop_padding, config.jitter, config.mirror),
             dataset["val"] if dataset.shared_classes else validation,
             compute,
             batch,
-            Form(classifier, len(train.classes), ROTATIONS if rotation else 0),
+            Form(classifier, len(trained.classes), ROTATIONS if rotation else 0),
             smoothing,
             mixup,
             cutmix,
