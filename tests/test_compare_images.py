@@ -5,41 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from commands import one_line_error
+from image_runs import CLASSES, IMAGES, TRUTH, fabricate, right
 from scipy import stats
 
 import fewshot
 from fewshot import compare
-from fewshot.config import TrainConfig
 from fewshot.core import console
-from fewshot.evaluation.classification import Verdicts, keep
 from fewshot.evaluation.proportions import Pairs, newcombe
-from fewshot.runs import CLASSIFICATION, Run
-
-IMAGES, CLASSES = 1000, 10
-TRUTH = np.arange(IMAGES) // (IMAGES // CLASSES)
-HARDNESS = np.random.default_rng(0).random(IMAGES)
 
 
 def run(*args) -> int:
     return console.run(compare.main, [str(arg) for arg in args])
-
-
-def fabricate(folder, skill=0.9, seed=0, pixels="f" * 64, membership="m", truth=TRUTH):
-    """A finished run: what it names rightly is what is easy, give or take."""
-    config = TrainConfig(seed=seed, reg=folder.parent.name if folder.name.startswith("seed") else folder.name)
-    made = Run.create(config, str(folder), {"fingerprint": "f" * 64})
-    noise = np.random.default_rng([seed, *str(config.reg).encode()]).normal(0, 0.05, IMAGES)
-    right = HARDNESS + noise < skill
-    found = Verdicts(truth, np.where(right, truth, (truth + 1) % CLASSES), np.ones(IMAGES, bool))
-    row = {"dataset": "birds", "split": "test", "classes": CLASSES, "classifier": "linear", "membership": membership,
-           "fingerprint": pixels} | found.figures(CLASSES)  # fmt: skip
-    made.write_result([row | keep(made, "birds-test", found)], kind=CLASSIFICATION)
-    return folder
-
-
-def right(folder) -> np.ndarray:
-    record = np.load(folder / "images-birds-test.npz")
-    return record["truth"] == record["predicted"]
 
 
 def test_two_networks_are_paired_image_by_image(tmp_path, capsys):

@@ -4,9 +4,9 @@
     training anew    what the same training would give with other seeds, on these images
 
 (On these very images the accuracy is known; there is nothing to estimate.) With one training seed on either side new
-images are answered by McNemar's test and Newcombe's interval. Where there are several seeds, as in few-shot tasks, an
-image's value is the mean over the networks that were trained, 0..1, and differences are paired image by image: Student's
-t over images. Their means over seeds are then compared, not single networks.
+images are answered by McNemar's test and Newcombe's interval. Where there are several seeds, an image's value is the
+mean over the networks that were trained, 0..1, as a task's is in few-shot results, and differences are paired image by
+image: Student's t over images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from fewshot.core.errors import UserError
 from fewshot.evaluation.classification import Verdicts
 from fewshot.evaluation.comparison import Answers, adjust
 from fewshot.evaluation.intervals import LEVEL, NEW_IMAGES, Interval, this_test_set, training_anew
-from fewshot.evaluation.proportions import WILSON, Pairs, paired_difference, wilson
+from fewshot.evaluation.proportions import WILSON, Pairs, mcnemar, paired_difference, wilson
+from fewshot.evaluation.statistics import holm, paired_p_values
 
 QUESTIONS = ("new images", "training anew")
 ONE_SEED = "nothing is known: that takes two training seeds or more, the same for all"
@@ -86,6 +87,31 @@ def pairs(a: Right, b: Right) -> Pairs | None:
     """How many images both, one or neither of two networks name rightly. None where a side has several seeds."""
     one, other = a.only, b.only
     return None if one is None or other is None else Pairs.of(one, other)
+
+
+def distinguishable(right: Sequence[Sequence[np.ndarray]], level: float = 0.05) -> np.ndarray:
+    """(k, k) bool: which of k configurations differ, each by its networks' (n,) bool of the same images.
+
+    Two networks by McNemar's test, from one matrix of products; where a configuration has several, by the paired t-test
+    over images of the means. Holm over all pairs, at `level`.
+    """
+    values = np.stack([np.mean(each, axis=0) for each in right])
+    a, b = np.triu_indices(len(right), 1)
+    single = np.array([len(each) == 1 for each in right])
+    p_values = np.ones(len(a))
+    of_two = single[a] & single[b]
+    both = values @ values.T
+    counts = both.diagonal()
+    for pair in np.flatnonzero(of_two):
+        i, j = a[pair], b[pair]
+        first, second = round(counts[i] - both[i, j]), round(counts[j] - both[i, j])
+        p_values[pair] = mcnemar(Pairs(0, first, second, values.shape[1]))[0]
+    rest = ~of_two
+    if rest.any():
+        p_values[rest] = paired_p_values(values, a[rest], b[rest])
+    apart = np.zeros((len(right), len(right)), bool)
+    apart[a, b] = holm(p_values) < level
+    return apart | apart.T
 
 
 def _check_same(one: np.ndarray, other: np.ndarray) -> None:

@@ -112,8 +112,8 @@ def counted(first: str, second: str, a: Right, b: Right) -> list[str]:
     if found is None:
         return []
     return [
-        f"  of {found.n:,} images, both are right on {found.both:,}, {first} alone on {found.first:,}, {second} alone on"
-        f" {found.second:,}, neither on {found.neither:,}"
+        f"  of {found.n:,} images, both are right on {found.both:,}, {first} alone on {found.first:,},"
+        f" {second} alone on {found.second:,}, neither on {found.neither:,}"
     ]
 
 

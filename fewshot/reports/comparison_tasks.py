@@ -19,8 +19,7 @@ from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.identity import pixels
 from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
-from fewshot.reports.leaderboard import DEFAULTS
-from fewshot.reports.tables import percent, queries_a_class, task_name
+from fewshot.reports.tables import DEFAULTS, percent, queries_a_class, task_name
 from fewshot.runs import Run
 
 _PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "query_alpha", "episodes_seed", "setting")

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
-from fewshot.reports.leaderboard import DEFAULTS
-from fewshot.reports.tables import markdown_text, percent, task_name
+from fewshot.reports.tables import DEFAULTS, markdown_text, percent, task_name
 from fewshot.runs import Run
 
 

@@ -13,7 +13,9 @@ from rich.table import Table
 
 from fewshot.core.console import visible
 from fewshot.episodes.sampler import protocol_name
-from fewshot.reports.leaderboard import DEFAULTS
+
+DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": ""}
+"""What a few-shot row, or a line of a leaderboard, means by a field that is not there."""
 
 _SORTED_BY = ("ways", "shots", "queries", "head")
 _WIDEST = 150  # characters
@@ -22,6 +24,11 @@ _WIDEST = 150  # characters
 def percent(accuracy: float, ci95: float) -> str:
     """`51.23 ± 0.20`: per cent, two decimals."""
     return f"{100 * accuracy:.2f} ± {100 * ci95:.2f}"
+
+
+def number(text: str) -> str:
+    """With thousands separated; nothing where it is not known."""
+    return f"{int(text):,}" if text else ""
 
 
 def task_name(row: Mapping[str, Any]) -> str:

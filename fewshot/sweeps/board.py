@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fewshot.reports.leaderboard import DEFAULTS
 from fewshot.reports.progress import duration
-from fewshot.reports.tables import task_name
+from fewshot.reports.tables import DEFAULTS, task_name
 from fewshot.sweeps.folder import Sweep
 
 
