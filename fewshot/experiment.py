@@ -41,7 +41,6 @@ TRAINING_CODE = (
     "learning/loop.py", "learning/optimizer.py", "learning/schedule.py", "backbones/_base.py", "heads/_base.py",
     "regularizers/__init__.py", "regularizers/_base.py", "learning/regimes/_base.py",
 )  # fmt: skip
-_MAY_DIFFER = ("data_root", "recipe")  # between a run and the configuration that goes on with it
 
 
 @dataclass(frozen=True)
@@ -229,12 +228,7 @@ def describe(config: TrainConfig, setup: Setup) -> str:
 def _begun(config: TrainConfig, out: str | os.PathLike) -> Run:
     """The run that `out` holds. UserError where it is another configuration's."""
     run = Run.open(out)
-    begun, asked = configs.to_json(run.config), configs.to_json(config)
-    for name in begun:
-        if begun[name] != asked[name] and name not in _MAY_DIFFER:
-            raise UserError(
-                f"{out} began with {configs.flag(name)} {begun[name]}, not {asked[name]}; give another --out"
-            )
+    run.check_is_of(config)
     return run
 
 

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.reports.profiling import Profiled
     from fewshot.reports.progress import ConsoleReporter
     from fewshot.reports.sweep import print_seeds
-    from fewshot.reports.tables import print_classification, print_results
+    from fewshot.reports.tables import print_run
 
     console, log = terminal(), loggers.find(log)
     done = []
@@ -88,10 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         reporter = loggers.Logged(reporter, log) if log else reporter
         reporter = Profiled(reporter, profile) if profile else reporter
         done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere))
-        if done[-1].rows:
-            print_results(console, "Accuracy", done[-1].rows)
-        if done[-1].classification:
-            print_classification(console, "Classification", done[-1].classification)
+        print_run(console, done[-1])
     if len(done) > 1:
         print_seeds(console, done)
 

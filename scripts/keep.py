@@ -17,7 +17,8 @@ from fewshot.core.errors import UserError
 from fewshot.runs import Run
 
 SMALL_FILES = (
-    "config.json", "environment.json", "metrics.jsonl", "result.json", "episodes-*.npy", "tasks-*.npz", "images-*.np[yz]",
+    "config.json", "environment.json", "metrics.jsonl", "result.json",
+    "episodes-*.npy", "tasks-*.npz", "images-*.np[yz]",
 )  # fmt: skip
 
 

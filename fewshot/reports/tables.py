@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fewshot.core.console import visible
 from fewshot.episodes.sampler import protocol_name
+from fewshot.runs import Run
 
 DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": ""}
 """What a few-shot row, or a line of a leaderboard, means by a field that is not there."""
@@ -52,6 +53,14 @@ def head_name(row: Mapping[str, Any]) -> str:
     """`proto`, and the transform of the embeddings before it: `proto after center+l2`."""
     head = row.get("head", "")
     return head if row["transform"] == "none" else f"{head} after {row['transform']}"
+
+
+def print_run(console: Console, run: Run) -> None:
+    """All results of a run."""
+    if rows := run.rows:
+        print_results(console, "Accuracy", rows)
+    if rows := run.classification:
+        print_classification(console, "Classification", rows)
 
 
 def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:

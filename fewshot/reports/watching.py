@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fewshot.core.errors import UserError
 from fewshot.reports.progress import ConsoleReporter
-from fewshot.reports.tables import print_results
+from fewshot.reports.tables import print_run
 from fewshot.runs import Run
 from fewshot.runs.metrics import Follower
 
@@ -53,7 +53,7 @@ def follow(folder: Path, console: Console) -> None:
         _check(run)
         if shown.best_step:
             shown.trained(run.environment["train_seconds"], shown.best, shown.best_step)
-        print_results(console, "Accuracy", run.rows)
+        print_run(console, run)
     else:
         console.print(
             f"No process is at work on {folder}, which has come to step {shown.last:,} of {run.steps:,}: go on with"

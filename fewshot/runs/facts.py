@@ -138,6 +138,14 @@ class Facts:
         except UserError as error:
             raise self._damaged("config.json", str(error)) from None
 
+    def check_is_of(self, config: TrainConfig) -> None:
+        """UserError where the run is of another configuration. Where the data are, and a recipe's name, may differ."""
+        begun, asked = configs.to_json(self.config), configs.to_json(config)
+        for name in begun:
+            if begun[name] != asked[name] and name not in ("data_root", "recipe"):
+                flag = configs.flag(name)
+                raise UserError(f"{self.folder} began with {flag} {begun[name]}, not {asked[name]}; give another --out")
+
     def check_has_network(self) -> None:
         """UserError where the run is of a network that was trained elsewhere (evaluation/foreign.py)."""
         if self.config.regime == FOREIGN:
