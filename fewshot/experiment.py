@@ -196,7 +196,7 @@ def component_modules(setup: Setup) -> list[str]:
     model = setup.model
     mapped = [each for each in model.transform.modules() if isinstance(each, Transform)]
     components = [model.backbone, model.head, *model.backbone.regularizers, *mapped, setup.regime]
-    components += [model.classifier] if model.classifier else []
+    components += [*([model.classifier] if model.classifier else []), *setup.regime.parts]
     return list(dict.fromkeys(type(each).__module__ for each in components))
 
 

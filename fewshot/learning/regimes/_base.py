@@ -75,6 +75,11 @@ class Regime(ABC, Generic[Batch]):
         """The classifier of the base classes that the model is to have: `model.classifier`. None: it needs none."""
         return None
 
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """Objects of other files that training runs through because of its options: a run records their code."""
+        return ()
+
     def check(self, model: Model) -> None:
         """UserError where this regime cannot train such a model. Called before anything is written."""
 

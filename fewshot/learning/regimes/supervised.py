@@ -26,12 +26,14 @@ from fewshot.data import Dataset, Split
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
 from fewshot.data.joined import train_and_val
+from fewshot.data.randaugment import STRENGTHS, RandAugment
 from fewshot.episodes import Tasks
 from fewshot.learning.regimes._base import Regime, Validation, validate_on_images, validate_on_tasks
 from fewshot.model import Model
 from fewshot.regularizers import Guide
 
 ROTATIONS = 4  # by 0, 90, 180 and 270 degrees
+_MOST_OPERATIONS = 10  # of RandAugment; the paper tries up to 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Batch:
     images: Tensor
     """(B, 3, S, S) in [0, 1]."""
     labels: Tensor
-    """(B,) int64: the classes that images show, or show most of."""
+    """(B,) int64: the classes that images show."""
     others: Tensor
     """(B,) int64: the classes that are mixed in."""
     share: float
@@ -58,6 +60,8 @@ class Supervised(Regime[Batch]):
     area from Beta(cutmix, cutmix) (Yun et al., ICCV 2019). With both, each step does one of the two, with equal
     probability. 0 switches either off. `rotation`: each image is also shown turned by 90, 180 and 270 degrees, which
     makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
+    `randaugment`: so many random operations change each image, of strength `magnitude`, 0..30, after the crop and
+    before images are mixed or turned; 0 for none (Cubuk et al., NeurIPS 2020). torchvision's default is 2, of 9.
 
     `train`: the images of the training split, or all, those of the validation split too, as papers of plain
     classification train; only where both have the same classes. Then nothing is left to choose weights by: the last are
@@ -66,7 +70,7 @@ class Supervised(Regime[Batch]):
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
     not trained here; where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
     validation images, and the test is that of the test images. A regularizer that needs a guide gets the classifier's
-    own weights and the images' own classes.
+    own weights and the images' own classes, of mixed images those that they show most of.
     """
 
     classifies = True
@@ -84,6 +88,7 @@ class Supervised(Regime[Batch]):
     smoothing: float
     mixup: float
     cutmix: float
+    randaugment: RandAugment | None = None
 
     @classmethod
     def build(
@@ -100,6 +105,8 @@ class Supervised(Regime[Batch]):
         cutmix: float = 0.0,
         rotation: bool = False,
         train: Literal["split", "all"] = "split",
+        randaugment: int = 0,
+        magnitude: int = 9,
     ) -> Supervised:
         """See Regime.build."""
         if batch < 2:
@@ -115,6 +122,10 @@ class Supervised(Regime[Batch]):
                 " last weights are tested"
             )
         trained = train_and_val(dataset) if train == "all" else dataset["train"]
+        if not 0 <= randaugment <= _MOST_OPERATIONS:
+            raise UserError(f"supervised:randaugment={randaugment}: give 0 for none, or at most {_MOST_OPERATIONS}")
+        if not 0 <= magnitude < STRENGTHS:
+            raise UserError(f"supervised:magnitude={magnitude}: give 0 to {STRENGTHS - 1}")
         return cls(
             config.seed,
             ImageSource(trained, compute.device),
@@ -127,6 +138,7 @@ class Supervised(Regime[Batch]):
             smoothing,
             mixup,
             cutmix,
+            RandAugment(randaugment, magnitude) if randaugment else None,
         )
 
     @property
@@ -137,6 +149,11 @@ class Supervised(Regime[Batch]):
     def check(self, model: Model) -> None:
         """See Regime.check: tasks are not trained on, and so no head is."""
         heads.check_untrained(model.head)
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """See Regime.parts."""
+        return (self.randaugment,) if self.randaugment else ()
 
     def pace(self, config: TrainConfig) -> Pace:
         """See Regime.pace: an epoch is each image once."""
@@ -158,6 +175,9 @@ class Supervised(Regime[Batch]):
         images, positions = self.source.fetch(index)
         drawn = self.augment.draw(len(index), generator_for(self.seed, step, "augmentation"))
         batch = self.augment(images, positions, drawn.to(self.compute.device))
+        if self.randaugment:
+            numbers = range(step * self.images, (step + 1) * self.images)
+            batch = self.randaugment(batch, [derive(self.seed, number, "RandAugment") for number in numbers])
         labels = torch.from_numpy(self.classes[index]).to(self.compute.device)
         batch, order, share = self._mixed(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
         return Batch(batch, labels, labels[order], share)
@@ -170,9 +190,10 @@ class Supervised(Regime[Batch]):
             images = torch.cat([images.rot90(turns, (2, 3)) for turns in range(rotations)])
             images = images.contiguous(memory_format=torch.channels_last)
             labels, others = labels.repeat(rotations), others.repeat(rotations)
+        most = labels if batch.share >= 0.5 else others
         guide = None
         if model.backbone.guided:
-            guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), labels)
+            guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), most)
         with self.compute.autocast(), model.backbone.guided_by(guide):
             z = model(images)
         logits = model.classifier(z)
@@ -183,7 +204,7 @@ class Supervised(Regime[Batch]):
         if rotations:
             turns = torch.arange(rotations, device=z.device).repeat_interleave(len(batch.images))
             loss = loss + F.cross_entropy(model.classifier.rotated(z), turns)
-        return loss, (logits.detach().argmax(1) == labels).float().mean()
+        return loss, (logits.detach().argmax(1) == most).float().mean()
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots, or on the validation images."""
