@@ -1,0 +1,43 @@
+"""A command in several processes of this machine, by torch's own launcher, which is torchrun's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+from fewshot.core.process import STOPS
+
+
+def launch(module: str, argv: list[str], processes: int) -> int:
+    """Run `python -m MODULE ARGV` in so many processes, and return their exit status.
+
+    A failure is told by the process that fails, in its own words, and by nothing else. Unless OMP_NUM_THREADS is set,
+    the processes share the processors evenly.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // processes)))
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    heard = [number.name for number in map(signal.Signals, STOPS) if signal.getsignal(number) != signal.SIG_IGN]
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="fewshot", rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0, signals_to_handle=",".join(heard),
+    )  # fmt: skip
+    logging.disable()  # of the launcher, in this process, which does nothing else meanwhile
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", module, *argv)
+    except ChildFailedError as error:
+        return max(1, error.get_first_failure()[1].exitcode)  # negative: a signal's
+    except (SignalException, KeyboardInterrupt):
+        return 130
+    finally:
+        logging.disable(logging.NOTSET)
+    return 0
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
