@@ -83,7 +83,9 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
     if seeds:
         work = [(flags | {"seed": seed}, out and os.path.join(out, f"seed{seed}")) for seed in seeds]
     if processes > crew.size:
-        raise SystemExit(launch("fewshot.train", sys.argv[1:] if argv is None else argv, processes))
+        if status := launch("fewshot.train", sys.argv[1:] if argv is None else argv, processes):
+            raise SystemExit(status)
+        return
     crew.join()
     plans = crew.tell(
         lambda: [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]

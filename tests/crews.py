@@ -15,6 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fewshot.learning.regimes.episodic import Episodic
+
+
+class Signalled(Episodic):
+    """Episodic training in which a process gets a signal as it makes the batch of one step."""
+
+    @classmethod
+    def build(cls, config, dataset, validation, compute, *, at: int = -1, rank: int = 1, number: int = 15):
+        made = super().build(config, dataset, validation, compute)
+        object.__setattr__(made, "signal", (at, rank, number))
+        return made
+
+    def batch(self, step):
+        at, rank, number = self.signal
+        if (step, self.compute.crew.rank) == (at, rank):
+            os.kill(os.getpid(), number)
+        return super().batch(step)
+
 
 class Nursery:
     """Starts crews. Their store is in a process of its own, as torchrun's is, and serves them one after another."""
@@ -79,11 +97,13 @@ class Running:
 
 def _serve() -> None:
     import torch.distributed as dist
+    from torture_cases import kills
 
-    from fewshot import experiment, train  # noqa: F401
+    from fewshot import train
     from fewshot.core import console
     from fewshot.reports import progress, sweep, tables  # noqa: F401
 
+    kills.ask_once()
     port = _free_port()
     if (keeper := os.fork()) == 0:
         os.close(1)  # the reader is to see the end of the parent
@@ -138,4 +158,5 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
     _serve()

@@ -37,14 +37,13 @@ class Pulse:
                 self._answers += 1
 
     def _watch(self) -> None:
-        missed, before = 0, (0, 0)
+        unanswered = missed = answers = count = 0
         while not self._left.wait(BEAT):
-            now = self._answers, self._count
-            alive = now[0] != before[0] and (now[1] != before[1] or now[1] >= _LEFT)
-            missed = 0 if alive else missed + 1
-            if missed >= MISSED:
-                self._silent(self._next if now[0] != before[0] else 0, missed * BEAT)
-            before = now
+            unanswered = unanswered + 1 if self._answers == answers else 0
+            missed = missed + 1 if self._count == count < _LEFT else 0
+            answers, count = self._answers, self._count
+            if max(unanswered, missed) >= MISSED:
+                self._silent(0 if unanswered >= MISSED else self._next, MISSED * BEAT)
 
     def leave(self) -> None:
         """Nobody is to wait for our next beat."""

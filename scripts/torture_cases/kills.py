@@ -211,7 +211,7 @@ def left_behind(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def _ask_once() -> None:
+def ask_once() -> None:
     """The commit, and what our source files import: to find out takes each child longer than to train."""
     commit = provenance._commit()
     provenance._commit = lambda: commit
@@ -226,7 +226,7 @@ class Kills:
     def __init__(self, work: Path) -> None:
         self.work, self.data = work, work / "data"
         tiny(self.data)
-        _ask_once()
+        ask_once()
         self.reference: dict[str, tuple[str, float, str]] = {}
         self.kills = self.at_random = self.in_saves = self.runs = self.differences = self.failures = self.left = 0
         self.examples: list[str] = []

@@ -1,12 +1,13 @@
-"""Several processes train one model: as one process that does their shares in turn; they stop, fail and go on together."""
+"""Several processes that train one model: as one that does their shares in turn. They stop, fail and go on together."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import time
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -146,11 +147,122 @@ def test_processes_are_one_that_does_their_shares_in_turn(size, changes, data, n
 def test_the_shares_of_a_batch_are_the_batch(regime, size, data):
     config = settled(data, regime=regime)
     made = experiment.prepare(config)
-    shares = []
-    for rank in range(size):
-        compute = Compute(CPU.device, "fp32", Crew(rank, size))
-        its = regimes.build(regime, config, made.dataset, made.validation, compute)
-        shares.append(its.batch(1))
-    for (_, expected), share in zip(parts(made.regime.batch(1), 3 if regime == "episodic" else 8, size), shares, strict=True):
-        for one, other in zip(*(vars(each).values() if hasattr(each, "share") else [each] for each in (expected, share)), strict=True):
-            assert one == other if isinstance(one, float) else torch.allclose(one, other, atol=1e-6)
+    items = made.regime.pace(config).per_step
+    for rank, (_, expected) in enumerate(parts(made.regime.batch(1), items, size)):
+        where = Compute(CPU.device, "fp32", Crew(rank, size))
+        found = regimes.build(regime, config, made.dataset, made.validation, where).batch(1)
+        if regime == "episodic":
+            assert torch.allclose(found, expected, atol=1e-6)
+        else:
+            assert torch.allclose(found.images, expected.images, atol=1e-6) and found.share == expected.share
+            assert torch.equal(found.labels, expected.labels) and torch.equal(found.others, expected.others)
+
+
+def state(folder: Path) -> dict:
+    """All that a step changes, flat."""
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    momentum = {f"momentum {n}": each["momentum_buffer"] for n, each in kept["optimizer"]["state"].items()}
+    return kept["model"] | momentum
+
+
+def test_a_signal_to_one_stops_all_and_they_go_on_to_the_same_bits(data, nursery, tmp_path, capsys):
+    long = {"epochs": 10, "val_every": 10, "reg": "focuseddropout+dropblock", "ema": 0.9}
+    name = "crews.Signalled"
+    whole = nursery.run(2, *flags(settled(data, regime=name, **long)), "--out", tmp_path / "whole")
+    config = settled(data, regime=f"{name}:at=12", **long)
+    cut = nursery.run(2, *flags(config), "--out", tmp_path / "cut")
+    assert whole.statuses == [0, 0] and cut.statuses == [130, 130]
+    (line,) = cut.printed("err")
+    assert line == f"interrupted at step 13, checkpoint saved; go on with --out {tmp_path / 'cut'} --resume"
+    again = ["--out", str(tmp_path / "cut"), "--resume"]
+    assert console.run(train.main, again) == console.USER_ERROR
+    assert "began in 2 processes, and here it would go on in one process: start 2" in one_line_error(capsys)
+    shutil.copytree(tmp_path / "cut", tmp_path / "other")
+
+    assert nursery.run(2, *again).statuses == [0, 0]
+    ours, theirs = state(tmp_path / "cut"), state(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    best = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("cut", "whole")]
+    assert best[0] == best[1]
+
+    elsewhere = nursery.run(3, "--out", tmp_path / "other", "--resume", "--elsewhere")
+    assert elsewhere.statuses == [0, 0, 0] and elsewhere.printed("err") == []
+    assert any("goes on with processes 3, after 2: it says so" in line for line in elsewhere.by(0, "out"))
+    other = Run.open(tmp_path / "other")
+    assert other.finished and other.processes == "2+3"
+
+
+def test_one_that_is_killed_ends_the_others_in_a_line(data, nursery, tmp_path):
+    config = settled(data, regime="crews.Signalled:at=3,rank=0,number=9")
+    done = nursery.run(3, *flags(config), "--out", tmp_path / "run")
+    assert done.statuses == [-signal.SIGKILL, 1, 1] and done.seconds < 30
+    (line,) = done.printed("err")
+    assert line.startswith("error: one of the 3 processes has ended, and the others with it") and "--resume" in line
+
+
+@pytest.mark.parametrize(
+    "changes, more, expected",
+    [
+        ({"lr": 1e30}, [], "the loss is no longer finite before step 2, at the learning rate"),
+        ({"reg": "targetdop"}, [], "Did you mean 'targetdrop'?"),
+        ({"episodes_per_batch": 1}, [], "a step has 1 items (episodes, or images) to share, and there are 2 processes"),
+        ({"regime": "supervised:batch=3"}, [], "give at least 4 images; batch norm needs two in each process"),
+        ({"sync_bn": True}, [], "--sync-bn is for CUDA devices"),
+        ({"device": "cuda:0"}, [], "of several processes each takes a device of its own"),
+        ({}, ["--processes", "3"], "torchrun has started 2 already"),
+        ({}, ["--no-such-flag"], "unrecognized arguments"),
+    ],
+)
+def test_what_stops_all_is_said_once(changes, more, expected, data, nursery, tmp_path):
+    done = nursery.run(2, *flags(settled(data, **changes)), *more, "--out", tmp_path / "run")
+    (line,) = done.printed("err")
+    assert line.startswith("error: ") and expected in line and done.statuses == [2, 2]
+
+
+def test_torchrun_and_our_own_start(data, tmp_path):
+    config = flags(settled(data, epochs=1, reg="none"))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "fewshot.train", *config,
+         "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("Run folder:") == 1
+    assert Run.open(tmp_path / "run").finished
+    wrong = command("train", *config, "--out", tmp_path / "run", "--processes", "2")
+    assert wrong.returncode == 2
+    assert wrong.stderr == f"error: {tmp_path / 'run'} exists; give --resume to go on with it, or another --out\n"
+
+
+class Store(dict):
+    """Adds up numbers, as torch.distributed's do."""
+
+    def add(self, key, amount):
+        self[key] = self.get(key, 0) + amount
+        return self[key]
+
+
+def test_silence_is_noticed_and_leave_is_not(monkeypatch):
+    monkeypatch.setattr(pulse, "BEAT", 0.01)
+    for last_word, silent in ((None, [1]), ("pulse/1", [])):
+        heard, store = threading.Event(), Store()
+        if last_word:
+            store.add(last_word, pulse._LEFT)
+        called = []
+        beating = Pulse(store, 0, 2, lambda rank, seconds: (called.append(rank), heard.set()))  # noqa: B023
+        heard.wait(0.3 if last_word else 10)
+        beating.leave()
+        assert called[:1] == silent and store["pulse/0"] >= pulse._LEFT
+
+
+def test_the_silence_of_the_store_is_the_first_ones(monkeypatch):
+    class Gone:
+        def add(self, key, amount):
+            raise RuntimeError("connection reset")
+
+    monkeypatch.setattr(pulse, "BEAT", 0.01)
+    called = []
+    heard = threading.Event()
+    beating = Pulse(Gone(), 2, 4, lambda rank, seconds: (called.append(rank), heard.set()))
+    heard.wait(10)
+    beating.leave()
+    assert called[:1] == [0]
