@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -295,7 +296,8 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost((str(error).splitlines() or [type(error).__name__])[0]) from None
+        reason = re.sub(r"^\[/[^]]*\] ", "", str(error)).splitlines() or [type(error).__name__]  # [its source file]
+        raise Lost(reason[0].partition(". ")[0]) from None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-BEAT = 5.0  # seconds
+BEAT = 3.0  # seconds
 MISSED = 8  # beats of ours without one of another: not a time, for the whole job may have been suspended
 _LEFT = 1 << 40  # added by one that has taken its leave
 
