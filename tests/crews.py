@@ -1,6 +1,6 @@
 """Crews of processes, as torchrun starts them, for a fraction of a second each: forks of one that has imported all.
 
-    python tests/crews.py        # the parent of the forks; it reads and writes lines of JSON
+python tests/crews.py        # the parent of the forks; it reads and writes lines of JSON
 """
 
 from __future__ import annotations

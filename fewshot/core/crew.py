@@ -104,9 +104,7 @@ class Crew:
             self._store = store(self._hosts)
             self._store.set(f"here/{self.rank}", "")
             self._store.wait([f"here/{rank}" for rank in range(self.size)], _JOINING)
-            dist.init_process_group(
-                "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=_PATIENCE
-            )
+            dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
             self._pulse = Pulse(store(), self.rank, self.size, self._fallen_silent)
 
     @property

@@ -22,7 +22,8 @@ def launch(module: str, argv: list[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    heard = [number.name for number in map(signal.Signals, STOPS) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in map(signal.Signals, STOPS)}
+    heard = [number.name for number, handler in before.items() if handler != signal.SIG_IGN]
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="fewshot", rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0, signals_to_handle=",".join(heard),
@@ -36,6 +37,8 @@ def launch(module: str, argv: list[str], processes: int) -> int:
         return 130
     finally:
         logging.disable(logging.NOTSET)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import command, one_line_error
+from commands import one_line_error
 from crews import Nursery
 from torture_cases import kills
 
@@ -22,6 +22,7 @@ from fewshot.config import TrainConfig
 from fewshot.core import console, pulse
 from fewshot.core.compute import Compute
 from fewshot.core.crew import Crew
+from fewshot.core.launch import launch
 from fewshot.core.pulse import Pulse
 from fewshot.core.seeding import derive, generator_for
 from fewshot.evaluation.records import read
@@ -219,18 +220,46 @@ def test_what_stops_all_is_said_once(changes, more, expected, data, nursery, tmp
     assert line.startswith("error: ") and expected in line and done.statuses == [2, 2]
 
 
-def test_torchrun_and_our_own_start(data, tmp_path):
-    config = flags(settled(data, epochs=1, reg="none"))
+def test_torchrun(data, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "fewshot.train", *config,
-         "--out", str(tmp_path / "run")],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "fewshot.train",
+         *flags(settled(data, epochs=1)), "--out", str(tmp_path / "run")],
         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0 and done.stderr == "" and done.stdout.count("Run folder:") == 1
-    assert Run.open(tmp_path / "run").finished
-    wrong = command("train", *config, "--out", tmp_path / "run", "--processes", "2")
-    assert wrong.returncode == 2
-    assert wrong.stderr == f"error: {tmp_path / 'run'} exists; give --resume to go on with it, or another --out\n"
+    assert Run.open(tmp_path / "run").processes == "2"
+
+
+PROBE = """
+import os, pathlib, signal, sys, time
+pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(os.environ["WORLD_SIZE"] + os.environ["OMP_NUM_THREADS"])
+while len(os.listdir(sys.argv[1])) < 3:  # both are there
+    time.sleep(0.01)
+if sys.argv[2] == "ends" or os.environ["RANK"] == "0":
+    time.sleep(30 * (sys.argv[2] == "waits"))
+    sys.exit(5 * (sys.argv[2] == "fails"))
+os.kill(os.getppid(), signal.SIGTERM) if sys.argv[2] == "waits" else time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("what, status", [("ends", 0), ("fails", 5), ("waits", 130)])
+def test_our_own_start_gives_the_status_and_is_silent(what, status, tmp_path, monkeypatch, capfd):
+    (tmp_path / "probe.py").write_text(PROBE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    before = signal.getsignal(signal.SIGTERM)
+    assert launch("probe", [str(tmp_path), what], 2) == status
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["27", "27"]
+    assert capfd.readouterr() == ("", "") and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_train_starts_its_processes(monkeypatch):
+    started = []
+    monkeypatch.setattr(train, "launch", lambda *given: started.append(given) or 7)
+    given = ["--dataset", "glyphs", "--processes", "2"]
+    with pytest.raises(SystemExit, match="7"):
+        console.run(train.main, given)
+    assert started == [("fewshot.train", given, 2)]
 
 
 class Store(dict):
