@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from fewshot import catalogue
 from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
+from fewshot.core.crew import Crew, member
 from fewshot.core.errors import UserError
+from fewshot.core.launch import launch
 from fewshot.defaults import complete
 
 
@@ -32,7 +35,12 @@ def parser() -> Parser:
     parser.add_argument(
         "--elsewhere", action="store_true",
         help="with --resume: go on in this machine's precision and threads where those that the run began with cannot"
-        " be had; the run says so and is not pooled with others",
+        " be had, or in another number of processes; the run says so and is not pooled with others",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="processes of this machine that share each step's work, a GPU each where there are GPUs; on several"
+        " machines torchrun starts them (docs/several-processes.md)",
     )  # fmt: skip
     parser.add_argument(
         "--log", action="append", default=[], metavar="NAME",
@@ -47,11 +55,20 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> None:
+    with member() as crew:
+        _train(argv, crew)
+
+
+def _train(argv: list[str] | None, crew: Crew) -> None:
     flags = vars(parser().parse_args(argv))
-    out, resume, seeds, trust, elsewhere, log, profile = (
-        flags.pop(name) for name in ("out", "resume", "seeds", "trust", "elsewhere", "log", "profile")
+    out, resume, seeds, trust, elsewhere, log, profile, processes = (
+        flags.pop(name) for name in ("out", "resume", "seeds", "trust", "elsewhere", "log", "profile", "processes")
     )
     flags = configs.from_json(flags, "the flags")
+    if processes < 1:
+        raise UserError(f"--processes {processes}: give at least 1")
+    if crew.several and processes not in (1, crew.size):
+        raise UserError(f"--processes {processes}: torchrun has started {crew.size} already; leave it out")
     if resume and out is None:
         raise UserError("--resume needs --out FOLDER: which run is to go on?")
     if elsewhere and not resume:
@@ -65,7 +82,14 @@ def main(argv: list[str] | None = None) -> None:
     work = [(flags, out)]
     if seeds:
         work = [(flags | {"seed": seed}, out and os.path.join(out, f"seed{seed}")) for seed in seeds]
-    plans = [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]
+    if processes > crew.size:
+        if status := launch("fewshot.train", sys.argv[1:] if argv is None else argv, processes):
+            raise SystemExit(status)
+        return
+    crew.join()
+    plans = crew.tell(
+        lambda: [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]
+    )
 
     from fewshot import experiment
     from fewshot.learning.reporter import Reporter
@@ -76,6 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.reports.tables import print_run
 
     console, log = terminal(), loggers.find(log)
+    console.quiet = not crew.first
     done = []
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
@@ -87,9 +112,10 @@ def main(argv: list[str] | None = None) -> None:
         reporter: Reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
         reporter = loggers.Logged(reporter, log) if log else reporter
         reporter = Profiled(reporter, profile) if profile else reporter
-        done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere))
-        print_run(console, done[-1])
-    if len(done) > 1:
+        done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere, crew=crew))
+        if crew.first:
+            print_run(console, done[-1])
+    if len(done) > 1 and crew.first:
         print_seeds(console, done)
 
 

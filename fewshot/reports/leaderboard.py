@@ -51,13 +51,15 @@ def experiment_of(run: Run) -> dict[str, Any]:
     """What identifies the experiment of a run, in JSON types: runs that agree in it differ in seed and code at most.
 
     What `identity.experiment` says of the configuration, the precision that it came to, the fingerprint of the training
-    images, and the digest of the weights that training began with, if they were another run's, or came from a file or a
-    collection. UserError where the run folder is damaged.
+    images, the number of processes if it is not one, and the digest of the weights that training began with, if they
+    were another run's, or came from a file or a collection. UserError where the run folder is damaged.
     """
     settled = run.resolved
     facts = experiment(run.config) | {
         "precision": run.environment.get("precision"), "trained on": pixels(settled),
     }  # fmt: skip
+    if run.processes != "1":  # batch statistics are those of a process's share
+        facts["processes"] = run.processes
     if "weights" in settled:
         facts["weights"] = settled["weights"].get("sha256")
     return facts | ({"init": settled["init"]["weights"]} if "init" in settled else {})

@@ -27,6 +27,7 @@ _SINCE_FORMAT_2 = {
     "warmup_epochs": 0,
     "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
 }  # fmt: skip
+_SINCE_FORMAT_3 = {"sync_bn": False}  # fields that its first runs have not
 _RESOLVED = {
     "fingerprint": str, "former_fingerprint": str, "image_size": int,
     "mean": tuple[float, float, float], "std": tuple[float, float, float],
@@ -131,6 +132,7 @@ class Facts:
         values.pop("resolved", None)
         if values.pop("format", 1) == 1:
             values = _SINCE_FORMAT_2 | values
+        values = _SINCE_FORMAT_3 | values
         if missing := [name for name in configs.FIELDS if name not in values]:
             raise self._damaged("config.json", f"it lacks {missing[0]}")
         try:
@@ -222,6 +224,11 @@ class Facts:
                 raise self._damaged("environment.json", f"in 'sittings', {mistake}")
             return facts["sittings"]
         return [{name: facts[name] for name in _SITTING}] if facts.keys() >= set(_SITTING) else []
+
+    @property
+    def processes(self) -> str:
+        """In how many it was trained: "1", or "2+1" where another number went on with it."""
+        return "+".join(dict.fromkeys(str(each.get("processes", 1)) for each in self.sittings)) or "1"
 
     @property
     def result(self) -> dict[str, Any]:

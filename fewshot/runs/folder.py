@@ -109,9 +109,10 @@ class Run(Facts):
         """Add facts to environment.json (device, precision: known only once torch has been asked)."""
         self._write("environment.json", self.environment | facts)
 
-    def note_sitting(self, device: str, precision: str, threads: int) -> None:
+    def note_sitting(self, device: str, precision: str, threads: int, processes: int = 1) -> None:
         """Where training goes on from here; all that it was on before stays in the record."""
-        now = {"device": device, "precision": precision, "threads": threads}
+        now: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+        now |= {"processes": processes} if processes > 1 else {}  # one is what a record without it says
         before = self.sittings
         sittings = before if before and before[-1] == now else [*before, now]
         if sittings != before:

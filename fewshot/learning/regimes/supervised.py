@@ -1,6 +1,6 @@
 """Supervised training: one classifier of all base classes, as in plain image classification.
 
-Shapes: B images in a step, S x S pixels, D features, K classes.
+Shapes: B images of a step in this process, S x S pixels, D features, K classes.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Supervised(Regime[Batch]):
     """
 
     classifies = True
+    shared = True
 
     seed: int
     source: ImageSource
@@ -84,6 +85,7 @@ class Supervised(Regime[Batch]):
     """Tasks, or, where the classifier itself is tested, images."""
     compute: Compute
     images: int
+    """In all processes."""
     classifier_form: Form
     smoothing: float
     mixup: float
@@ -109,8 +111,9 @@ class Supervised(Regime[Batch]):
         magnitude: int = 9,
     ) -> Supervised:
         """See Regime.build."""
-        if batch < 2:
-            raise UserError(f"supervised:batch={batch}: give at least 2 images; batch norm needs them")
+        if batch < (least := 2 * compute.crew.size):
+            each = " in each process" * compute.crew.several
+            raise UserError(f"supervised:batch={batch}: give at least {least} images; batch norm needs two{each}")
         if not 0 <= smoothing < 1:
             raise UserError(f"supervised:smoothing={smoothing}: give 0 or more, and less than 1")
         for name, value in (("mixup", mixup), ("cutmix", cutmix)):
@@ -161,7 +164,7 @@ class Supervised(Regime[Batch]):
 
     @property
     def images_per_step(self) -> int:
-        """B."""
+        """B, of all processes."""
         return self.images * max(1, self.classifier_form.rotations)
 
     @property
@@ -171,16 +174,20 @@ class Supervised(Regime[Batch]):
 
     def batch(self, step: int) -> Batch:
         """See Regime.batch."""
-        index = self._index(step)
-        images, positions = self.source.fetch(index)
-        drawn = self.augment.draw(len(index), generator_for(self.seed, step, "augmentation"))
-        batch = self.augment(images, positions, drawn.to(self.compute.device))
+        index, drawn = self._index(step), self.augment.draw(self.images, generator_for(self.seed, step, "augmentation"))
+        mine = self.compute.crew.share(self.images)
+        mixed = self.mixup or self.cutmix  # with images of the whole batch
+        some = slice(None) if mixed else mine
+        images, positions = self.source.fetch(index[some])
+        batch = self.augment(images, positions, drawn[some].to(self.compute.device))
         if self.randaugment:
-            numbers = range(step * self.images, (step + 1) * self.images)
+            numbers = range(step * self.images, (step + 1) * self.images)[some]
             batch = self.randaugment(batch, [derive(self.seed, number, "RandAugment") for number in numbers])
-        labels = torch.from_numpy(self.classes[index]).to(self.compute.device)
+        labels = torch.from_numpy(self.classes[index[some]]).to(self.compute.device)
+        if not mixed:
+            return Batch(batch, labels, labels, 1.0)
         batch, order, share = self._mixed(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
-        return Batch(batch, labels, labels[order], share)
+        return Batch(batch[mine], labels[mine], labels[order][mine], share)
 
     def loss(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
         """The mean cross-entropy, and how often the class that an image shows most of is named."""
@@ -223,10 +230,7 @@ class Supervised(Regime[Batch]):
 
     def _mixed(self, batch: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         """The batch (B, 3, S, S), mixed with itself in another order (B,), and each image's own share in its place."""
-        own = torch.arange(len(batch), device=batch.device)
         ways = [way for way, on in (("mixup", self.mixup), ("cutmix", self.cutmix)) if on]
-        if not ways:
-            return batch, own, 1.0
         way = ways[draw.integers(len(ways))]
         alpha = self.mixup if way == "mixup" else self.cutmix
         share = float(draw.beta(alpha, alpha))
