@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from fewshot.core.pace import Pace
 from fewshot.core.seeding import derive, generator_for
 from fewshot.data import Dataset, Split
 from fewshot.data.augment import Augmentation
+from fewshot.data.image_files import Ahead, ImageFiles
 from fewshot.data.images import ImageSource
 from fewshot.data.joined import train_and_val
 from fewshot.episodes import Tasks
@@ -63,6 +64,10 @@ class Supervised(Regime[Batch]):
     classification train; only where both have the same classes. Then nothing is left to choose weights by: the last are
     kept (`--val-every` as many epochs as there are), and what the validation says was seen in training.
 
+    Images that are in files, such as ImageNet's, are seen as random parts of 8 to 100 per cent, 3:4 to 4:3, resized
+    (torchvision's RandomResizedCrop), in place of crops of the padded image. A pool of threads decodes them a step
+    ahead.
+
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
     not trained here; where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
     validation images, and the test is that of the test images. A regularizer that needs a guide gets the classifier's
@@ -84,6 +89,7 @@ class Supervised(Regime[Batch]):
     smoothing: float
     mixup: float
     cutmix: float
+    mirror: bool
 
     @classmethod
     def build(
@@ -115,11 +121,19 @@ class Supervised(Regime[Batch]):
                 " last weights are tested"
             )
         trained = train_and_val(dataset) if train == "all" else dataset["train"]
+        augment = Augmentation(config.crop_padding, config.jitter, config.mirror)
+        if isinstance(trained.images, ImageFiles):
+            if config.crop_padding:
+                raise UserError(
+                    f"{dataset.name}: its images are not padded, but random parts of them are cut out and resized: give"
+                    " --crop-padding 0"
+                )
+            augment = replace(augment, mirror=False)  # the crops are mirrored as they are decoded
         return cls(
             config.seed,
             ImageSource(trained, compute.device),
             trained.labels,
-            Augmentation(config.crop_padding, config.jitter, config.mirror),
+            augment,
             dataset["val"] if dataset.shared_classes else validation,
             compute,
             batch,
@@ -127,6 +141,7 @@ class Supervised(Regime[Batch]):
             smoothing,
             mixup,
             cutmix,
+            config.mirror,
         )
 
     @property
@@ -155,7 +170,11 @@ class Supervised(Regime[Batch]):
     def batch(self, step: int) -> Batch:
         """See Regime.batch."""
         index = self._index(step)
-        images, positions = self.source.fetch(index)
+        if self._ahead:
+            pixels = self.source.near(self._ahead.batch(step))
+            images, positions = pixels, torch.arange(len(index), device=pixels.device)
+        else:
+            images, positions = self.source.fetch(index)
         drawn = self.augment.draw(len(index), generator_for(self.seed, step, "augmentation"))
         batch = self.augment(images, positions, drawn.to(self.compute.device))
         labels = torch.from_numpy(self.classes[index]).to(self.compute.device)
@@ -190,6 +209,17 @@ class Supervised(Regime[Batch]):
         if isinstance(self.validation, Split):
             return validate_on_images(model, self.validation, self.compute)
         return validate_on_tasks(model, self.validation, self.compute)
+
+    @functools.cached_property
+    def _ahead(self) -> Ahead | None:
+        """Where the images are in files: random crops of them, decoded a step ahead."""
+        if self.source.files is None:
+            return None
+
+        def draw(step: int) -> np.random.Generator:
+            return np.random.default_rng(derive(self.seed, step, "crops"))
+
+        return Ahead(self.source.files, self._index, draw, self.mirror)
 
     def _index(self, step: int) -> np.ndarray:
         """(B,) int64: which images; those of an epoch come in that epoch's order, and batches run on over its end."""
