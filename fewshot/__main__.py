@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare": "bring images into the store, once",
     "train": "train a network, select on validation, evaluate on test",
     "sweep": "train every configuration of a grid, several at once, and compare them",
+    "watch": "follow a run that another process trains, to its end",
     "evaluate": "score trained runs under another protocol, or with another head",
     "compare": "say what runs prove of each other, and what not",
     "leaderboard": "gather runs into one ranked CSV, and pages that show it",

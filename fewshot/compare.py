@@ -11,7 +11,8 @@ _MORE = """
 Runs that differ in nothing but the seed are one entry; runs of different code never are. Entries are ranked. Each is
 compared with the most accurate one, episode by episode, for each protocol (data set, ways, shots, queries, and whether
 the head is transductive) that all were scored under. A difference is called established where p < 0.05 in a two-sided
-t-test. Of more than two entries, p-values are Holm's over all pairs, and entries share a rank where the test cannot
+t-test. Classifiers are compared image by image, by McNemar's test where an entry is one run. Of more than two entries,
+p-values are Holm's over all pairs, and entries share a rank where the test cannot
 separate them from the first of that rank. Below stands what it would take, by the variances measured here, to
 establish the difference seen (or --detect POINTS) in 80 of 100 such studies: how many images of each class, test
 classes and training seeds, each for its own question. A run that is unfinished or damaged is left out, with a warning,

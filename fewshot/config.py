@@ -91,6 +91,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the network; auto: bf16 where the hardware has it")
     threads: int = option(0, "CPU threads; 0: torch's choice")
     compile: bool = option(False, "torch.compile the backbone: minutes before the first step, fewer passes over memory")
+    sync_bn: bool = option(False, "of several processes on CUDA: batch norm over the whole batch, not over each share")
     deterministic: bool = option(False, "on CUDA, kernels that repeat to the bit, somewhat slower; a CPU always does")
     checkpoint_seconds: float = option(60.0, "time between checkpoints")
 

@@ -6,7 +6,8 @@ import dataclasses
 import datetime
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fewshot import model as models
 from fewshot.config import TrainConfig
 from fewshot.core import compute, sources, trust
 from fewshot.core.compute import Compute
+from fewshot.core.crew import ALONE, Crew
 from fewshot.core.errors import UserError
 from fewshot.core.files import file_digest
 from fewshot.core.pace import Pace
@@ -24,8 +26,8 @@ from fewshot.data import Dataset, open_dataset, store
 from fewshot.data.watch import Watch
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import overlap
-from fewshot.evaluation.classification import classify_run
-from fewshot.evaluation.score import score_run
+from fewshot.evaluation.classification import classify, classify_run
+from fewshot.evaluation.score import embed_for, score_run
 from fewshot.learning import loop, optimizer, regimes
 from fewshot.learning.loop import Plan
 from fewshot.learning.regimes import Regime
@@ -37,11 +39,11 @@ from fewshot.transforms import Transform
 
 # Ours that every training runs through; the files of its components come besides.
 TRAINING_CODE = (
-    "model.py", "core/compute.py", "core/seeding.py", "data/augment.py", "data/images.py", "episodes/sampler.py",
-    "learning/loop.py", "learning/optimizer.py", "learning/schedule.py", "backbones/_base.py", "heads/_base.py",
+    "model.py", "core/compute.py", "core/crew.py", "core/seeding.py", "data/augment.py", "data/images.py",
+    "episodes/sampler.py", "learning/keeper.py", "learning/loop.py", "learning/optimizer.py", "learning/schedule.py",
+    "backbones/_base.py", "heads/_base.py",
     "regularizers/__init__.py", "regularizers/_base.py", "learning/regimes/_base.py",
 )  # fmt: skip
-_MAY_DIFFER = ("data_root", "recipe")  # between a run and the configuration that goes on with it
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,21 @@ class Setup:
     regime: Regime
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A run that is there already, and what its folder says: of several processes only the first has looked."""
+
+    run: Run
+    finished: bool
+    fresh: bool
+    """Whether it has no checkpoint yet."""
+    sitting: dict[str, Any] | None
+    """On what it was trained last: device, precision, threads, processes."""
+
+
 def run(
     config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = SILENT, *, resume: bool = False,
-    elsewhere: bool = False,
+    elsewhere: bool = False, crew: Crew = ALONE,
 ) -> Run:  # fmt: skip
     """Train, select on validation, evaluate on test; the finished run folder.
 
@@ -68,8 +82,10 @@ def run(
     out: the folder to make; without it, a new one under runs/ that says what the run is.
     resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
         where it is finished, return it as it is.
-    elsewhere: go on in this machine's own precision and number of threads, where the run began with others: it is then
-        not the run that it would have been, and says so.
+    elsewhere: go on in this machine's own precision and number of threads, and in this number of processes, where the
+        run began with others: it is then not the run that it would have been, and says so.
+    crew: the processes that train it together, each of which calls this (core/crew.py). The first one alone writes, and
+        only it needs the folder.
 
     Raises UserError for what the user can mend: an `out` that exists, or that holds another configuration; components
     that do not fit; images too few for the tasks; a machine that cannot go on as the run began. Raises
@@ -77,45 +93,45 @@ def run(
     """
     if config.dataset == "auto":
         raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")
-    begun = _begun(config, out) if resume and out is not None and Path(out).exists() else None
+    if not crew.first:
+        reporter = SILENT
+    begun = crew.tell(lambda: _begun(config, out, resume))
     if begun is not None and begun.finished:
-        begun.tidy()
-        return begun
-    fresh = not (begun and begun.checkpoint_path.is_file())
-    setup = prepare(config, None if elsewhere else begun, fresh)
-    if config.init and fresh:
+        if crew.first:
+            begun.run.tidy()
+        return begun.run
+    setup = prepare(config, replace(begun, sitting=None) if begun and elsewhere else begun, crew)
+    if config.init and crew.first and (begun is None or begun.fresh):
         models.begin_with(setup.model, Run.open(config.init))
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
         reporter.say(f"Warning: {warning}.")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
         words = overlap.in_words(shared)
         reporter.say(f"Warning: training sees {words} of the test split: these are no few-shot results.")
-    if begun is None:
-        code = code_files(setup)
-        folder = Run.create(config, out, resolved(config, setup) | {"code": digests(code)}, code["users"])
-    else:
-        folder = begun
-    trust.remember(configs.users_modules(configs.to_json(config)))
-    with folder.lock():
-        if begun:
-            _check_goes_on(folder, setup, reporter)
-        reporter.say(describe(config, setup) + f"\nRun folder: {folder.folder}")
+    folder = begun.run if begun else crew.tell(lambda: _new(config, out, setup))
+    with folder.lock() if crew.first else nullcontext():
+        if crew.first:
+            _take_up(config, folder, begun, setup, reporter)
         train_and_test(config, folder, setup, reporter)
     return folder
 
 
-def prepare(config: TrainConfig, begun: Run | None = None, fresh: bool = True) -> Setup:
+def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE) -> Setup:
     """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it.
 
     `begun`: the run that goes on. What `auto` came to for it, it comes to again: device, precision, threads. UserError
-    where that cannot be had here. `fresh`: training begins, with the weights that the backbone's options name; else it
-    goes on from a checkpoint.
+    where that cannot be had here. Unless it has a checkpoint, training begins, with the weights that the backbone's
+    options name.
     """
-    where, threads = _where(config, begun)
+    where, threads = _where(config, begun, crew)
+    crew.check_alike({"the kind of device": where.device.type, "the precision": where.precision})
+    if config.sync_bn and where.device.type != "cuda":
+        raise UserError("--sync-bn is for CUDA devices: leave it out; batch norm is then over each process's own share")
     compute.settle(where, threads, config.deterministic)
     if config.compile:
         compute.check_compiler()
     dataset = open_dataset(config.dataset, config.data_root)
+    crew.check_alike({"images of the fingerprint": dataset.fingerprint})
 
     def tasks(split: str, shots: Iterable[int], episodes: int) -> list[Tasks]:
         protocols = [Protocol(config.test_ways, n, config.test_queries) for n in dict.fromkeys(shots)]
@@ -126,32 +142,90 @@ def prepare(config: TrainConfig, begun: Run | None = None, fresh: bool = True) -
         validation = tasks("val", (config.val_shots or config.shots, *config.test_shots), config.val_episodes)
         test = tasks("test", config.test_shots, config.test_episodes)
     regime = regimes.build(config.regime, config, dataset, validation, where)
-    model = models.build(
+    model = _model(config, dataset, regime, begun is None or begun.fresh)
+    if config.epochs:
+        regime.check(model)
+    if crew.several:
+        _check_shared(config, regime, crew)
+    if config.sync_bn:
+        crew.sync_batch_norm(model)
+    return Setup(where, dataset, validation, test, model, regime)
+
+
+def _model(config: TrainConfig, dataset: Dataset, regime: Regime, fresh: bool) -> Model:
+    return models.build(
         config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed,
         config.transform, regime.classifier, fresh,
     )  # fmt: skip
-    if config.epochs:
-        regime.check(model)
-    return Setup(where, dataset, validation, test, model, regime)
+
+
+def _check_shared(config: TrainConfig, regime: Regime, crew: Crew) -> None:
+    """UserError where several processes cannot share the work of a step."""
+    items = regime.pace(config).per_step
+    if not regime.shared:
+        raise UserError(f"--regime {config.regime} trains in one process: it does not say that it is `shared`")
+    if items < crew.size:
+        raise UserError(
+            f"a step has {items} items (episodes, or images) to share, and there are {crew.size} processes: start at"
+            f" most {items}, or make the batch larger"
+        )
+
+
+def _new(config: TrainConfig, out: str | os.PathLike | None, setup: Setup) -> Run:
+    """A new run folder."""
+    code = code_files(setup)
+    return Run.create(config, out, resolved(config, setup) | {"code": digests(code)}, code["users"])
+
+
+def _take_up(config: TrainConfig, folder: Run, begun: Begun | None, setup: Setup, reporter: Reporter) -> None:
+    """What comes before the first step, or the first one after a break. The folder is locked."""
+    trust.remember(configs.users_modules(configs.to_json(config)))
+    if begun:
+        _check_goes_on(folder, setup, reporter)
+    reporter.say(describe(config, setup) + f"\nRun folder: {folder.folder}")
+    folder.note_sitting(
+        compute.describe(setup.compute.device), setup.compute.precision, torch.get_num_threads(),
+        setup.compute.crew.size,
+    )  # fmt: skip
 
 
 def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Reporter) -> None:
     """Train to the end, from the folder's checkpoint if there is one; score the best weights. The folder is locked."""
-    device = setup.compute.device
-    folder.note_sitting(compute.describe(device), setup.compute.precision, torch.get_num_threads())
+    device, crew, data = setup.compute.device, setup.compute.crew, setup.dataset
     with compute.room_for("fewer --episodes-per-batch, --shots or --queries"):
         model = setup.model.to(device)
         steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
-        intact = Watch(setup.dataset).check
-        progress = loop.train(folder, model, setup.regime, steps, plan(config, setup.regime), reporter, intact)
-    folder.note_trained(progress.train_seconds, progress.best_step, progress.best_sha256)
+        intact = Watch(data).check
+        progress = loop.train(folder, model, setup.regime, steps, plan(config, setup.regime), reporter, intact, crew)
+    if crew.first:
+        folder.note_trained(progress.train_seconds, progress.best_step, progress.best_sha256)
     reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
-    best, data = models.load_own(folder, setup.compute), setup.dataset
+    weights = crew.tell(folder.weights) if crew.several else b""
     with compute.room_for("--device cpu"):
-        if setup.test:
-            score_run(folder, best, data, setup.test, setup.compute, training=data, tested=True)
+        if crew.first:
+            _test(folder, models.load_own(folder, setup.compute), setup)
         else:
-            classify_run(folder, best, data, "test", setup.compute, training=data, tested=True)
+            best = models.with_weights(_model(config, data, setup.regime, fresh=False), weights, setup.compute)
+            _help_to_test(best, setup)
+
+
+def _test(folder: Run, best: Model, setup: Setup) -> None:
+    """Score the best weights, and write the results."""
+    data = setup.dataset
+    if setup.test:
+        score_run(folder, best, data, setup.test, setup.compute, training=data, tested=True)
+    else:
+        classify_run(folder, best, data, "test", setup.compute, training=data, tested=True)
+
+
+def _help_to_test(best: Model, setup: Setup) -> None:
+    """What the other processes do meanwhile: they embed their share of the images."""
+    data = setup.dataset
+    if setup.test:
+        split, base = setup.test[0].sampler.split, data.splits.get("train")
+        embed_for(best.head, best.transform, best, split, setup.compute, base, fold=True)
+    else:
+        classify(best, data["test"], setup.compute, fold=True)
 
 
 def plan(config: TrainConfig, regime: Regime) -> Plan:
@@ -197,7 +271,7 @@ def component_modules(setup: Setup) -> list[str]:
     model = setup.model
     mapped = [each for each in model.transform.modules() if isinstance(each, Transform)]
     components = [model.backbone, model.head, *model.backbone.regularizers, *mapped, setup.regime]
-    components += [model.classifier] if model.classifier else []
+    components += [*([model.classifier] if model.classifier else []), *setup.regime.parts]
     return list(dict.fromkeys(type(each).__module__ for each in components))
 
 
@@ -222,43 +296,51 @@ def describe(config: TrainConfig, setup: Setup) -> str:
     return (
         f"{config.backbone} ({setup.model.parameter_count:,} parameters), {solver}, regularizer {config.reg};"
         f" recipe {config.recipe}: {setup.regime.pace(config).steps:,} steps of {setup.regime.what};"
-        f" {setup.compute.device}, {setup.compute.precision}."
+        f" {setup.compute.device}, {setup.compute.precision}"
+        + (f", {crew.size} processes." if (crew := setup.compute.crew).several else ".")
     )
 
 
-def _begun(config: TrainConfig, out: str | os.PathLike) -> Run:
-    """The run that `out` holds. UserError where it is another configuration's."""
+def _begun(config: TrainConfig, out: str | os.PathLike | None, resume: bool) -> Begun | None:
+    """The run that `out` holds, if it is to go on. UserError where it is another configuration's."""
+    if not resume or out is None or not Path(out).exists():
+        return None
     run = Run.open(out)
-    begun, asked = configs.to_json(run.config), configs.to_json(config)
-    for name in begun:
-        if begun[name] != asked[name] and name not in _MAY_DIFFER:
-            raise UserError(
-                f"{out} began with {configs.flag(name)} {begun[name]}, not {asked[name]}; give another --out"
-            )
-    return run
+    run.check_is_of(config)
+    return Begun(run, run.finished, not run.checkpoint_path.is_file(), run.sittings[-1] if run.sittings else None)
 
 
-def _where(config: TrainConfig, begun: Run | None) -> tuple[Compute, int]:
-    """Device, precision and threads: those that the run began with, where `auto` is asked for; else as configured."""
-    before = begun.sittings if begun else []
-    if not begun or not before:
-        return compute.choose(config.device, config.precision), config.threads
-    last = before[-1]
-    device = "cpu" if config.device == "auto" and last["device"].startswith("CPU ") else config.device
-    here = compute.choose(device, config.precision)
+def _where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute, int]:
+    """Device, precision and threads: those that the run began with, where `auto` is asked for; else as configured.
+
+    UserError where it cannot go on as it was begun, also in another number of processes.
+    """
+    if begun is None or begun.sitting is None:
+        return compute.choose(config.device, config.precision, crew), config.threads
+    folder, last = begun.run.folder, begun.sitting
     go_on = "; go on as this machine does it by --elsewhere, which makes it another run, and says so"
+    if (processes := last.get("processes", 1)) != crew.size:
+        raise UserError(
+            f"{folder} began in {_processes(processes)}, and here it would go on in {_processes(crew.size)}: start"
+            f" {processes}{go_on}"
+        )
+    device = "cpu" if config.device == "auto" and last["device"].startswith("CPU ") else config.device
+    here = compute.choose(device, config.precision, crew)
     if (here.device.type == "cpu") != last["device"].startswith("CPU "):
-        raise UserError(f"{begun.folder} began on {last['device']}, and here it would go on on {here.device}{go_on}")
+        raise UserError(f"{folder} began on {last['device']}, and here it would go on on {here.device}{go_on}")
     if here.precision != last["precision"]:
         if last["precision"] == "bf16":
-            raise UserError(f"{begun.folder} began in bf16, which this machine has not{go_on} (in {here.precision})")
-        here = compute.choose(device, last["precision"])
+            raise UserError(f"{folder} began in bf16, which this machine has not{go_on} (in {here.precision})")
+        here = compute.choose(device, last["precision"], crew)
     if config.threads == 0 and last["threads"] > max(torch.get_num_threads(), os.cpu_count() or 1):
         raise UserError(
-            f"{begun.folder} began with {last['threads']} threads, and this machine has {os.cpu_count()}"
-            f" processors{go_on}"
+            f"{folder} began with {last['threads']} threads, and this machine has {os.cpu_count()} processors{go_on}"
         )
     return here, config.threads or last["threads"]
+
+
+def _processes(count: int) -> str:
+    return f"{count} processes" if count > 1 else "one process"
 
 
 def _began(folder: Run) -> float:
@@ -270,11 +352,12 @@ def _began(folder: Run) -> float:
 
 def _check_goes_on(folder: Run, setup: Setup, reporter: Reporter) -> None:
     """UserError where the images have changed; a warning, and a note in the run, where the code or machine has."""
-    here = {"precision": setup.compute.precision, "threads": torch.get_num_threads()}
+    where = setup.compute
+    here = {"precision": where.precision, "threads": torch.get_num_threads(), "processes": where.crew.size}
     for last in folder.sittings[-1:]:
         for name, value in here.items():
-            if last[name] != value:
-                reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {last[name]}: it says so.")
+            if (before := last.get(name, 1)) != value:
+                reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {before}: it says so.")
     if not setup.dataset.is_known_as(folder.resolved["fingerprint"]):
         name = setup.dataset.name
         raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")

@@ -23,7 +23,7 @@ FROZEN: dict[str, Any] = {
     "epochs": 80, "episodes_per_epoch": 1000, "episodes_per_batch": 8,
     "optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "clip_norm": 0.0, "ema": 0.0,
     "schedule": "cosine", "lr_epochs": [], "lr_values": [], "warmup_epochs": 0,
-    "crop_padding": 8, "jitter": 0.4, "mirror": True,
+    "crop_padding": 8, "jitter": 0.4, "mirror": True, "sync_bn": False,
     "test_ways": 5, "test_queries": 15, "val_episodes": 1000, "val_every": 1, "val_shots": 0,
 }  # fmt: skip
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def parser() -> Parser:
     parser = Parser(prog="fewshot.leaderboard", description=summary(__doc__))
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="folder of run folders (searched below, too)")
-    parser.add_argument("--csv", default="leaderboard.csv", metavar="FILE", help="the file to write")
+    parser.add_argument("--csv", default="leaderboard.csv", metavar="FILE",
+        help="the file to write; classification rows go to a second one, named FILE-classification.csv",)
     parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")
     parser.add_argument("--html", metavar="FILE", help="the same as one page for the browser, which needs no network")
     parser.add_argument("--title", default=None, help="of that page (default: Few-shot leaderboard)")
@@ -39,31 +40,41 @@ def main(argv: list[str] | None = None) -> None:
 
     from fewshot.core.files import locked, writable_parent, write_atomic
     from fewshot.reports import board_csv, board_html, board_text
+    from fewshot.reports.board_images import IMAGES
+    from fewshot.reports.board_tasks import FEWSHOT
     from fewshot.reports.gathering import gather, unfinished
-    from fewshot.reports.leaderboard import aggregate, different_code, merge, newest
+    from fewshot.reports.leaderboard import aggregate, different_code, merge, newest, of_kind
     from fewshot.reports.ranking import rank
 
-    kinds = {"csv": board_csv, "markdown": board_text, "html": board_html}
-    files = {kind: Path(file) for kind in kinds if (file := getattr(args, kind))}
+    marks = {"csv": FEWSHOT.mark, "markdown": board_text.MARK, "html": board_html.MARK}
+    files = {name: Path(file) for name in marks if (file := getattr(args, name))}
     if len(set(files.values())) < len(files):
         raise UserError("--csv, --markdown and --html name one file twice; give each its own")
-    page = _page(args, files)
-    for kind, path in files.items():
-        writable_parent(path)
-        _refuse_foreign(kind, path, kinds[kind].MARK)
-    scores, damaged = gather(Path(args.runs))
-    unproven = dict.fromkeys(score.own["run"] for score in scores if score.episodes is None)
     csv = files["csv"]
+    tables = {FEWSHOT: csv, IMAGES: csv.with_name(f"{csv.stem}-classification{csv.suffix}")}
+    page = _page(args, files, tables[IMAGES])
+    for name, path in files.items():
+        writable_parent(path)
+        _refuse_foreign(name, path, marks[name])
+    _refuse_foreign("csv", tables[IMAGES], IMAGES.mark)
+    scores, damaged = gather(Path(args.runs))
+    unproven = dict.fromkeys(score.own["run"] for score in scores if score.record is None)
     csv.parent.mkdir(parents=True, exist_ok=True)  # for its lock
     with locked(csv.with_name(f".{csv.name}.lock"), wait=True):
-        scores = merge([*(board_csv.read(csv) if args.append else []), *scores])
+        before = tables.items() if args.append else ()
+        scores = merge([*(score for kind, path in before for score in board_csv.read(kind, path)), *scores])
         kept, old = (scores, []) if args.no_aggregate else newest(scores)
         rows = rank(aggregate(kept, over_seeds=not args.no_aggregate), paired=not args.append)
-        options = {"html": page}
-        written = {path: kinds[kind].render(rows, **options.get(kind, {})).encode() for kind, path in files.items()}
-        for path, data in written.items():
+        written = {
+            path: board_csv.render(kind, some) for kind, path in tables.items() if (some := of_kind(kind, rows))
+        }
+        if "markdown" in files:
+            written[files["markdown"]] = board_text.render(rows)
+        if "html" in files:
+            written[files["html"]] = board_html.render(rows, **page)
+        for path, text in written.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, data)
+            write_atomic(path, text.encode())
 
     console = terminal()
     board_text.print_board(console, rows)
@@ -83,10 +94,10 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"Left out, because a newer run has the same configuration and seed: {names}.")
     if begun := unfinished(Path(args.runs)):
         console.print(f"Left out, because they are not finished: {', '.join(begun)}.")
-    console.print(f"{len(rows)} rows in {', '.join(map(str, files.values()))}")
+    console.print(f"{len(rows)} rows in {', '.join(map(str, written))}")
 
 
-def _page(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, str]:
+def _page(args: argparse.Namespace, files: dict[str, Path], images: Path) -> dict[str, str]:
     """What the page shows besides the rows. UserError where there is no page, or the link is no address."""
     given = {name: value for name in ("title", "link") if (value := getattr(args, name)) is not None}
     if given and "html" not in files:
@@ -94,8 +105,9 @@ def _page(args: argparse.Namespace, files: dict[str, Path]) -> dict[str, str]:
     if not given.get("link", "https://").startswith(("https://", "http://")):
         raise UserError(f"--link {args.link}: give an address that begins with https://")
     if "html" in files:
-        relative = os.path.relpath(files["csv"].absolute(), files["html"].absolute().parent)
-        given["csv"] = urllib.parse.quote(Path(relative).as_posix())
+        for name, path in (("csv", files["csv"]), ("images_csv", images)):
+            relative = os.path.relpath(path.absolute(), files["html"].absolute().parent)
+            given[name] = urllib.parse.quote(Path(relative).as_posix())
     return given
 
 

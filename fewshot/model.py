@@ -153,6 +153,12 @@ def load_own(run: Run, compute: Compute) -> Model:
     return model.to(compute.device).eval()
 
 
+def with_weights(model: Model, weights: bytes, compute: Compute) -> Model:
+    """The model with these weights, as `Model.serialised` gave them, on the device, in evaluation mode."""
+    model.load_state_dict(safetensors.torch.load(weights))
+    return model.to(compute.device).eval()
+
+
 def _classifier(run: Run) -> Form | None:
     """The classifier of the base classes that a run was trained with, if it was."""
     written = run.resolved.get("classifier")

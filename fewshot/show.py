@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fewshot.evaluation.inspection import Masked
     from fewshot.model import Model
     from fewshot.regularizers import Site
-    from fewshot.runs import Run
 
 ENDINGS = (".png", ".svg", ".pdf")
 LARGEST_IMAGE = 4096  # pixels
@@ -124,11 +123,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _sites(args: argparse.Namespace) -> None:
-    """A line a module that gives a map: its number, name and map, and what it is."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from fewshot import backbones
+    from fewshot.reports.sites import print_sites
     from fewshot.runs import Run
 
     name, size = args.backbone or "conv4", 84 if args.image_size is None else args.image_size
@@ -140,19 +135,7 @@ def _sites(args: argparse.Namespace) -> None:
         name, size = run_folder.config.backbone, run_folder.images[0]
     if not 1 <= size <= LARGEST_IMAGE:
         raise UserError(f"--image-size {size}: give 1 to {LARGEST_IMAGE}")
-    backbone = backbones.build(name, "none", size, begin=False)
-    numbers = {stage: str(number) for number, stage in enumerate(backbone.stages, 1)}
-    maps = backbone.maps()
-    table = Table("site", "module", "map (C x H x W)", "class", box=None, pad_edge=False)
-    for module, shape in maps.items():
-        kind = type(backbone.module_at(module)).__name__
-        table.add_row(*map(Text, (numbers.get(module, ""), module, " x ".join(map(str, shape)), kind)))
-    console = terminal()
-    console.print(f"{name}, {size} px images, {backbone.features:,} features: {len(maps)} modules give a map.")
-    console.print(table)
-    example = backbone.stages[-1] if backbone.stages else next(iter(maps), None)
-    if example:
-        console.print(f"Write a number or a name behind @: --reg targetdrop@{numbers.get(example, example)}")
+    print_sites(terminal(), name, size)
 
 
 def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
@@ -273,45 +256,11 @@ def _activations(args: argparse.Namespace) -> tuple[str, Figure]:
 
 
 def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
-    from fewshot.reports import pictures
+    from fewshot.reports import curves, pictures
     from fewshot.runs import Run
 
-    runs = [Run.open(folder) for folder in args.runs]
-    configs = [each.config for each in runs]
-    groups = _by_configuration(runs)
-    shown = [group[0].config for group in groups]
-    if any(len(group) > 1 for group in groups):  # then no label names a seed
-        shown = [replace(config, seed=0) for config in shown]
-    labels = pictures.run_labels(shown, [str(group[0].folder) for group in groups])
-    drawn = []
-    for label, group in zip(labels, groups, strict=True):
-        curves = [pictures.read_curves(run) for run in group]
-        if len(group) > 1:
-            label += f", mean of {len(group)} seeds"
-        late = [(run, its) for run, its in zip(group, curves, strict=True) if not run.trained]
-        if late:
-            label += (
-                " (unfinished: step " + ", ".join(f"{its.last_step} of {run.steps}" for run, its in late) + ")"
-            )
-        drawn.append(pictures.Group(label, curves))
-    names = ", ".join(dict.fromkeys(config.dataset for config in configs))
-    heading = f"{names}: training of {', '.join(dict.fromkeys(config.backbone for config in configs))}"
-    return heading, pictures.training_curves(heading if args.title else "", drawn)
-
-
-def _by_configuration(runs: list[Run]) -> list[list[Run]]:
-    """Runs that differ in nothing but the seed together; a seed that comes twice, as in a copy, stays by itself."""
-    from fewshot.identity import digest
-    from fewshot.reports.leaderboard import experiment_of
-
-    groups: dict[str, list[Run]] = {}
-    for each in runs:
-        groups.setdefault(digest([experiment_of(each), each.code_digest]), []).append(each)
-    together = []
-    for group in groups.values():
-        distinct = len({each.config.seed for each in group}) == len(group)
-        together += [group] if distinct else [[each] for each in group]
-    return together
+    heading, groups = curves.grouped([Run.open(folder) for folder in args.runs])
+    return heading, pictures.training_curves(heading if args.title else "", groups)
 
 
 def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list[tuple[TrainConfig, Model]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from fewshot import catalogue
 from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
+from fewshot.core.crew import Crew, member
 from fewshot.core.errors import UserError
+from fewshot.core.launch import launch
 from fewshot.defaults import complete
 
 
@@ -32,22 +35,46 @@ def parser() -> Parser:
     parser.add_argument(
         "--elsewhere", action="store_true",
         help="with --resume: go on in this machine's precision and threads where those that the run began with cannot"
-        " be had; the run says so and is not pooled with others",
+        " be had, or in another number of processes; the run says so and is not pooled with others",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="processes of this machine that share each step's work, a GPU each where there are GPUs; on several"
+        " machines torchrun starts them (docs/several-processes.md)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--log", action="append", default=[], metavar="NAME",
+        help="write what metrics.jsonl holds for tensorboard or wandb, too; may be repeated, or separated by commas",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", nargs="?", type=int, const=5, default=0, metavar="STEPS",
+        help="profile so many steps, without a number 5: their longest operations, and a trace in the run folder",
     )  # fmt: skip
     add_trust(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
+    with member() as crew:
+        _train(argv, crew)
+
+
+def _train(argv: list[str] | None, crew: Crew) -> None:
     flags = vars(parser().parse_args(argv))
-    out, resume, seeds, trust, elsewhere = (
-        flags.pop(name) for name in ("out", "resume", "seeds", "trust", "elsewhere")
+    out, resume, seeds, trust, elsewhere, log, profile, processes = (
+        flags.pop(name) for name in ("out", "resume", "seeds", "trust", "elsewhere", "log", "profile", "processes")
     )
     flags = configs.from_json(flags, "the flags")
+    if processes < 1:
+        raise UserError(f"--processes {processes}: give at least 1")
+    if crew.several and processes not in (1, crew.size):
+        raise UserError(f"--processes {processes}: torchrun has started {crew.size} already; leave it out")
     if resume and out is None:
         raise UserError("--resume needs --out FOLDER: which run is to go on?")
     if elsewhere and not resume:
         raise UserError("--elsewhere is for a run that goes on: give --resume, too")
+    if profile < 0:
+        raise UserError(f"--profile {profile}: give a number of steps")
     for name in _duplicates(seeds or []):
         raise UserError(f"--seeds: {name} comes twice; give each seed once")
     if seeds and "seed" in flags:
@@ -55,14 +82,25 @@ def main(argv: list[str] | None = None) -> None:
     work = [(flags, out)]
     if seeds:
         work = [(flags | {"seed": seed}, out and os.path.join(out, f"seed{seed}")) for seed in seeds]
-    plans = [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]
+    if processes > crew.size:
+        if status := launch("fewshot.train", sys.argv[1:] if argv is None else argv, processes):
+            raise SystemExit(status)
+        return
+    crew.join()
+    plans = crew.tell(
+        lambda: [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]
+    )
 
     from fewshot import experiment
+    from fewshot.learning.reporter import Reporter
+    from fewshot.reports import loggers
+    from fewshot.reports.profiling import Profiled
     from fewshot.reports.progress import ConsoleReporter
     from fewshot.reports.sweep import print_seeds
-    from fewshot.reports.tables import print_classification, print_results
+    from fewshot.reports.tables import print_run
 
-    console = terminal()
+    console, log = terminal(), loggers.find(log)
+    console.quiet = not crew.first
     done = []
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
@@ -71,13 +109,13 @@ def main(argv: list[str] | None = None) -> None:
                 f"No recipe is named {config.dataset}: the defaults and your flags make {config.epochs} epochs;"
                 " --epochs changes that."
             )
-        reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
-        done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere))
-        if done[-1].rows:
-            print_results(console, "Accuracy", done[-1].rows)
-        if done[-1].classification:
-            print_classification(console, "Classification", done[-1].classification)
-    if len(done) > 1:
+        reporter: Reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
+        reporter = loggers.Logged(reporter, log) if log else reporter
+        reporter = Profiled(reporter, profile) if profile else reporter
+        done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere, crew=crew))
+        if crew.first:
+            print_run(console, done[-1])
+    if len(done) > 1 and crew.first:
         print_seeds(console, done)
 
 

@@ -51,6 +51,7 @@ from fewshot.episodes.sampler import Protocol
 from fewshot.evaluation import records
 from fewshot.learning import checkpoint
 from fewshot.reports import board_csv, comparison, gathering, pictures
+from fewshot.reports.board_tasks import FEWSHOT
 from fewshot.runs import Run
 
 LIMITS = Limits(pixels=4_000_000, file=1 << 24, unpacked=1 << 24, steps=200_000)
@@ -307,7 +308,7 @@ def board(folder: Path) -> Reader:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        board_csv.read(path)
+        board_csv.read(FEWSHOT, path)
 
     return Reader([good], read)
 

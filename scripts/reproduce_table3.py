@@ -2,9 +2,9 @@
 
     python scripts/reproduce_table3.py --quick --seeds 3 --cells proto-conv4
 
-Each cell is a recipe (`table3/CELL`), each run a folder that is skipped when it is done and resumed when it was cut,
-so the command can be repeated until everything is there. Flags that are not listed here go to fewshot.train:
---data-root, --device, --threads, and whatever else is to be the same for every cell.
+Each cell is a recipe (`table3/CELL`). It is a sweep, as of fewshot.sweep: runs that are done are left alone, runs that
+were cut go on, so the command can be repeated until everything is there. Flags that are not listed here go to
+fewshot.train: --data-root, --device, --threads, and whatever else is to be the same for every cell.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 from fewshot.defaults import configure
-from fewshot.reports.progress import ConsoleReporter
 from fewshot.reports.sweep import difference, explained, markdown, score
 from fewshot.runs import Run
-from fewshot.sweeps.runs import accuracies, complete
+from fewshot.sweeps import launch
+from fewshot.sweeps.folder import Sweep
+from fewshot.sweeps.runs import accuracies
 from fewshot.train import train_flags
 
 SHOTS = (1, 5)
@@ -67,6 +68,7 @@ def parser() -> Parser:
     parser.add_argument("--cells", nargs="+", default=[""], metavar="CELL", help="those whose names begin so")
     parser.add_argument("--out", type=Path, default=Path("runs/table3"), metavar="FOLDER", help="of the run folders")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep the table and the runs' small files there")
+    launch.add_flags(parser)
     return parser
 
 
@@ -78,14 +80,19 @@ def main(argv: list[str] | None = None) -> None:
     cells = [cell for cell in CELLS if cell.startswith(tuple(args.cells))]
     if not cells:
         raise UserError(f"--cells {' '.join(args.cells)}: no cell begins so; there are {', '.join(CELLS)}")
-    folder = args.out / (args.length or "literal")
-    runs = {}
-    for seed in range(args.seeds):  # seed by seed, so that comparisons come first and repeats after them
-        for cell in cells:
-            config = configure(**flags | {"recipe": recipe_of(cell, args.length), "seed": seed})
-            runs[cell, seed] = complete(config, folder / f"{cell}-seed{seed}", ConsoleReporter(terminal()))
+    launch.check(args)
+    flags = launch.threads(args, flags.get("device", "auto")) | flags
+    names = {  # seed by seed, so that comparisons come first and repeats after them
+        f"{cell}-seed{seed}": flags | {"recipe": recipe_of(cell, args.length), "seed": seed}
+        for seed in range(args.seeds)
+        for cell in cells
+    }
+    plan = {name: configure(**values) for name, values in names.items()}
+    sweep = Sweep.make(args.out / (args.length or "literal"), plan)
+    launch.check_all_done(sweep, launch.train(sweep, args, terminal()))
+    runs = {name: Run.open(sweep.path(name)) for name in plan}
     scores = {
-        (cell, shots): accuracies([runs[cell, seed] for seed in range(args.seeds)], shots)
+        (cell, shots): accuracies([runs[f"{cell}-seed{seed}"] for seed in range(args.seeds)], shots)
         for cell in cells
         for shots in SHOTS
         if cell.endswith(f"-{shots}shot")
@@ -129,7 +136,7 @@ def drawn(lines: list[list[str]]) -> Table:
     return drawn
 
 
-def keep(folder: Path, lines: list[list[str]], seeds: int, command: str, runs: dict[tuple[str, int], Run]) -> None:
+def keep(folder: Path, lines: list[list[str]], seeds: int, command: str, runs: dict[str, Run]) -> None:
     """table.md, and of each run what proves it: everything but weights."""
     for each in runs.values():
         copy = folder / each.folder.name

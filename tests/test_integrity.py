@@ -105,7 +105,7 @@ def compared(folder):
         (["best.safetensors", "environment.json"], load, "environment.json is not of this run"),
         (["metrics.jsonl"], curves, "metrics.jsonl is damaged"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_files_of_another_run_are_refused_by_name(small_run, tmp_path, names, reader, said):
     ours, other = shutil.copytree(small_run, tmp_path / "ours"), variant(small_run, tmp_path / "b", seed=1, gain=0.01)
@@ -456,6 +456,7 @@ def test_commands_work_without_docstrings(name):
 def test_a_csv_of_many_seeds_is_read_again(small_run, tmp_path, capsys):
     """each_run of 600 seeds is longer than the 131,072 characters that the csv module allows."""
     from fewshot.reports import board_csv
+    from fewshot.reports.board_tasks import FEWSHOT
     from fewshot.reports.gathering import gather
     from fewshot.reports.leaderboard import aggregate
     from fewshot.reports.ranking import rank
@@ -463,9 +464,9 @@ def test_a_csv_of_many_seeds_is_read_again(small_run, tmp_path, capsys):
     (score, *_), _ = gather(small_run.parent)
     seeds = [dataclasses.replace(score, own=score.own | {"seed": n, "run": f"run{n}"}) for n in range(600)]
     rows = rank(aggregate(seeds), paired=False)
-    (tmp_path / "b.csv").write_bytes(board_csv.render(rows).encode())
+    (tmp_path / "b.csv").write_bytes(board_csv.render(FEWSHOT, rows).encode())
     assert len(rows[0]["each_run"]) > 131_072
-    assert [each.own["seed"] for each in board_csv.read(tmp_path / "b.csv")] == list(range(600))
+    assert [each.own["seed"] for each in board_csv.read(FEWSHOT, tmp_path / "b.csv")] == list(range(600))
 
 
 def test_one_run_cannot_be_compared_with_a_damaged_copy_in_silence(small_run, tmp_path, capsys):

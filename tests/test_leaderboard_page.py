@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -82,10 +83,20 @@ def column(page: Page, name: str, section: int = 0) -> list[str]:
     return page.locator("section").nth(section).locator(f"tbody .{name}").all_inner_texts()
 
 
+def accuracy(row: dict[str, str]) -> str:
+    """The cell of a row of the CSV: below the figure a mark, where one of its runs is no better than guessing."""
+    mean, half = float(row["accuracy"]), float(row["ci95"])
+    runs = [(100 * run["accuracy"], 100 * run["ci95"]) for run in json.loads(row["each_run"])]
+    guessed = any(own - its <= 100 / int(row["ways"]) for own, its in runs)
+    return f"{mean:.2f} ± {half:.2f}" + "\nat chance" * guessed
+
+
 def test_it_shows_the_rows_of_the_csv_and_runs_nothing_that_is_in_them(page, board):
     rows = list(csv.DictReader(io.StringIO(board[1].decode(), newline="")))
     shown = [text for at in range(page.locator("section").count()) for text in column(page, "accuracy", at)]
-    assert shown == [f"{row['accuracy']} ± {row['ci95']}" for row in rows]
+    assert shown == list(map(accuracy, rows))
+    assert [text.endswith("at chance") for text in shown].count(True) == 2, "the two seeds that guess, in either task"
+    assert [key.count("guessing, 20.00%") for key in page.locator(".key").all_inner_texts()] == [1, 0, 1, 0]
     assert page.locator("h2").all_inner_texts() == [
         "glyphs 5-way 1-shot", "glyphs 5-way 1-shot (other episodes)",
         "glyphs 5-way 5-shot", "glyphs 5-way 5-shot (other episodes)",
@@ -106,9 +117,8 @@ def test_without_javascript_the_page_is_the_same_tables(browser, board):
     page.goto(board[0].as_uri())
     rows = list(csv.DictReader(io.StringIO(board[1].decode(), newline="")))
     shown = [line.split("\t") for line in page.locator("tbody tr").all_inner_texts()]
-    assert [(cells[1], cells[4]) for cells in shown] == [
-        (row["regularizer"], f"{row['accuracy']} ± {row['ci95']}") for row in rows
-    ]
+    assert [cells[1] for cells in shown] == [row["regularizer"] for row in rows]
+    assert page.locator("tbody .accuracy").all_inner_texts() == list(map(accuracy, rows))
     assert page.locator("h2").count() == 4
     assert page.locator("button:visible, select:visible, input:visible").count() == 0, "nothing that would do nothing"
     page.set_viewport_size({"width": 320, "height": 700})

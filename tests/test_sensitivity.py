@@ -14,8 +14,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from commands import ROOT, SMALL, one_line_error
+from inline import Inline
 
 from fewshot.core import console
+from fewshot.sweeps import executors
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import sensitivity
@@ -24,12 +26,14 @@ import sensitivity
 FEW = [*SMALL, "--epochs", "1", "--episodes-per-epoch", "40", "--episodes-per-batch", "1", "--queries", "1"]
 # At site 4 the map is 2x2: of the list 1, 3, 5, 7 of block sizes three are declined.
 SWEEP = [*FEW, "--reg", "targetdrop@4", "--sweep", "drop_prob", "0.15", "--sweep", "sites", "4",
-         "--sweep", "block_size", "--out", "runs"]  # fmt: skip
+         "--sweep", "block_size", "--out", "runs", "--jobs", "1"]  # fmt: skip
 REPORT = ("table.md", "points.csv", "plot.svg")
 
 
-def sweep(*flags: str) -> int:
-    return console.run(sensitivity.main, [*SWEEP, *flags])
+def sweep(*flags: str, of: list[str] = SWEEP) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "Local", Inline)
+        return console.run(sensitivity.main, [*of, *flags])
 
 
 def episodes(folder: Path, run: str, shots: int) -> np.ndarray:
@@ -104,17 +108,17 @@ def test_the_same_command_trains_nothing_twice(done, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*-seed0/*")}
     reports = [(done / "runs" / name).read_bytes() for name in REPORT]
     assert sweep("--results", "again") == 0
-    assert capsys.readouterr().out.count(" is done\n") == 3
+    assert capsys.readouterr().out.startswith("Declined: block_size 3 ")
     assert {path: path.stat().st_mtime_ns for path in done.rglob("*-seed0/*")} == before
     again = [(done / "again" / name).read_bytes() for name in REPORT]
     assert again[1:] == reports[1:]
-    assert again[0] == reports[0].replace(b"--out runs\n", b"--out runs --results again\n")
+    assert again[0] == reports[0].replace(b"--jobs 1\n", b"--jobs 1 --results again\n")
 
 
 def test_seeds_are_averaged_and_told_apart(done, monkeypatch):
     monkeypatch.chdir(done)
-    flags = [*FEW, "--reg", "targetdrop@4", "--sweep", "drop_prob", "0.15", "--out", "runs", "--results", "two"]
-    assert console.run(sensitivity.main, [*flags, "--seeds", "2"]) == 0
+    point = [*FEW, "--reg", "targetdrop@4", "--sweep", "drop_prob", "0.15", "--out", "runs"]
+    assert sweep("--results", "two", "--seeds", "2", of=point) == 0
     none, ours = (
         np.stack([episodes(done, f"{reg}-seed{seed}", 1).mean() for seed in (0, 1)]) for reg in ("none", "targetdrop@4")
     )
@@ -126,7 +130,7 @@ def test_seeds_are_averaged_and_told_apart(done, monkeypatch):
 def test_another_configuration_needs_another_folder(done, monkeypatch, capsys):
     monkeypatch.chdir(done)
     assert sweep("--epochs", "2") == 2
-    assert "none-seed0 began with --epochs 1, not 2; give another --out" in one_line_error(capsys)
+    assert "runs has none-seed0 with --epochs 1, not 2; give another --out" in one_line_error(capsys)
 
 
 @pytest.mark.parametrize(

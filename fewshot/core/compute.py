@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from fewshot.core.crew import ALONE, Crew
 from fewshot.core.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
@@ -31,20 +32,23 @@ class Compute:
     device: torch.device
     precision: str
     """"fp32", or "bf16": autocast, with weights, statistics, masks and heads in float32."""
+    crew: Crew = ALONE
+    """The processes that share the work."""
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def choose(device: str = "auto", precision: str = "auto") -> Compute:
+def choose(device: str = "auto", precision: str = "auto", crew: Crew = ALONE) -> Compute:
     """Resolve the flags; `auto` is the GPU where there is one, and bf16 where it is native.
 
-    Raises UserError for a device that is not there.
+    Of several processes on a machine each takes the GPU of its own number. Raises UserError for a device that is not
+    there.
     """
-    chosen = _device(device)
+    chosen = _own_device(device, crew) if crew.several else _device(device)
     if precision == "auto":
         precision = "bf16" if _native_bf16(chosen) else "fp32"
-    return Compute(chosen, precision)
+    return Compute(chosen, precision, crew)
 
 
 def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> None:
@@ -57,6 +61,7 @@ def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> Non
         raise UserError(f"--threads {threads}: give at least 0")
     if threads:
         torch.set_num_threads(threads)
+    where.crew.use(where.device)
     if where.device.type == "cuda":
         _cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32: cuDNN's own choice is TF32
         torch.backends.cudnn.benchmark = not deterministic
@@ -90,6 +95,20 @@ def _device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise UserError(f"--device {name}: this machine shows {count} CUDA devices; use --device cpu")
     return _numbered(device)
+
+
+def _own_device(name: str, crew: Crew) -> torch.device:
+    """The device of one of several processes."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {name}: of several processes each takes a device of its own; give cuda, or cpu")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if crew.local_rank >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"process {crew.local_rank + 1} of this machine finds no CUDA device of its own, and sees {count}: start as"
+            " many processes as there are devices, or give --device cpu"
+        )
+    return torch.device("cuda", crew.local_rank)
 
 
 def _numbered(device: torch.device) -> torch.device:

@@ -94,6 +94,22 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
             return
 
 
+def held(path: Path) -> bool:
+    """Whether a process holds `path` by `locked`. Where a system has no locks, whether the file is there."""
+    try:
+        handle = open_own(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    with os.fdopen(handle, "rb") as file:
+        if fcntl is None:
+            return True
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment, and beside others who only look
+        except OSError:
+            return True
+        return False
+
+
 def _is_at(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.lstat(path))

@@ -32,6 +32,10 @@ class Parameters:
     order: Tensor
     """(B, 3) int64: which of the three is applied first, second, third."""
 
+    def __getitem__(self, images: slice) -> Parameters:
+        """What is drawn for some of the images."""
+        return Parameters(*(t[images] for t in vars(self).values()))
+
     def to(self, device: torch.device) -> Parameters:
         """All of it on `device`, without waiting for it."""
         if device.type == "cpu":

@@ -75,17 +75,20 @@ class ImageFiles:
         """These files, in this order."""
         return replace(self, names=[self.names[i] for i in index], sizes=[self.sizes[i] for i in index])
 
-    def crops(self, index: np.ndarray, draw: np.random.Generator, mirror: bool) -> Callable[[], np.ndarray]:
+    def crops(
+        self, index: np.ndarray, draw: np.random.Generator, mirror: bool, some: slice = slice(None)
+    ) -> Callable[[], np.ndarray]:
         """Begin to decode random crops of images (B,), half of them mirrored; the result waits for (B, S, S, 3) uint8.
 
         torchvision's RandomResizedCrop: 8 to 100 per cent of the image, 3:4 to 4:3, and resized, bilinear. What is
-        drawn depends on `draw` alone, and not on the order in which threads come to it.
+        drawn depends on `draw` alone, and not on the order in which threads come to it, nor on `some`: the part of the
+        images that is decoded.
         """
         numbers = draw.random((len(index), _TRIES, 4))
         flips = draw.random(len(index)) < (0.5 if mirror else 0.0)
         waiting: list[Future] = [
             _pool().submit(self._crop, int(row), tries, bool(flip))
-            for row, tries, flip in zip(index, numbers, flips, strict=True)
+            for row, tries, flip in zip(index[some], numbers[some], flips[some], strict=True)
         ]
         return lambda: np.stack([each.result() for each in waiting])
 
@@ -147,7 +150,8 @@ class Ahead:
     """Random crops of a training's steps: while one step is computed, those of the next are decoded.
 
     `order(step)` says which images a step has, `draw(step)` gives the generator of what is drawn for it: so a step's
-    batch is the same whether it was decoded ahead, or first thing after a resume.
+    batch is the same whether it was decoded ahead, or first thing after a resume. `some`: the part of each batch that
+    this process needs.
     """
 
     def __init__(
@@ -156,8 +160,9 @@ class Ahead:
         order: Callable[[int], np.ndarray],
         draw: Callable[[int], np.random.Generator],
         mirror: bool,
+        some: slice = slice(None),
     ) -> None:
-        self._files, self._order, self._draw, self._mirror = files, order, draw, mirror
+        self._files, self._order, self._draw, self._mirror, self._some = files, order, draw, mirror, some
         self._waiting: dict[int, Callable[[], np.ndarray]] = {}
 
     def batch(self, step: int) -> np.ndarray:
@@ -167,7 +172,7 @@ class Ahead:
         return this()
 
     def _begin(self, step: int) -> Callable[[], np.ndarray]:
-        return self._files.crops(self._order(step), self._draw(step), self._mirror)
+        return self._files.crops(self._order(step), self._draw(step), self._mirror, self._some)
 
 
 @functools.cache

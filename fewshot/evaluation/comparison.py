@@ -64,8 +64,14 @@ def answers(scores: Scores) -> Answers:
 
 def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:
     """Answers for scores[i] - scores[j], i < j; each question's p-values are Holm's over all pairs."""
-    found = {(i, j): answers(scores[i] - scores[j]) for i, j in combinations(range(len(scores)), 2)}
-    for question in QUESTIONS:
+    return adjust({(i, j): answers(scores[i] - scores[j]) for i, j in combinations(range(len(scores)), 2)}, QUESTIONS)
+
+
+def adjust(
+    found: dict[tuple[int, int], Answers], questions: Sequence[str]
+) -> dict[tuple[int, int], Answers]:
+    """The same answers for all pairs, with each question's p-values made Holm's."""
+    for question in questions:
         intervals = {pair: it for pair, each in found.items() if isinstance(it := each[question], Interval)}
         adjusted = holm(np.array([each.p_value for each in intervals.values()]))
         for (pair, interval), p_value in zip(intervals.items(), adjusted, strict=True):
@@ -77,7 +83,7 @@ def needs(found: Answers, size: float, level: float) -> dict[str, Need | str]:
     """How many images of each class, test classes and training seeds would establish a difference of `size`.
 
     By the wider questions, with 80% power in a t-test at `level`; a text where the variance is not known, and why.
-    `size`: a fraction of 1, not 0. For new images the units are tasks that share no image.
+    `size`: a fraction of 1, not 0. For new images the units are tasks that share no image, or, of classifiers, images.
     """
     return {
         question: need(size, answer.units, level) if isinstance(answer, Interval) and answer.units else str(answer)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fewshot.core.compute import Compute, full_fp32
+from fewshot.core.crew import Crew
 from fewshot.core.errors import UserError
 from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource
@@ -39,17 +40,24 @@ def embed_split(
     `network`, in evaluation mode, maps images (B, 3, S, S) in [0, 1] to (B, D); longer shapes are made flat.
     UserError where the network does not return one row of numbers for each image, and names the first image whose
     embedding is not finite.
+
+    Several processes share the work out by whole batches, so that each has all embeddings, to the bits of one alone.
     """
-    source = ImageSource(split, compute.device)
+    source, crew = ImageSource(split, compute.device), compute.crew
     images = len(split.images)
-    embeddings = torch.empty(0)
-    for start in range(0, images, batch):
+
+    def share(crew: Crew) -> slice:
+        batches = crew.share(-(-images // batch))
+        return slice(min(batches.start * batch, images), min(batches.stop * batch, images))
+
+    mine, embeddings = share(crew), torch.empty(0, 0)
+    for start in range(mine.start, mine.stop, batch):
         part = source.span(start, min(start + batch, images))
         with compute.autocast(), full_fp32():
             z = network(to_unit(part))
         check_embeddings(z, len(part))
         z = z.flatten(1)
-        if start == 0:
+        if start == mine.start:
             embeddings = torch.empty(images, z.shape[1], device=compute.device)
         if z.shape[1] != embeddings.shape[1]:
             raise UserError(
@@ -57,6 +65,10 @@ def embed_split(
                 f" {start}: it must return as many for each"
             )
         embeddings[start : start + len(z)] = z
+    features = crew.most(embeddings.shape[1])  # a process may have had no batch
+    if not len(embeddings):
+        embeddings = torch.empty(images, features, device=compute.device)
+    crew.complete(embeddings, share)
     check_finite(embeddings, split)
     return embeddings
 

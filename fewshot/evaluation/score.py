@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fewshot import runs, transforms
 from fewshot.core import sources
@@ -14,7 +15,7 @@ from fewshot.core.compute import Compute, describe
 from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation import folding
-from fewshot.evaluation.embed import VALIDATION_BATCH, embed_base, embed_split
+from fewshot.evaluation.embed import VALIDATION_BATCH, Base, embed_base, embed_split
 from fewshot.evaluation.overlap import seen
 from fewshot.evaluation.record_files import forget
 from fewshot.evaluation.records import Outcomes, Record, keep
@@ -47,14 +48,29 @@ def score(
     transform = (transform or model.transform).to(compute.device)
     for tasks in wanted:
         head.check_ways(tasks.protocol.ways)
-    model.eval()
     head.eval()
+    embeddings, fitted_on = embed_for(head, transform, model, wanted[0].sampler.split, compute, base, fold)
+    return solve_episodes(head, embeddings, wanted, transform, fitted_on)
+
+
+def embed_for(
+    head: Head,
+    transform: Transform,
+    model: Model,
+    split: Split,
+    compute: Compute,
+    base: Split | None = None,
+    fold: bool = False,
+) -> tuple[Tensor, Base | None]:
+    """What `score` solves tasks from: the embeddings (I, D) of a split, and those of the base classes where the head or
+    the transform is fitted on them. Of several processes each calls it, and embeds its share.
+    """
+    model.eval()
     network, at_once = model, VALIDATION_BATCH
     if fold:
         network, at_once = folding.folded(model, compute), folding.batch(model, compute)
     fitted_on = embed_base(network, base, compute, at_once) if base and wants_base(head, transform) else None
-    embeddings = embed_split(network, wanted[0].sampler.split, compute, at_once)
-    return solve_episodes(head, embeddings, wanted, transform, fitted_on)
+    return embed_split(network, split, compute, at_once), fitted_on
 
 
 def score_run(

@@ -73,11 +73,11 @@ def distinguishable(accuracies: np.ndarray, level: float = 0.05) -> np.ndarray:
     values = np.asarray(accuracies, np.float64)
     pairs = np.triu_indices(len(values), 1)
     apart = np.zeros((len(values), len(values)), bool)
-    apart[pairs] = holm(_paired_p_values(values, *pairs)) < level
+    apart[pairs] = holm(paired_p_values(values, *pairs)) < level
     return apart | apart.T
 
 
-def _paired_p_values(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def paired_p_values(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(m,) two-sided p-values of the t-tests of values[a] - values[b], (k, n) and twice (m,).
 
     From one matrix of products, so that thousands of pairs take no longer than a few: var(x - y) = var x + var y -

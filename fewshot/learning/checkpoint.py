@@ -47,9 +47,15 @@ _ALWAYS = _TYPES.keys() - {"metrics_sha256", "best_sha256"}
 
 def save(path: Path, state: dict[str, Any], progress: Progress, identity: str) -> None:
     """Write a checkpoint atomically: state dicts by name, how far training has come, and the run's identity."""
-    buffer = io.BytesIO()  # torch.save on a full disk raises what no one can tell from a bug of ours
+    data = dump(state, progress, identity)  # torch.save on a full disk raises what no one can tell from a bug of ours
+    write_atomic(path, data, sealed.seal_line(data))
+
+
+def dump(state: dict[str, Any], progress: Progress, identity: str) -> memoryview:
+    """What a checkpoint's file has, without its digest."""
+    buffer = io.BytesIO()
     torch.save(state | {"progress": dataclasses.asdict(progress), "run": identity}, buffer)
-    write_atomic(path, buffer.getbuffer(), sealed.seal_line(buffer.getbuffer()))
+    return buffer.getbuffer()
 
 
 def load(
@@ -64,15 +70,20 @@ def load(
     try:
         if not sealed.check_line(data) and sealed_only:
             raise ValueError("it lacks its sha256")
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if state.get("run", identity) != identity:
-            raise ValueError("it is another run's")
-        if mistake := typed.wrong(state["progress"], _TYPES, _ALWAYS):
-            raise ValueError(mistake)
-        restore(state)
-        return Progress(**state["progress"])
+        return parse(data, restore, identity)
     except (MemoryError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read ({reason}); delete it to start again from step 0") from None
+
+
+def parse(data: bytes, restore: Callable[[dict[str, Any]], None], identity: str) -> Progress:
+    """What `dump` gave, its state dicts handed to `restore`. ValueError, or what torch raises, where it is not that."""
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if state.get("run", identity) != identity:
+        raise ValueError("it is another run's")
+    if mistake := typed.wrong(state["progress"], _TYPES, _ALWAYS):
+        raise ValueError(mistake)
+    restore(state)
+    return Progress(**state["progress"])

@@ -12,10 +12,12 @@ from fewshot.core.process import STOPS
 class Interrupt:
     """While entered, the first signal of `process.STOPS` only sets `asked`; a second one interrupts at once.
 
-    A signal that the process ignores, as SIGHUP under nohup, stays ignored.
+    A signal that the process ignores, as SIGHUP under nohup, stays ignored. `patient`: further signals do nothing, from
+    then on, for torchrun repeats what all its processes have heard already.
     """
 
-    asked = False
+    def __init__(self, patient: bool = False) -> None:
+        self.asked, self.patient = False, patient
 
     def __enter__(self) -> Interrupt:
         self._previous = {}
@@ -27,9 +29,9 @@ class Interrupt:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.patient and self.asked else handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not self.patient:
             raise KeyboardInterrupt
         self.asked = True

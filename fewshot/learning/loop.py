@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from fewshot.core.compute import keep_heap, tidy_heap
+from fewshot.core.crew import ALONE, Crew
 from fewshot.core.errors import UserError
 from fewshot.core.pace import Pace
 from fewshot.core.seeding import derive, generator_for
-from fewshot.learning import checkpoint
 from fewshot.learning.checkpoint import Progress
 from fewshot.learning.interrupt import Interrupt
-from fewshot.learning.optimizer import check_state, moving_average
+from fewshot.learning.keeper import Keeper, Parts
+from fewshot.learning.optimizer import moving_average
 from fewshot.learning.regimes import Regime
 from fewshot.learning.reporter import Reporter
 from fewshot.learning.schedule import Schedule
 from fewshot.model import Model
-from fewshot.runs import Log, Run
+from fewshot.runs import Run
 
 LOG_EVERY = 10  # steps between looks at the losses: each look waits for the device
 
@@ -52,7 +52,7 @@ class Plan:
 
 def train(
     run: Run, model: Model, regime: Regime, optimizer: torch.optim.Optimizer, plan: Plan, reporter: Reporter,
-    intact: Callable[[], None] = lambda: None,
+    intact: Callable[[], None] = lambda: None, crew: Crew = ALONE,
 ) -> Progress:  # fmt: skip
     """Train `model` (already on its device), from the run's checkpoint if it has one.
 
@@ -61,22 +61,28 @@ def train(
     is no longer finite; the best weights until then stay.
 
     `intact` is called before each validation and each checkpoint: what it raises, they must not see.
+
+    Each process of a `crew` calls it, and has the same model after each step. Only the first needs the run folder.
     """
     if next(model.parameters()).device.type == "cpu":
         keep_heap()
     average = moving_average(model, plan.ema) if plan.ema else None
     parts = Parts(model, optimizer, average)
-    progress, kept = _start(run, parts)
+    keeper = Keeper(run, parts, crew)
+    progress = keeper.start()
     if plan.compile:
         model.backbone.compile()
-    log = _Log(kept, progress, regime.images_per_step, reporter)
+    weight = crew.weight(plan.pace.per_step)
+    of_loss = torch.full((), weight, device=next(model.parameters()).device) if crew.several else None
+    log = _Log(keeper, progress, regime.images_per_step, reporter, crew, weight)
     last_save = time.perf_counter()
-    reporter.begin(plan.steps, progress.step)
+    reporter.begin(run, plan.steps, progress.step)
     try:
-        with Interrupt() as interrupt:
-            while progress.step < plan.steps and not interrupt.asked:
+        with Interrupt(patient=crew.several) as interrupt:
+            while progress.step < plan.steps and not crew.any(interrupt.asked):
                 step = progress.step
-                torch.manual_seed(derive(plan.seed, step, "masks"))
+                reporter.step_begins(step)
+                torch.manual_seed(derive(plan.seed, step, crew.purpose("masks")))
                 model.train()
                 model.backbone.begin_step(step / plan.steps, generator_for(plan.seed, step, "regularizers"))
                 rate = plan.schedule.rate(step)
@@ -87,7 +93,8 @@ def train(
                 batch = regime.batch(step)
                 loss, accuracy = regime.loss(model, batch)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward(of_loss)  # its part in the loss of the whole batch
+                crew.unite(model, weight)
                 if plan.clip_norm:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
                 optimizer.step()
@@ -100,73 +107,26 @@ def train(
                 if plan.pace.validates_after(progress.step):
                     log.flush()
                     intact()
-                    _validate(run, regime, parts, plan, progress, log, rate)
+                    _validate(regime, parts, plan, progress, keeper, log, rate)
                 if progress.step % LOG_EVERY == 0:
                     log.flush()
                     tidy_heap()
                     if time.perf_counter() - last_save > plan.checkpoint_seconds:
                         intact()
-                        _save(run, parts, progress, kept)
+                        keeper.save(progress)
                         last_save = time.perf_counter()
         log.flush()
         intact()
-        if plan.steps == 0 and not kept.length:  # the untrained network is all there is
-            _validate(run, regime, parts, plan, progress, log, rate=0.0)
-        _save(run, parts, progress, kept)
+        if plan.steps == 0 and not progress.metrics_bytes:  # the untrained network is all there is
+            _validate(regime, parts, plan, progress, keeper, log, rate=0.0)
+        keeper.save(progress)
     finally:
         reporter.end()
-    if interrupt.asked:
+    if crew.any(interrupt.asked):  # here the others wait for the one that saves
         raise KeyboardInterrupt(
             f"interrupted at step {progress.step}, checkpoint saved; go on with --out {run.folder} --resume"
         )
     return progress
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What training changes, and a checkpoint holds."""
-
-    model: Model
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
-
-    def state(self) -> dict[str, Any]:
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state | ({"average": self.average.state_dict()} if self.average else {})
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        check_state(self.optimizer, state["optimizer"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-
-    @property
-    def judged(self) -> Model:
-        """The model that is validated, and whose weights are kept."""
-        if self.average is None:
-            return self.model
-        assert isinstance(self.average.module, Model)
-        return self.average.module
-
-
-def _start(run: Run, parts: Parts) -> tuple[Progress, Log]:
-    """Where to begin, and the log up to there. UserError where a file is not what the checkpoint counts on."""
-    if not run.checkpoint_path.is_file():
-        log = Log(run.metrics_path)
-        run.note_metrics(log)
-        return Progress(), log
-    progress = checkpoint.load(run.checkpoint_path, parts.load, run.identity, run.sealed)
-    if progress.best_sha256:
-        run.check_weights(progress.step, progress.best_sha256)
-    return progress, Log(run.metrics_path, progress.metrics_bytes, progress.metrics_sha256)
-
-
-def _save(run: Run, parts: Parts, progress: Progress, log: Log) -> None:
-    log.sync()
-    progress.metrics_bytes, progress.metrics_sha256 = log.length, log.digest
-    checkpoint.save(run.checkpoint_path, parts.state(), progress, run.identity)
-    run.note_metrics(log)
 
 
 def _dropped(model: Model, like: Tensor) -> Tensor:
@@ -176,17 +136,18 @@ def _dropped(model: Model, like: Tensor) -> Tensor:
 
 
 def _validate(
-    run: Run, regime: Regime, parts: Parts, plan: Plan, progress: Progress, log: _Log, rate: float
+    regime: Regime, parts: Parts, plan: Plan, progress: Progress, keeper: Keeper, log: _Log, rate: float
 ) -> None:
     """Validate; keep the weights where the selected figure rises. UserError where one is not finite."""
     for name, tensor in parts.judged.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise _diverged(f"{name} is", progress, rate)
+    keeper.check_same()
     found = regime.validate(parts.judged)
     best = found.selected > progress.best_accuracy
     if best:
         progress.best_accuracy, progress.best_step = found.selected, progress.step
-        progress.best_sha256 = run.keep_weights(parts.judged.serialised(), progress.step)
+        keeper.keep_best(progress)
     log.validation(found.figures, plan.pace.epochs_done(progress.step), plan.pace.epochs, best)
 
 
@@ -201,9 +162,11 @@ def _diverged(what: str, progress: Progress, rate: float) -> UserError:
 class _Log:
     """Gathers the steps' figures on the device, and writes them out at each flush."""
 
-    def __init__(self, kept: Log, progress: Progress, images_per_step: int, reporter: Reporter) -> None:
-        self.kept, self.progress, self.reporter = kept, progress, reporter
-        self.images_per_step = images_per_step
+    def __init__(
+        self, keeper: Keeper, progress: Progress, images_per_step: int, reporter: Reporter, crew: Crew, weight: float
+    ) -> None:
+        self.keeper, self.progress, self.reporter = keeper, progress, reporter
+        self.images_per_step, self.crew, self.weight = images_per_step, crew, weight
         self.pending: list[Tensor] = []
         self.rates: list[float] = []
         self.clock = time.perf_counter()
@@ -215,7 +178,9 @@ class _Log:
     def flush(self) -> None:
         if not self.pending:
             return
-        figures = torch.stack(self.pending).tolist()  # waits for the device: the loop's only such point
+        gathered = torch.stack(self.pending)
+        self.crew.add_up([gathered], self.weight)
+        figures = gathered.tolist()  # waits for the device: the loop's only such point
         if not all(math.isfinite(loss) for loss, *_ in figures):
             raise _diverged("the loss is", self.progress, self.rates[-1])
         speed = len(figures) * self.images_per_step / self._lap()
@@ -228,14 +193,14 @@ class _Log:
             for step, ((loss, accuracy, dropped), lr) in enumerate(zip(figures, self.rates, strict=True), first)
         ]  # fmt: skip
         self.pending, self.rates = [], []
-        self.kept.append(rows)
+        self.keeper.log(rows)
         mean_loss, mean_accuracy = np.mean([figure[:2] for figure in figures], axis=0)
         self.reporter.step(self.progress.step, mean_loss, mean_accuracy, speed)
 
     def validation(self, accuracy: dict[str, float], epoch: int, epochs: int, best: bool) -> None:
         seconds = self._lap()
         row = {"step": self.progress.step, "validation": accuracy, "best": best, "seconds": round(seconds, 2)}
-        self.kept.append([row])
+        self.keeper.log([row])
         self.reporter.validation(epoch, epochs, accuracy, best)
 
     def _lap(self) -> float:

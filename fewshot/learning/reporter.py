@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fewshot.runs import Run
+
 
 class Reporter:
     """Override what you want to hear. All calls come from the process and thread that trains."""
@@ -9,11 +11,14 @@ class Reporter:
     def say(self, text: str) -> None:
         """A line for the user."""
 
-    def begin(self, steps: int, done: int) -> None:
-        """Training begins, at step `done` of `steps`."""
+    def begin(self, run: Run, steps: int, done: int) -> None:
+        """Training begins in `run`, at step `done` of `steps`. Its metrics.jsonl holds the lines up to there."""
+
+    def step_begins(self, step: int) -> None:
+        """The step after `step` others begins. Called for each: do little here."""
 
     def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Some steps were done, up to `step`; mean training loss and accuracy over them."""
+        """Some steps were done, up to `step`, and logged; mean training loss and accuracy over them."""
 
     def validation(self, epoch: int, epochs: int, accuracy: dict[str, float], best: bool) -> None:
         """A validation: accuracies (fractions of 1) by their names, and whether the weights were the best so far."""
@@ -23,6 +28,34 @@ class Reporter:
 
     def end(self) -> None:
         """The loop has stopped, for whatever reason."""
+
+
+class Forwarding(Reporter):
+    """Tells another reporter all that it hears: what listens besides overrides some of it."""
+
+    def __init__(self, to: Reporter) -> None:
+        self.to = to
+
+    def say(self, text: str) -> None:
+        self.to.say(text)
+
+    def begin(self, run: Run, steps: int, done: int) -> None:
+        self.to.begin(run, steps, done)
+
+    def step_begins(self, step: int) -> None:
+        self.to.step_begins(step)
+
+    def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        self.to.step(step, loss, accuracy, images_per_second)
+
+    def validation(self, epoch: int, epochs: int, accuracy: dict[str, float], best: bool) -> None:
+        self.to.validation(epoch, epochs, accuracy, best)
+
+    def trained(self, seconds: float, best_accuracy: float, best_step: int) -> None:
+        self.to.trained(seconds, best_accuracy, best_step)
+
+    def end(self) -> None:
+        self.to.end()
 
 
 SILENT = Reporter()

@@ -1,13 +1,15 @@
-"""The leaderboard as CSV: RFC 4180 (CRLF, quotes where needed), UTF-8, a header line, reports/leaderboard.py's COLUMNS.
-Those that are OPTIONAL are there only where a row has them.
+"""One kind's rows as CSV: RFC 4180 (CRLF, quotes where needed), UTF-8, a header line, the kind's columns.
+
+Those that are optional are there only where a row has them.
 
 A cell that begins as a formula does, with = + - @, has an apostrophe before it, which reading takes away again.
 
 It can be read back: each_run holds what every run adds, key vouches for what they share, and the rest follows.
 
-Versions. A file of version 1 ends with each_run; version 2 adds setting, transform, code and csv_version. Rows of
-version 1 are read and kept, inductive and without a transform, and their csv_version stays 1: their keys include the
-recipe's name and cannot be made again without the run folders, so that they are never pooled with rows of version 2.
+Versions. A few-shot file of version 1 ends with each_run; version 2 adds setting, transform, code and csv_version.
+Rows of version 1 are read and kept, inductive and without a transform, and their csv_version stays 1: their keys
+include the recipe's name and cannot be made again without the run folders, so that they are never pooled with rows of
+version 2.
 """
 
 from __future__ import annotations
@@ -23,40 +25,23 @@ from typing import Any
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded
 from fewshot.identity import digest
-from fewshot.reports.leaderboard import (
-    COLUMNS,
-    DEFAULTS,
-    OPTIONAL,
-    OWN,
-    RANKED,
-    SHARED,
-    VERSION,
-    Row,
-    Score,
-    columns_digest,
-    columns_of,
-)
+from fewshot.reports.leaderboard import RANKED, VERSION, Kind, Row, Score, columns_digest, columns_of
 
 _LARGEST = 2**30  # bytes
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes before it, too: so it can be read back
-MARK = "rank,dataset,ways,shots,backbone,head,regularizer,accuracy,ci95,"  # how every version's header begins
-NEW_IN_2 = ("setting", "transform", "code", "csv_version")
-COLUMNS_1 = tuple(column for column in COLUMNS if column not in (*NEW_IN_2, *OPTIONAL))
-SHARED_1 = (*(column for column in SHARED if column not in (*NEW_IN_2, *OPTIONAL)), "recipe")
-FILLED_1 = DEFAULTS | {"csv_version": "1"}  # what a row of version 1 has in the new columns
 
 
-def render(rows: Sequence[Row]) -> str:
-    """The whole file as text."""
+def render(kind: Kind, rows: Sequence[Row]) -> str:
+    """The whole file as text: of `rows`, all of the kind."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # whose default dialect ends lines in CRLF
-    columns = columns_of(rows)
+    columns = columns_of(kind, rows)
     writer.writerow(columns)
     writer.writerows([_inert(row[column]) for column in columns] for row in rows)
     return text.getvalue()
 
 
-def read(path: Path) -> list[Score]:
+def read(kind: Kind, path: Path) -> list[Score]:
     """The scores behind the rows of a CSV of ours, of this version or an older one; none where there is no such file.
 
     UserError where it is not ours, of a newer version, or damaged: every row must follow from its key and each_run.
@@ -73,36 +58,40 @@ def read(path: Path) -> list[Score]:
     if not lines:
         return []
     header = tuple(lines[0])
-    required = tuple(column for column in header if column not in OPTIONAL)
-    if len(set(header)) < len(header) or required not in (tuple(c for c in COLUMNS if c not in OPTIONAL), COLUMNS_1):
+    required = tuple(column for column in header if column not in kind.optional)
+    usual_columns = tuple(column for column in kind.columns if column not in kind.optional)
+    known = [usual_columns, *([kind.former.columns] if kind.former else [])]
+    if len(set(header)) < len(header) or required not in known:
         raise UserError(
             f"{path} has other columns than a leaderboard of version 1 or {VERSION}; a newer fewshot may read it;"
             " give another --csv"
         )
-    return [score for number, cells in enumerate(lines[1:], start=1) for score in _scores(path, header, number, cells)]
+    return [score for number, cells in enumerate(lines[1:], 1) for score in _scores(kind, path, header, number, cells)]
 
 
-def _scores(path: Path, header: tuple[str, ...], number: int, cells: list[str]) -> list[Score]:
+def _scores(kind: Kind, path: Path, header: tuple[str, ...], number: int, cells: list[str]) -> list[Score]:
     if len(cells) != len(header):
         raise _damaged(path, f"row {number} has {len(cells)} fields, not {len(header)}")
-    written = FILLED_1 | dict(zip(header, map(_plain, cells), strict=True))
-    version, shared = written["csv_version"], {column: written[column] for column in SHARED}
-    if version not in ("1", VERSION):
+    former = kind.former
+    written = dict(former.filled if former else {}) | dict(zip(header, map(_plain, cells), strict=True))
+    version, shared = written["csv_version"], {column: written[column] for column in kind.shared}
+    if version not in (("1", VERSION) if former else (VERSION,)):
         raise _damaged(path, f"row {number} has csv_version {version}, not 1 or {VERSION}")
-    if version == "1":
-        agreed = digest({column: written[column] for column in SHARED_1})
+    if version == "1" and former:
+        agreed = digest({column: written[column] for column in former.shared})
     else:
-        agreed = columns_digest(shared)
-    common = {"recipe": written["recipe"]} if header == COLUMNS_1 else {}  # then a column of the row alone
+        agreed = columns_digest(kind, shared)
+    of_version_1 = former is not None and header == former.columns
+    common = {"recipe": written["recipe"]} if of_version_1 else {}  # then a column of the row alone
     try:
-        own = [_own(common | value) for value in json.loads(written["each_run"])]
-        scores = [Score(written["key"], shared, each, version) for each in own]
+        own = [_own(kind, common | value) for value in json.loads(written["each_run"])]
+        scores = [Score(kind, written["key"], shared, each, version) for each in own]
         columns = Row.of(scores).columns
     except (ValueError, TypeError, LookupError):
         raise _damaged(path, f"row {number} has an each_run that is not ours") from None
     if not written["key"].startswith(f"{agreed}-"):
         raise _damaged(path, f"row {number} does not agree with its key")
-    derived = set(header) - set(RANKED) - ({"each_run"} if header == COLUMNS_1 else set())
+    derived = set(header) - set(RANKED) - ({"each_run"} if of_version_1 else set())
     for column in header:
         if column in derived and columns[column] != written[column]:
             raise _damaged(path, f"{column} of row {number} does not follow from its each_run")
@@ -119,8 +108,8 @@ def _plain(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
-def _own(value: dict[str, Any]) -> dict[str, Any]:
-    return {column: value[column] for column in OWN}
+def _own(kind: Kind, value: dict[str, Any]) -> dict[str, Any]:
+    return {column: value[column] for column in kind.own}
 
 
 def _damaged(path: Path, why: str) -> UserError:

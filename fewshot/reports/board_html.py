@@ -16,8 +16,11 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from fewshot.reports.board_text import MARK, board_title  # the same in every document that HTML comments can mark
-from fewshot.reports.leaderboard import Row, columns_of
+from fewshot.reports.board_images import IMAGES
+from fewshot.reports.board_tasks import FEWSHOT
+from fewshot.reports.board_text import MARK  # the same in every document that HTML comments can mark
+from fewshot.reports.leaderboard import Row, columns_of, of_kind
+from fewshot.reports.page_images import sections
 from fewshot.reports.progress import duration
 from fewshot.reports.ranking import board, tied
 from fewshot.reports.tables import queries_a_class
@@ -32,21 +35,24 @@ _NUMBERS = ("accuracy", "seeds", "time")
 _DRAWN = ("plot", "open")  # empty until the script fills them; hidden without it
 
 
-def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "") -> str:
+def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "", images_csv: str = "") -> str:
     """The page with the rows in it. `link` is an address to show below the title, `csv` one of the same rows as CSV.
+
+    Classification rows have plain tables of their own (page_images.py), and `images_csv`.
 
     The page's policy lets the browser run this script and style, and load nothing.
     """
     text = _TEMPLATE.read_text("utf-8")
-    columns = columns_of(rows)
+    tasks, columns = of_kind(FEWSHOT, rows), columns_of(FEWSHOT, of_kind(FEWSHOT, rows))
     style, script = (_hash(text.split(f"<{tag}>")[1].split(f"</{tag}>")[0]) for tag in ("style", "script"))
     values = {
         "mark": MARK,
         "policy": f"default-src 'none'; style-src {style}; script-src {script}; base-uri 'none'; form-action 'none'",
         "title": escape(title),
-        "subtitle": " · ".join(_subtitle(rows, link, csv)),
-        "boards": "\n".join(_boards(rows)),
-        "data": _inert({"columns": columns, "rows": [[row[column] for column in columns] for row in rows]}),
+        "subtitle": " · ".join(_subtitle(rows, link, csv * bool(tasks))),
+        "boards": "\n".join(_boards(tasks)),
+        "images": "\n".join(sections(of_kind(IMAGES, rows), images_csv)),
+        "data": _inert({"columns": columns, "rows": [[row[column] for column in columns] for row in tasks]}),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], text)
 
@@ -80,8 +86,9 @@ def _boards(rows: Sequence[Row]) -> Iterator[str]:
             for (number, row), before, after in zip(same, ranks, ranks[2:], strict=False)
         )
         yield _SECTION.format(
-            name=name, title=escape(board_title(first)), episodes=int(first["episodes"]),
+            name=name, title=escape(FEWSHOT.title(first)), episodes=int(first["episodes"]),
             queries=queries_a_class(first.columns), heads=heads, lines=lines, methods=methods, rank_by=first["rank_by"],
+            chance=_explained_chance(first) if any(row.at_chance for _, row in same) else "",
         )  # fmt: skip
 
 
@@ -95,8 +102,14 @@ _SECTION = """<section>
 {lines}
 </tbody></table></div>
 <p class="key"><span class="leads">a shared rank: not separated from the first of its group</span>
-<span>± and whiskers: 95% interval, {methods}</span> <span>Ties (=) by {rank_by}</span></p>
+<span>± and whiskers: 95% interval, {methods}</span> <span>Ties (=) by {rank_by}</span>{chance}</p>
 </section>"""
+_CHANCE = '<span class="chance">at chance</span>'
+
+
+def _explained_chance(row: Row) -> str:
+    """What the mark means in a board whose tasks are those of `row`."""
+    return f" <span>at chance: a run’s interval reaches down to guessing, {100 / int(row['ways']):.2f}%</span>"
 
 
 def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
@@ -107,7 +120,7 @@ def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
         "spec": _component(row["regularizer"]),
         "backbone": _component(row["backbone"]),
         "head": _component(row["head"]) + transform,
-        "accuracy": f'<b>{row["accuracy"]}</b><span class="soft"> ± {row["ci95"]}</span>',
+        "accuracy": f'<b>{row["accuracy"]}</b><span class="soft"> ± {row["ci95"]}</span>' + _CHANCE * row.at_chance,
         "plot": "",
         "trained": escape(_trained(row)),
         "seeds": row["seeds"],

@@ -1,4 +1,9 @@
-"""Which runs can be compared, and what can and cannot be concluded from them, in words."""
+"""Which runs can be compared, and what can and cannot be concluded from them, in words.
+
+What is compared is of two kinds: accuracies in few-shot tasks, and classified images. Each kind is a module with the
+same functions: `results` of a run, what must be `measured` alike, how to `refuse` what is not, `name` and `title` of a
+row, how to `show` a comparison, and the words that are `explained`.
+"""
 
 from __future__ import annotations
 
@@ -7,66 +12,47 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from string import ascii_uppercase
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
-from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, differences, needs
-from fewshot.evaluation.intervals import Interval
-from fewshot.evaluation.power import Need
-from fewshot.evaluation.records import Record, read
-from fewshot.evaluation.statistics import distinguishable, ranks
-from fewshot.identity import pixels
-from fewshot.reports.conclusions import SIGNIFICANT, conclusions, explained, what_it_takes
-from fewshot.reports.leaderboard import DEFAULTS, braced, code_behind, experiment_of
-from fewshot.reports.tables import percent, queries_a_class, task_name
+from fewshot.reports import comparison_images, comparison_tasks
+from fewshot.reports.conclusions import several
+from fewshot.reports.leaderboard import braced, code_behind, experiment_of
 from fewshot.runs import FOREIGN, Run
 
+KINDS = (comparison_tasks, comparison_images)
 _KNOWN = ("dataset", "regime", "backbone", "head", "reg", "transform", "init")  # of a network trained elsewhere
-_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "query_alpha", "episodes_seed", "setting")
-_NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - DEFAULTS.keys()
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run under one protocol: its row of result.json, and its accuracy in every task."""
-
-    row: dict[str, Any]
-    record: Record
+Result = comparison_tasks.Result | comparison_images.Result
+BySeed = dict[int, Any]
+"""An entry's results of one question, by training seed; of the kind's own class."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """All of a run that a comparison needs.
 
-    `results` are those of the run's own head: of each protocol those on different tasks or pixels, the longest first.
+    `results`, by kind: for each question (protocol, or split) those on different tasks, images or pixels, the longest
+    first.
     """
 
     folder: str
     config: TrainConfig
     experiment: dict[str, Any]
     code: str
-    results: Mapping[tuple, Sequence[Result]]
+    results: Mapping[ModuleType, Mapping[tuple, Sequence[Result]]]
 
     @classmethod
     def load(cls, folder: str) -> Finished:
         """UserError where the run is unfinished or damaged."""
         run = Run.open(folder)
-        config = run.config
-        rows = run.rows if run.result else []  # which must be there
-        if not all(row.keys() >= _NEEDED for row in rows):
-            raise UserError(f"{run.result_path} is not a result of ours: evaluate {run.folder} again")
-        results: dict[tuple, list[Result]] = {}
-        for row in sorted((DEFAULTS | row for row in rows), key=lambda row: -row["episodes"]):
-            if (row["head"], row["transform"]) == (config.head, config.transform):
-                results.setdefault(tuple(row[key] for key in _PROTOCOL), []).append(Result(row, read(run, row)))
-        compared = [result.row for same in results.values() for result in same]
-        return cls(str(folder), config, experiment_of(run), code_behind(run, compared), results)
+        run.result  # noqa: B018  which must be there
+        found = {kind: kind.results(run) for kind in KINDS}
+        rows = [each.row for same in found[comparison_tasks].values() for each in same]
+        return cls(str(folder), run.config, experiment_of(run), code_behind(run, rows), found)
 
     @property
     def identity(self) -> str:
@@ -142,86 +128,85 @@ def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in combinations(first, 2) if first[a].experiment == first[b].experiment]
 
 
-def shared_protocols(compared: Sequence[Entry]) -> list[list[dict[int, Result]]]:
-    """For each protocol that all runs were scored under, each entry's results by seed.
+def shared(compared: Sequence[Entry]) -> dict[ModuleType, list[list[BySeed]]]:
+    """By kind, for each question that all runs were asked: every entry's results by seed.
 
-    Of several results of a protocol those on the tasks that all have, and of these the longest. UserError where there
-    is no common protocol, or where the episodes or the pixels were not the same.
+    Of several results of a question those on the tasks or images that all have, and of these the longest. UserError
+    where there is no common question, or where the only ones were asked on other tasks or pixels.
     """
+    found: dict[ModuleType, list[list[BySeed]]] = {}
+    problems = []
+    for kind in KINDS:
+        try:
+            found[kind] = _shared(compared, kind)
+        except UserError as error:
+            problems.append(error)
+    if any(found.values()):
+        return found
+    raise problems[0] if problems else _nothing_shared(compared)
+
+
+def _shared(compared: Sequence[Entry], kind: ModuleType) -> list[list[BySeed]]:
+    """The same for one kind."""
     first, *others = [run for each in compared for run in each.runs.values()]
-    for run in others:
-        if not first.results.keys() & run.results.keys():
-            raise UserError(
-                f"{first.folder} and {run.folder} share no tasks: they were scored under"
-                f" {_named(first.results)} and {_named(run.results)}; evaluate both alike"
-            )
-    shared = [key for key in first.results if all(key in run.results for run in others)]
-    if not shared:
-        raise UserError("these runs share no tasks: no protocol that all were scored under; evaluate them alike")
     found = []
-    for key in shared:
-        by_tasks = {run.folder: {_tasks(each): each for each in reversed(run.results[key])} for run in (first, *others)}
-        tasks = [_tasks(each) for each in first.results[key]]
-        common = [each for each in tasks if all(each in its for its in by_tasks.values())]
+    for key in first.results[kind]:
+        if not all(key in run.results[kind] for run in others):
+            continue
+        by_measure = {
+            run.folder: {kind.measured(each.row): each for each in reversed(run.results[kind][key])}
+            for run in (first, *others)
+        }
+        measures = [kind.measured(each.row) for each in first.results[kind][key]]
+        common = [each for each in measures if all(each in its for its in by_measure.values())]
         if not common:
+            row = first.results[kind][key][0].row
             for run in others:
-                _check_same(first.folder, first.results[key][0].row, run.folder, run.results[key][0].row)
-            raise UserError(f"these runs share no tasks of {_title(first.results[key][0].row)}; evaluate them alike")
+                if kind.measured(other := run.results[kind][key][0].row) != kind.measured(row):
+                    raise kind.refuse(first.folder, row, run.folder, other)
+            raise UserError(f"these runs share nothing of {kind.name(row)}; evaluate them alike")
         found.append(
-            [{seed: by_tasks[run.folder][common[0]] for seed, run in each.runs.items()} for each in compared]
+            [{seed: by_measure[run.folder][common[0]] for seed, run in each.runs.items()} for each in compared]
         )
     return found
 
 
-def _tasks(result: Result) -> tuple[str, str | None]:
-    return result.row["episodes_digest"], pixels(result.row)
+def _nothing_shared(compared: Sequence[Entry]) -> UserError:
+    first, *others = [run for each in compared for run in each.runs.values()]
+    for run in others:
+        if not any(first.results[kind].keys() & run.results[kind].keys() for kind in KINDS):
+            return UserError(
+                f"{first.folder} and {run.folder} share no tasks: they were scored under"
+                f" {_named(first)} and {_named(run)}; evaluate both alike"
+            )
+    return UserError("these runs share no tasks: no protocol that all were scored under; evaluate them alike")
 
 
-def _check_same(a: str, row_a: dict[str, Any], b: str, row_b: dict[str, Any]) -> None:
-    if row_a["episodes_digest"] != row_b["episodes_digest"]:
-        raise UserError(
-            f"{a} and {b} share no tasks: their {_title(row_a)} episodes differ"
-            f" ({row_a['episodes']:,} and {row_b['episodes']:,} of them); evaluate both on the same data set with the"
-            " same --episodes"
-        )
-    if pixels(row_a) != pixels(row_b):
-        raise UserError(
-            f"pixels differ: {a} and {b} saw other copies of {row_a['dataset']} (fingerprints"
-            f" {row_a['fingerprint'][:12]} and {row_b['fingerprint'][:12]}); evaluate both on one copy"
-        )
-
-
-def _title(row: Mapping[str, Any]) -> str:
-    return f"{row['dataset']} {row['split']} {task_name(row)}"
-
-
-def _named(results: Mapping[tuple, Sequence[Result]]) -> str:
-    rows = [same[0].row for same in results.values()]
-    return ", ".join(f"{_title(row)} of {row['queries']} queries" for row in rows) or "nothing"
-
-
-def title_of(row: Mapping[str, Any]) -> str:
-    """A protocol in words."""
-    return f"{_title(row)}, {queries_a_class(row)}, {row['episodes']:,} episodes"
+def _named(run: Finished) -> str:
+    names = [kind.name(same[0].row) for kind in KINDS for same in run.results[kind].values()]
+    return ", ".join(names) or "nothing"
 
 
 def print_all(console: Console, folders: Iterable[str], points: float | None = None) -> None:
-    """Compare the runs of two configurations or more, under each protocol that all were scored under.
+    """Compare the runs of two configurations or more, under each protocol and on each split that all were scored on.
 
     `points`: the difference that it should say what it would take to establish; by default, the one seen. UserError
-    where fewer than two configurations can be read, or where they share no protocol.
+    where fewer than two configurations can be read, or where they share nothing.
     """
     runs, problems = load(folders)
     compared = entries(runs)
-    protocols = shared_protocols(compared)
+    found = shared(compared)
     for problem in problems:
         console.print(f"warning: one run is left out: {problem}")
     for a, b in same_but_for_code(compared):
         console.print(f"warning: {a} and {b} were trained by different code, so that they are not seeds of one entry")
     print_entries(console, compared)
-    for results in protocols:
-        print_comparison(console, compared, results, points)
-    console.print(explained(len(compared)))
+    names = [each.name for each in compared]
+    for kind, questions in found.items():
+        for results in questions:
+            kind.show(console, names, results, points)
+        if questions:
+            console.print(kind.explained() + several(len(compared)))
 
 
 def print_entries(console: Console, compared: Sequence[Entry]) -> None:
@@ -233,55 +218,7 @@ def print_entries(console: Console, compared: Sequence[Entry]) -> None:
     console.print()
 
 
-def print_comparison(
-    console: Console, compared: Sequence[Entry], results: Sequence[dict[int, Result]], detect: float | None = None
-) -> None:
-    """One protocol: the ranked table, then each entry against the most accurate, and what it would take.
-
-    detect: the difference that is to be established, in points; None: the one seen on this test set.
-    """
-    scores = [Scores.of({seed: result.record for seed, result in by_seed.items()}) for by_seed in results]
-    row = next(iter(results[0].values())).row
-    episodes = np.stack([each.episodes.accuracies for each in scores])
-    placed = ranks(episodes.mean(1), distinguishable(episodes))
-    order = sorted(range(len(scores)), key=lambda i: -scores[i].episodes.accuracies.mean())
-    table = Table(title=title_of(row), box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("rank", "", *QUESTIONS):
-        table.add_column(column, no_wrap=True)
-    for i in order:
-        own = answers(scores[i]).values()
-        cells = ["-" if isinstance(each, str) else percent(each.estimate, each.half_width) for each in own]
-        table.add_row(str(placed[i]), compared[i].name, *cells)
-    console.print(table)
-    pairs = differences([scores[i] for i in order])
-    names = [compared[i].name for i in order]
-    for place in range(1, len(order)):
-        found = pairs[0, place]
-        size = size_of(found, detect)
-        takes = needs(found, size, SIGNIFICANT / len(pairs)) if size else {}
-        takes = images_of_each(takes, row, scores[order[0]])
-        lines = [*conclusions(names[0], names[place], found), *what_it_takes(size, takes)]
-        console.print("\n".join(lines) + "\n")
-
-
 def check_points(detect: float | None, named: str) -> None:
     """UserError where it is no difference in points."""
     if detect is not None and not 0 < detect <= 100:
         raise UserError(f"{named}{detect}: a difference in points, above 0 and at most 100")
-
-
-def size_of(found: Answers, detect: float | None) -> float:
-    """The difference to be established, a fraction of 1: `detect` points, or the one seen on this test set."""
-    seen = found["this test set"]
-    assert isinstance(seen, Interval)
-    return seen.estimate if detect is None else detect / 100
-
-
-def images_of_each(takes: Mapping[str, Need | str], row: Mapping[str, Any], scores: Scores) -> dict[str, Need | str]:
-    """The same, for new images in images of each class, of which tasks that share no image are made."""
-    found = dict(takes)
-    tasks, disjoint = found.get("new images"), scores.disjoint
-    if isinstance(tasks, Need) and disjoint is not None and disjoint.classes is not None:
-        each = row["ways"] * (row["shots"] + row["queries"]) / len(np.unique(disjoint.classes))
-        found["new images"] = tasks.times(each)
-    return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fewshot.evaluation.comparison import QUESTIONS, Answers
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.power import MOST, POWER, Need
-from fewshot.reports.tables import percent
+from fewshot.reports.tables import percent, within
 
 SIGNIFICANT = 0.05
 _WIDEST = max(map(len, QUESTIONS))
@@ -27,11 +27,17 @@ def _verdict(first: str, second: str, gain: Interval) -> str:
     probability = "p < 0.001" if gain.p_value < 0.001 else f"p = {gain.p_value:.2g}"
     if gain.p_value < SIGNIFICANT:
         better, worse = (first, second) if gain.estimate > 0 else (second, first)
-        by = percent(abs(gain.estimate), gain.half_width)
-        return f"{better} is better than {worse} by {by} points ({probability})"
+        return f"{better} is better than {worse} by {_by(gain)} points ({probability})"
     between = f"{100 * gain.low:+.2f} .. {100 * gain.high:+.2f}"
     alone = ", though by itself it would be" if gain.low > 0 or gain.high < 0 else ""
     return f"a difference is not established{alone}: {first} - {second} is {between} points ({probability})"
+
+
+def _by(gain: Interval) -> str:
+    """`0.52 ± 0.41`, or, where the interval is not symmetric, `0.52 (0.10 .. 0.93)`; of the better one."""
+    ends = (gain.low, gain.high) if gain.estimate > 0 else (-gain.high, -gain.low)
+    symmetric = abs(gain.low + gain.high - 2 * gain.estimate) < 1e-9
+    return percent(abs(gain.estimate), gain.half_width) if symmetric else within(abs(gain.estimate), ends)
 
 
 def what_it_takes(size: float, needs: Mapping[str, Need | str]) -> list[str]:
@@ -55,17 +61,12 @@ def _amount(units: str, need: Need | str) -> str:
     return f"about {need.n:,} {units}, {need.n - need.have:,} more than now (95% interval: {low} to {high})"
 
 
-def explained(count: int) -> str:
-    """What the columns and the words mean, to be printed below the tables of so many entries."""
-    text = (
-        "Per cent, with 95% intervals; each column has its own question. this test set: these networks on these images;"
-        " new images: on other images of these classes, from the tasks that share no image, which are few; new classes:"
-        " on other classes like these; training anew: the mean over training seeds, on this test set."
-    )
+def several(count: int) -> str:
+    """What is to be known where more than two entries are compared; "" for two."""
     pairs = count * (count - 1) // 2
-    if pairs > 1:
-        text += (
-            f" Each entry is compared with the most accurate one; p-values are Holm's over all {pairs} pairs, intervals"
-            f" are not corrected. What it would take is for a test at 5% / {pairs}."
-        )
-    return text
+    if pairs == 1:
+        return ""
+    return (
+        f" Each entry is compared with the most accurate one; p-values are Holm's over all {pairs} pairs, intervals are"
+        f" not corrected. What it would take is for a test at 5% / {pairs}."
+    )

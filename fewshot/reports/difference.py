@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fewshot.core.errors import UserError
-from fewshot.evaluation.comparison import Answers, Scores, answers, needs
+from fewshot.evaluation import image_comparison
+from fewshot.evaluation.comparison import Answers, Scores, answers
+from fewshot.evaluation.image_comparison import Right
 from fewshot.evaluation.power import Need
-from fewshot.reports import comparison
-from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
+from fewshot.evaluation.proportions import Pairs
+from fewshot.reports import comparison, comparison_images, comparison_tasks
+from fewshot.reports.conclusions import conclusions, what_it_takes
 from fewshot.runs import Run
 
 Runs = str | os.PathLike | Run | Iterable[str | os.PathLike | Run]
@@ -43,10 +46,37 @@ class Difference:
         return "\n".join([self.title, *conclusions(*self.names, self.answers), *what_it_takes(self.size, self.needs)])
 
 
+@dataclass(frozen=True)
+class ImageDifference:
+    """a - b of the top-1 accuracies on one split, paired by images; fractions of 1. `print` shows what `compare` says.
+
+    `answers`: an interval for each question ("new images", "training anew"), or a text that says why there is none.
+    `pairs`: how many images both, one or neither name rightly, where there is one network on either side; else None.
+    `size`, `needs`: as in Difference, for images of each class and training seeds.
+    """
+
+    dataset: str
+    split: str
+    images: int
+    answers: Answers
+    pairs: Pairs | None
+    size: float
+    needs: Mapping[str, Need | str]
+    names: tuple[str, str]
+    title: str
+    counted: Sequence[str]
+
+    def __str__(self) -> str:
+        said = [*conclusions(*self.names, self.answers), *self.counted, *what_it_takes(self.size, self.needs)]
+        return "\n".join([self.title, *said])
+
+
 def difference(
     a: Runs, b: Runs, *, detect: float | None = None, names: tuple[str, str] = ("A", "B")
-) -> list[Difference]:
+) -> list[Difference | ImageDifference]:
     """What two configurations prove about each other: one Difference for each protocol that both were scored under.
+
+    For each split whose images the classifiers of both were tested on, an ImageDifference.
 
     a, b: a run (a folder, or what `fewshot.run` returned), or the runs of one configuration with several seeds. Only
         seeds that both have tell of training anew.
@@ -54,7 +84,7 @@ def difference(
     names: what the two are called in words.
 
     UserError where a run is unfinished, where `a` or `b` is more than one configuration, where both are the same one,
-    or where they were not scored on the same tasks.
+    or where they were not scored on the same tasks or images.
     """
     comparison.check_points(detect, "detect=")
     first, second = _folders(a), _folders(b)
@@ -62,21 +92,33 @@ def difference(
     for given, runs in zip((first, second), compared, strict=False):
         if len(compared) > 2 or {run.folder for run in runs.runs.values()} != set(given):
             raise UserError("give the runs of one configuration, and then those of another: some here are of a third")
-    found = []
-    for results in comparison.shared_protocols(compared):
-        one, other = (Scores.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
-        row, gain = next(iter(results[0].values())).row, one - other
-        said = answers(gain)
-        size = comparison.size_of(said, detect)
-        takes = needs(said, size, SIGNIFICANT) if size else {}
-        found.append(
-            Difference(
-                row["dataset"], row["split"], row["ways"], row["shots"], row["queries"], row["episodes"],
-                row["setting"], said, size, comparison.images_of_each(takes, row, gain), names,
-                comparison.title_of(row),
-            )
-        )  # fmt: skip
-    return found
+    found = comparison.shared(compared)
+    return [
+        *(_of_tasks(results, detect, names) for results in found.get(comparison_tasks, [])),
+        *(_of_images(results, detect, names) for results in found.get(comparison_images, [])),
+    ]
+
+
+def _of_tasks(results: Sequence[comparison.BySeed], detect: float | None, names: tuple[str, str]) -> Difference:
+    one, other = (Scores.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
+    row, gain = next(iter(results[0].values())).row, one - other
+    said = answers(gain)
+    size = comparison_tasks.size_of(said, detect)
+    return Difference(
+        row["dataset"], row["split"], row["ways"], row["shots"], row["queries"], row["episodes"], row["setting"], said,
+        size, comparison_tasks.plan(said, size, row, gain), names, comparison_tasks.title(row),
+    )  # fmt: skip
+
+
+def _of_images(results: Sequence[comparison.BySeed], detect: float | None, names: tuple[str, str]) -> ImageDifference:
+    one, other = (Right.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
+    row, said = next(iter(results[0].values())).row, image_comparison.difference(one, other)
+    size = comparison_images.size_of(said, detect)
+    return ImageDifference(
+        row["dataset"], row["split"], row["images"], said, image_comparison.pairs(one, other), size,
+        comparison_images.plan(said, size, row), names, comparison_images.title(row),
+        comparison_images.counted(*names, one, other),
+    )  # fmt: skip
 
 
 def _folders(runs: Runs) -> Sequence[str]:

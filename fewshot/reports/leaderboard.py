@@ -1,36 +1,14 @@
-"""The leaderboard: one row for each configuration and task, over its training seeds, ranked among rows of those tasks.
+"""The leaderboard: one row for each configuration and what it was tested on, over its training seeds.
 
-The columns, all of them strings, in the order of the CSV:
+Results of two kinds have tables of their own and are never ranked together: few-shot tasks (reports/board_tasks.py, the
+class FewShot) and classified images (reports/board_images.py, Images). Those files say which columns a row has, where
+their values come from, how rows are ranked and how they are shown: `Kind`. All else is common.
 
-    rank                within the rows of the same tasks; 1 is the most accurate, equals share it (reports/ranking.py)
-    dataset, ways, shots                    what was tested (test split)
-    backbone, head, regularizer             components as written on the command line
-    accuracy, ci95      per cent, two decimals; half-width of the interval named in ci_method
-    episodes            test episodes             seeds           number of training seeds behind the row
-    train_seconds       wall time of a training   device          where it was trained
-    parameters          of the embedding network  recipe, commit  how it was made
-    fingerprint         of the test set's pixels (`identity.pixels`)    episodes_digest  of the test episodes
-    run                 folder, relative to --runs; several in the shell's notation, runs/seed{0,1}
-    queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
-    trained_on, train_ways, train_shots     data set and episodes of the training; behind the data set, in brackets,
-                        how many of the classes and images that are tested were trained on, where there are any
-    tasks               `common`, or how the row's tasks differ from those of most rows of that data set, ways and
-                        shots: `other queries`, `other episodes`, `other pixels`. Their ranks begin at 1 again
-    rank_by             what decided whether rows share a rank: `paired differences`, or `ci95`
-    key                 two digests of what the row's runs agree in: one of its columns, one of the rest
-    each_run            JSON: what every run of the row adds to it, so that rows can be merged later
-    setting             inductive, or transductive: the head saw all queries of a task at once. Ranked separately
-    transform           of the embeddings, before the head; none where there is none
-    code                short digest of the source files that trained; empty where the run recorded none
-    csv_version         the version of this file's format that made the row (reports/board_csv.py)
-    query_alpha         Dirichlet's concentration, where numbers of queries are drawn from it (then `queries` is their
-                        mean); empty for balanced tasks. Ranked separately. Only in files that have such a row
-
-**Seeds.** Runs that agree in everything but the seed are one row: the same test episodes and pixels, components,
-configuration, precision, training images and code. Its accuracy is the mean over the seeds, and so is train_seconds.
-The interval of one seed is the field's: of this network on this test set. That of n seeds is Student's t,
-t(0.975, n - 1) * std / sqrt(n): of what training again gives on average, on this test set. Neither speaks of new
-images or classes. Recipes, devices, commits and versions that differ are listed, joined by `; `.
+**Seeds.** Runs that agree in everything but the seed are one row: the same test tasks or images, and pixels,
+components, configuration, precision, training images and code. Its accuracy is the mean over the seeds, and so is
+train_seconds. The interval of one seed is the kind's own, of this network. That of n seeds is Student's t,
+t(0.975, n - 1) * std / sqrt(n): of what training again gives on average, on this test set. Recipes, devices, commits
+and versions that differ are listed, joined by `; `.
 
 **Repeated runs.** Of several runs with one configuration and one seed the newest counts, and the command names the
 others: the same seed again is no new evidence.
@@ -39,48 +17,33 @@ others: the same seed again is no new evidence.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.special import stdtrit
 
-from fewshot.evaluation.statistics import at_chance
+from fewshot.core.errors import UserError
 from fewshot.identity import digest, experiment, pixels
 from fewshot.runs import Run
 
-COLUMNS = (
-    "rank", "dataset", "ways", "shots", "backbone", "head", "regularizer", "accuracy", "ci95", "episodes", "seeds",
-    "train_seconds", "device", "parameters", "recipe", "commit", "fingerprint", "episodes_digest", "run",
-    "queries", "ci_method", "seed", "steps", "precision", "python", "torch", "numpy", "membership",
-    "trained_on", "train_ways", "train_shots", "tasks", "rank_by", "key", "each_run",
-    "setting", "transform", "code", "csv_version", "query_alpha",
-)  # fmt: skip
-OPTIONAL = ("query_alpha",)  # left out of a file in which no row has it
 RANKED = ("rank", "tasks", "rank_by")  # what a row has by standing among others
-SHARED = (
-    "dataset", "ways", "shots", "queries", "episodes", "episodes_digest", "fingerprint", "membership", "backbone",
-    "head", "regularizer", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
-    "setting", "transform", "code", "query_alpha",
-)  # fmt: skip
-DEFAULTS = {
-    "setting": "inductive",
-    "transform": "none",
-    "code": "",
-    "query_alpha": "",
-}  # a shared column with this value is not hashed
-OWN = (
-    "seed", "run", "started", "accuracy", "ci95", "ci_method", "train_seconds", "recipe", "device", "commit", "python",
-    "torch", "numpy",
-)  # fmt: skip
 LISTED = ("recipe", "device", "commit", "python", "torch", "numpy")  # each value once, joined by "; "
 VERSION = "2"  # of the CSV
+PAIRED, BY_INTERVALS = "paired differences", "ci95"  # what decides whether rows share a rank
+RANKING = {
+    PAIRED: "{test} (Holm over all pairs); rows of several seeds by their intervals, too",
+    BY_INTERVALS: "the two intervals, taken as independent",
+}
 SEEDS_METHOD = "t(0.975, n - 1) * std / sqrt(n) over n training seeds: training anew"
 
 
@@ -88,13 +51,15 @@ def experiment_of(run: Run) -> dict[str, Any]:
     """What identifies the experiment of a run, in JSON types: runs that agree in it differ in seed and code at most.
 
     What `identity.experiment` says of the configuration, the precision that it came to, the fingerprint of the training
-    images, and the digest of the weights that training began with, if they were another run's, or came from a file or a
-    collection. UserError where the run folder is damaged.
+    images, the number of processes if it is not one, and the digest of the weights that training began with, if they
+    were another run's, or came from a file or a collection. UserError where the run folder is damaged.
     """
     settled = run.resolved
     facts = experiment(run.config) | {
         "precision": run.environment.get("precision"), "trained on": pixels(settled),
     }  # fmt: skip
+    if run.processes != "1":  # batch statistics are those of a process's share
+        facts["processes"] = run.processes
     if "weights" in settled:
         facts["weights"] = settled["weights"].get("sha256")
     return facts | ({"init": settled["init"]["weights"]} if "init" in settled else {})
@@ -105,27 +70,128 @@ def code_behind(run: Run, rows: Iterable[dict[str, Any]]) -> str:
     return "+".join([run.code_digest, *sorted({row["solver_code"] for row in rows if "solver_code" in row})])
 
 
+def check_numbers(run: Run, facts: Mapping[str, Any], columns: Iterable[str], numbers: Iterable[str]) -> None:
+    """UserError unless `facts`, of a result of the run, have these columns, of which some are finite numbers."""
+    missing = [column for column in columns if column not in facts]
+    missing += [column for column in numbers if not isinstance(facts.get(column), (int, float))]
+    if missing:
+        raise UserError(f"{run.result_path} is not a result of ours (it lacks {missing[0]}); move it out of --runs")
+    try:
+        datetime.datetime.fromisoformat(facts["started"])
+    except (ValueError, TypeError):
+        raise UserError(f"{run.folder / 'environment.json'} is damaged: started is no time") from None
+    if not all(math.isfinite(facts[column]) for column in numbers):
+        raise UserError(f"{run.result_path} holds numbers that are not finite: the training diverged")
+
+
+@dataclass(frozen=True)
+class Former:
+    """Version 1 of a kind's CSV."""
+
+    columns: tuple[str, ...]
+    shared: tuple[str, ...]
+    """What its keys are made of."""
+    filled: Mapping[str, str]
+    """What the columns that came later mean in it."""
+
+
+class Kind(ABC):
+    """One kind of results: what its rows say, and how they are ranked and shown."""
+
+    columns: tuple[str, ...]
+    """Of its CSV, in their order."""
+    optional: tuple[str, ...] = ()
+    """Of these, those that are left out of a file in which no row has them."""
+    shared: tuple[str, ...]
+    """What the runs of a row agree in."""
+    defaults: Mapping[str, str]
+    """Of shared columns; one with this value is not hashed, so that a new column with a default changes no key."""
+    own: tuple[str, ...]
+    """What every run of a row has of its own; LISTED, `seed`, `run`, `started` and `train_seconds` among it."""
+    evidence: tuple[str, ...]
+    """Shared columns that no two runs have in common, in any version, if their OWN `proof` is the same, too."""
+    proof: str
+    """The column of `own` that is measured."""
+    former: Former | None = None
+    """Version 1 of its CSV, if there was one."""
+    numbers: tuple[str, ...]
+    """Headings of figures, which stand on the right."""
+    terminal: tuple[str, ...]
+    """Headings that fit 80 columns."""
+    about: str
+    """What the figures are, for the reader of the tables."""
+
+    @property
+    def mark(self) -> str:
+        """How the header of its CSV begins, in every version."""
+        return ",".join(self.columns[:9]) + ","
+
+    @abstractmethod
+    def scores(self, run: Run, name: str) -> list[Score]:
+        """One for each question that the run was tested on, which is called `name`.
+
+        UserError where a column cannot be filled, a file is damaged, or a figure is not what the record gives.
+        """
+
+    @abstractmethod
+    def figures(self, own: Sequence[Mapping[str, Any]]) -> tuple[float, float, dict[str, str]]:
+        """Of the runs of a row: mean accuracy and half-width of its interval, fractions of 1, and their columns."""
+
+    @abstractmethod
+    def at_chance(self, row: Row) -> bool:
+        """Whether one of its runs is no better than guessing."""
+
+    @abstractmethod
+    def question(self, row: Row) -> tuple:
+        """What was asked: rows of different questions are never compared."""
+
+    @abstractmethod
+    def board(self, row: Row) -> tuple:
+        """The question, and the tasks or images and pixels: rows of different boards are never ranked together."""
+
+    @abstractmethod
+    def differs(self, row: Row, most: Row) -> str:
+        """`common`, or how the board of `row` differs from that of most rows of its question: `other pixels`."""
+
+    @abstractmethod
+    def apart(self, rows: Sequence[Row]) -> np.ndarray:
+        """(k, k) bool: which rows of a board a paired test tells apart, by the records that are at hand."""
+
+    @abstractmethod
+    def title(self, row: Row) -> str:
+        """What stands above a board."""
+
+    @abstractmethod
+    def cells(self, row: Row, equal: bool) -> dict[str, str]:
+        """A line of a board by heading. `equal`: whether another row shares its rank."""
+
+    @abstractmethod
+    def how(self, rows: Sequence[Row]) -> str:
+        """How the figures of a board came about."""
+
+
 @dataclass(frozen=True)
 class Score:
-    """One run under one protocol: SHARED columns as strings, OWN values as JSON has them."""
+    """One run and one thing that it was tested on: the kind's `shared` columns as strings, `own` values as in JSON."""
 
+    kind: Kind
     key: str
     shared: dict[str, str]
     own: dict[str, Any]
     version: str = VERSION
     """Of the CSV's format that made the key."""
-    episodes: tuple[Path, dict[str, Any]] | None = None
-    """Run folder and result row, where the accuracies of its episodes are at hand."""
+    record: tuple[Path, dict[str, Any]] | None = None
+    """Run folder and result row, where the record of it is at hand."""
 
     @classmethod
-    def of(cls, shared: dict[str, str], facts: dict[str, Any], own: dict[str, Any], **more: Any) -> Score:
+    def of(cls, kind: Kind, shared: dict[str, str], facts: dict[str, Any], own: dict[str, Any], **more: Any) -> Score:
         """A score whose key is made from what it shares with other seeds, and from the facts of its experiment."""
-        return cls(f"{columns_digest(shared)}-{digest(facts)}", shared, own, **more)
+        return cls(kind, f"{columns_digest(kind, shared)}-{digest(facts)}", shared, own, **more)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one key, in the order of their seeds, and the COLUMNS that they make.
+    """The scores of one key, in the order of their seeds, and the columns that they make.
 
     `accuracy` and `ci95` are fractions of 1.
     """
@@ -140,12 +206,11 @@ class Row:
         """The row of scores that share a key and differ in the seed."""
         scores = tuple(sorted(scores, key=lambda score: score.own["seed"]))
         first, own = scores[0], [score.own for score in scores]
-        accuracy, ci95, method = _interval(own)
+        accuracy, ci95, figures = first.kind.figures(own)
         columns = first.shared | {
             name: "; ".join(dict.fromkeys(str(run[name]) for run in own if run[name] is not None)) for name in LISTED
         }
-        columns |= {
-            "accuracy": f"{100 * accuracy:.2f}", "ci95": f"{100 * ci95:.2f}", "ci_method": method,
+        columns |= figures | {
             "seeds": str(len(own)), "seed": " ".join(str(run["seed"]) for run in own),
             "train_seconds": f"{statistics.fmean(run['train_seconds'] for run in own):.1f}",
             "run": braced([run["run"] for run in own]), "key": first.key, "csv_version": first.version,
@@ -157,10 +222,13 @@ class Row:
         return self.columns[column]
 
     @property
+    def kind(self) -> Kind:
+        return self.scores[0].kind
+
+    @property
     def at_chance(self) -> bool:
-        """Whether one of its runs is no better than guessing: its interval reaches down to one in so many ways."""
-        ways = int(self["ways"])
-        return any(at_chance(score.own["accuracy"], score.own["ci95"], ways) for score in self.scores)
+        """Whether one of its runs is no better than guessing."""
+        return self.kind.at_chance(self)
 
     def ranked(self, rank: int, tasks: str, rank_by: str) -> Row:
         """The same row with its RANKED columns."""
@@ -168,20 +236,22 @@ class Row:
         return dataclasses.replace(self, columns=self.columns | place)
 
 
-def columns_of(rows: Iterable[Row]) -> list[str]:
-    """The columns of a file with these rows: COLUMNS, without the optional ones that are empty in all of them."""
-    there = {column for row in rows for column in OPTIONAL if row[column]}
-    return [column for column in COLUMNS if column not in OPTIONAL or column in there]
+def columns_of(kind: Kind, rows: Iterable[Row]) -> list[str]:
+    """The columns of a file with these rows of a kind: without the optional ones that are empty in all of them."""
+    there = {column for row in rows for column in kind.optional if row[column]}
+    return [column for column in kind.columns if column not in kind.optional or column in there]
 
 
-def _interval(own: Sequence[dict[str, Any]]) -> tuple[float, float, str]:
-    """Mean accuracy over the runs, the half-width of its 95% interval, and the formula of that."""
-    accuracies = [run["accuracy"] for run in own]
-    if len(own) == 1:
-        return accuracies[0], own[0]["ci95"], own[0]["ci_method"]
+def of_kind(kind: Kind, items: Iterable[Any]) -> list[Any]:
+    """Of scores or rows, those of a kind."""
+    return [item for item in items if item.kind is kind]
+
+
+def mean_over_seeds(accuracies: Sequence[float]) -> tuple[float, float]:
+    """Mean over two seeds or more, and the half-width of its 95% interval: SEEDS_METHOD."""
     deviation = statistics.stdev(accuracies)
-    half = float(stdtrit(len(own) - 1, 0.975)) * deviation / math.sqrt(len(own))
-    return statistics.fmean(accuracies), half, SEEDS_METHOD
+    half = float(stdtrit(len(accuracies) - 1, 0.975)) * deviation / math.sqrt(len(accuracies))
+    return statistics.fmean(accuracies), half
 
 
 def braced(names: Sequence[str]) -> str:
@@ -194,13 +264,13 @@ def braced(names: Sequence[str]) -> str:
     return start + "{" + ",".join(name[: len(name) - len(end)] for name in rest) + "}" + end
 
 
-def columns_digest(shared: dict[str, str]) -> str:
-    """The first half of a key. DEFAULTS are not hashed, so that a new column with a default changes no key."""
-    return digest({column: value for column, value in shared.items() if value != DEFAULTS.get(column)})
+def columns_digest(kind: Kind, shared: dict[str, str]) -> str:
+    """The first half of a key."""
+    return digest({column: value for column, value in shared.items() if value != kind.defaults.get(column)})
 
 
 def merge(scores: Iterable[Score]) -> list[Score]:
-    """One score for each run and protocol, the later for the earlier: a copy of a run is the same run.
+    """One score for each run and question, the later for the earlier: a copy of a run is the same run.
 
     A score of an older version is left out where the same run is there in this version, too.
     """
@@ -209,22 +279,17 @@ def merge(scores: Iterable[Score]) -> list[Score]:
     return [score for score in unique if score.version == VERSION or _evidence(score) not in renewed]
 
 
-_EVIDENCE = (
-    "dataset", "ways", "shots", "queries", "episodes_digest", "fingerprint", "backbone", "head", "regularizer",
-)  # fmt: skip
-
-
 def _evidence(score: Score) -> tuple:
     """What no two runs share, in any version's columns."""
-    shared = [score.shared[column] for column in _EVIDENCE]
-    return *shared, *(score.own[column] for column in ("seed", "started", "accuracy"))
+    shared = [score.shared[column] for column in score.kind.evidence]
+    return *shared, *(score.own[column] for column in ("seed", "started", score.kind.proof))
 
 
 def different_code(scores: Iterable[Score]) -> list[list[Score]]:
     """Lists of scores that differ in nothing but the seed and the code that trained them."""
     groups: dict[tuple, list[Score]] = {}
     for score in scores:
-        without = columns_digest(score.shared | {"code": ""})
+        without = columns_digest(score.kind, score.shared | {"code": ""})
         groups.setdefault((score.version, without, score.key.split("-")[1]), []).append(score)
     return [group for group in groups.values() if len({score.shared["code"] for score in group}) > 1]
 

@@ -42,7 +42,7 @@ _NOT_IN_LABELS = (  # fields in which runs may differ: named anyway, or about wh
 _PANEL = 1.15  # inches: the side of an image in a gallery
 _LETTERS = 15  # of a title, above a panel
 _LUMA = (0.2989, 0.587, 0.114)
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 8.5, "axes.labelsize": 9, "axes.grid": False,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4,
     "svg.hashsalt": "fewshot",  # identifiers in the file would otherwise be random
@@ -126,7 +126,7 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
         "pdf": {"Creator": MARK, "Producer": None, "CreationDate": None},
     }
     drawn = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(drawn, format=ending, dpi=dpi, metadata=metadata[ending], bbox_inches="tight", pad_inches=0.1)
     writable_parent(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def gallery(
     `scale` names what the colours measure: on one bar from 0 to 1 (`shared`), or under each column on one of its
     own, from 0 to its largest value.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         rows, wide = len(images), len(columns) + 1
         width = max(_PANEL * wide + (1.2 if shared else 0.5), 4.0)
         heading = _wrap(heading, int(width * 13))
@@ -192,7 +192,7 @@ def overlay(image: np.ndarray, values: np.ndarray, colours: ScalarMappable) -> n
 
 def histogram(heading: str, edges: np.ndarray, counts: dict[str, np.ndarray]) -> Figure:
     """Densities of magnitudes: one step line a label, counts (B,) between edges (B + 1,)."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         panel = figure.subplots()
         last = 1 + max(int(np.flatnonzero(count).max(initial=0)) for count in counts.values())
@@ -212,7 +212,7 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
     One run: its every step in light, too. Several seeds: their mean, and a band from the lowest to the highest of them,
     over the steps that all have logged.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         names = {name for group in groups for run in group.runs for name in run.accuracies}
         shots = sorted(names, key=lambda name: (len(name), name))
         figure = Figure(figsize=(3.3 * (1 + len(shots)), 3.3 + 0.2 * len(groups)), layout="constrained")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fewshot.learning.reporter import Reporter
+from fewshot.runs import Run
 
 _LINE_EVERY = 30.0  # seconds, where there is no screen
 _SETTLED = 30  # steps after which an estimate is worth saying: the first ones are slow
@@ -31,7 +32,7 @@ class ConsoleReporter(Reporter):
     def say(self, text: str) -> None:
         self.console.print(text)
 
-    def begin(self, steps: int, done: int) -> None:
+    def begin(self, run: Run, steps: int, done: int) -> None:
         self.total, self.first, self.announced = steps, done, False
         self.began = self.last_line = time.perf_counter()
         self.bar.reset(self.task, total=steps, completed=done, figures="", visible=True)
@@ -40,7 +41,7 @@ class ConsoleReporter(Reporter):
     def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         left = (time.perf_counter() - self.began) / max(1, step - self.first) * (self.total - step)
         if step - self.first >= _SETTLED:
-            self._announce(left)
+            self.announce(left)
         figures = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f}%  {images_per_second:.0f} images/s"
         self.bar.update(self.task, completed=step, figures=figures)
         if not self.console.is_terminal and time.perf_counter() - self.last_line > _LINE_EVERY:
@@ -48,9 +49,12 @@ class ConsoleReporter(Reporter):
             self.console.print(f"step {step}/{self.total}  {figures}  {duration(left)} left")
 
     def validation(self, epoch: int, epochs: int, accuracy: dict[str, float], best: bool) -> None:
+        self.validated(f"epoch {epoch}/{epochs}", accuracy, best)
+
+    def validated(self, when: str, accuracy: dict[str, float], best: bool) -> None:
+        """A line on a validation."""
         figures = "  ".join(f"{name} {100 * value:.2f}%" for name, value in accuracy.items())
-        mark = "  best so far" if best else ""
-        self.console.print(f"epoch {epoch}/{epochs}  validation: {figures}{mark}")
+        self.console.print(f"{when}  validation: {figures}{'  best so far' * best}")
 
     def trained(self, seconds: float, best_accuracy: float, best_step: int) -> None:
         best = f"best validation {100 * best_accuracy:.2f}% at step {best_step}"
@@ -59,8 +63,8 @@ class ConsoleReporter(Reporter):
     def end(self) -> None:
         self.bar.stop()
 
-    def _announce(self, left: float) -> None:
-        """Once, as soon as the speed is known."""
+    def announce(self, left: float) -> None:
+        """Say once, as soon as the speed is known, that so many seconds are long."""
         if not self.announced and left > _LONG:
             self.console.print(f"This will take about {duration(left)} on this device. {self.shorter}")
         self.announced = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -11,24 +12,34 @@ from rich.table import Table
 
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
-from fewshot.reports.leaderboard import DEFAULTS
-from fewshot.reports.tables import markdown_text, percent, task_name
+from fewshot.reports.tables import DEFAULTS, markdown_text, percent, task_name
 from fewshot.runs import Run
 
 
 def print_seeds(console: Console, runs: Sequence[Run]) -> None:
-    """What runs that differ in the seed average, for each protocol that all were tested under."""
+    """What runs that differ in the seed average, for each protocol or split that all were tested on."""
     table = Table(title=f"{len(runs)} seeds", box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("data set", "task", "accuracy (%) ± 95% CI", "each seed's"):
         table.add_column(column, no_wrap=True)
+
+    def add(row: dict[str, Any], task: str, accuracies: list[float]) -> None:
+        if len(accuracies) == len(runs):
+            found = training_anew(np.array(accuracies))
+            each_seeds = ", ".join(f"{100 * each:.2f}" for each in accuracies)
+            table.add_row(
+                f"{row['dataset']} {row['split']}", task, percent(found.estimate, found.half_width), each_seeds
+            )
+
     for row in runs[0].rows:
         same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest")
         rows = [each for run in runs for each in run.rows if all(each[name] == row[name] for name in same)]
-        if len(rows) == len(runs):
-            found = training_anew(np.array([each["accuracy"] for each in rows]))
-            each_seeds = ", ".join(f"{100 * each['accuracy']:.2f}" for each in rows)
-            accuracy = percent(found.estimate, found.half_width)
-            table.add_row(f"{row['dataset']} {row['split']}", task_name(DEFAULTS | row), accuracy, each_seeds)
+        add(row, task_name(DEFAULTS | row), [each["accuracy"] for each in rows])
+    for row in runs[0].classification:
+        same_images = ("dataset", "split", "membership", "fingerprint")
+        rows = [
+            each for run in runs for each in run.classification if all(each[name] == row[name] for name in same_images)
+        ]
+        add(row, f"{row['classes']} classes, top-1", [each["top1"] for each in rows])
     console.print(table)
     console.print(
         "95% CI: Student's t over the seeds, of what training anew gives on average on this test set; each seed's own"

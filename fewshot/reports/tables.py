@@ -13,7 +13,10 @@ from rich.table import Table
 
 from fewshot.core.console import visible
 from fewshot.episodes.sampler import protocol_name
-from fewshot.reports.leaderboard import DEFAULTS
+from fewshot.runs import Run
+
+DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": ""}
+"""What a few-shot row, or a line of a leaderboard, means by a field that is not there."""
 
 _SORTED_BY = ("ways", "shots", "queries", "head")
 _WIDEST = 150  # characters
@@ -22,6 +25,11 @@ _WIDEST = 150  # characters
 def percent(accuracy: float, ci95: float) -> str:
     """`51.23 ± 0.20`: per cent, two decimals."""
     return f"{100 * accuracy:.2f} ± {100 * ci95:.2f}"
+
+
+def number(text: str) -> str:
+    """With thousands separated; nothing where it is not known."""
+    return f"{int(text):,}" if text else ""
 
 
 def task_name(row: Mapping[str, Any]) -> str:
@@ -45,6 +53,14 @@ def head_name(row: Mapping[str, Any]) -> str:
     """`proto`, and the transform of the embeddings before it: `proto after center+l2`."""
     head = row.get("head", "")
     return head if row["transform"] == "none" else f"{head} after {row['transform']}"
+
+
+def print_run(console: Console, run: Run) -> None:
+    """All results of a run."""
+    if rows := run.rows:
+        print_results(console, "Accuracy", rows)
+    if rows := run.classification:
+        print_classification(console, "Classification", rows)
 
 
 def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@
     tasks-*.npz          the episodes' classes, and the tasks that share no image (evaluation/records.py)
     images-*.npz         what a classifier made of every image (evaluation/classification.py)
     code/                copies of the user's own modules that trained the run, if any
+    tensorboard/ wandb/ profile/    what loggers and the profiler leave (reports/); no run is read from them
 
 **What belongs together.** config.json is written once, and its SHA-256 is the run's identity (`Run.identity`).
 environment.json, result.json and checkpoint.pt name it, and carry their own digest (core/sealed.py). environment.json

@@ -27,6 +27,7 @@ _SINCE_FORMAT_2 = {
     "warmup_epochs": 0,
     "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
 }  # fmt: skip
+_SINCE_FORMAT_3 = {"sync_bn": False}  # fields that its first runs have not
 _RESOLVED = {
     "fingerprint": str, "former_fingerprint": str, "image_size": int,
     "mean": tuple[float, float, float], "std": tuple[float, float, float],
@@ -131,12 +132,21 @@ class Facts:
         values.pop("resolved", None)
         if values.pop("format", 1) == 1:
             values = _SINCE_FORMAT_2 | values
+        values = _SINCE_FORMAT_3 | values
         if missing := [name for name in configs.FIELDS if name not in values]:
             raise self._damaged("config.json", f"it lacks {missing[0]}")
         try:
             return TrainConfig(**configs.from_json(values, "its values"))
         except UserError as error:
             raise self._damaged("config.json", str(error)) from None
+
+    def check_is_of(self, config: TrainConfig) -> None:
+        """UserError where the run is of another configuration. Where the data are, and a recipe's name, may differ."""
+        begun, asked = configs.to_json(self.config), configs.to_json(config)
+        for name in begun:
+            if begun[name] != asked[name] and name not in ("data_root", "recipe"):
+                flag = configs.flag(name)
+                raise UserError(f"{self.folder} began with {flag} {begun[name]}, not {asked[name]}; give another --out")
 
     def check_has_network(self) -> None:
         """UserError where the run is of a network that was trained elsewhere (evaluation/foreign.py)."""
@@ -214,6 +224,11 @@ class Facts:
                 raise self._damaged("environment.json", f"in 'sittings', {mistake}")
             return facts["sittings"]
         return [{name: facts[name] for name in _SITTING}] if facts.keys() >= set(_SITTING) else []
+
+    @property
+    def processes(self) -> str:
+        """In how many it was trained: "1", or "2+1" where another number went on with it."""
+        return "+".join(dict.fromkeys(str(each.get("processes", 1)) for each in self.sittings)) or "1"
 
     @property
     def result(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
-from fewshot.core.files import clear_abandoned, locked, new_folder, read_bounded, sweep, write_atomic
+from fewshot.core.files import clear_abandoned, held, locked, new_folder, read_bounded, sweep, write_atomic
 from fewshot.runs import metrics
 from fewshot.runs.facts import FORMAT, Facts
 from fewshot.runs.provenance import environment
@@ -93,6 +93,11 @@ class Run(Facts):
                 sweep(self.folder, _TEMPORARY)
             yield
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a process holds the folder; where a system has no locks, also one that is killed."""
+        return held(self.folder / _LOCK)
+
     def tidy(self) -> None:
         """Take away what a process that was killed in its last moment has left; nothing where another is at work."""
         with suppress(UserError, OSError), self.lock():
@@ -104,9 +109,10 @@ class Run(Facts):
         """Add facts to environment.json (device, precision: known only once torch has been asked)."""
         self._write("environment.json", self.environment | facts)
 
-    def note_sitting(self, device: str, precision: str, threads: int) -> None:
+    def note_sitting(self, device: str, precision: str, threads: int, processes: int = 1) -> None:
         """Where training goes on from here; all that it was on before stays in the record."""
-        now = {"device": device, "precision": precision, "threads": threads}
+        now: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+        now |= {"processes": processes} if processes > 1 else {}  # one is what a record without it says
         before = self.sittings
         sittings = before if before and before[-1] == now else [*before, now]
         if sittings != before:

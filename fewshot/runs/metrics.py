@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import open_own, read_bounded
 from fewshot.core.sealed import sha256
 
-_METRICS = {"step": int, "loss": float, "validation": dict[str, float]}
+_METRICS = {
+    "step": int, "loss": float, "accuracy": float, "dropped": float, "lr": float, "images_per_second": float,
+    "validation": dict[str, float], "best": bool, "seconds": float,
+}  # fmt: skip
 _LARGEST = 256 * 2**20
 
 
@@ -75,13 +79,49 @@ def read(path: Path, digest: str = "", length: int | None = None) -> Iterator[di
     data = read_bounded(path, _LARGEST)
     if digest and sha256(memoryview(data)[:length]) != digest:
         raise UserError(f"{path} is damaged: it is not what environment.json says by its sha256")
-    for line in data.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            continue
+    yield from map(partial(_parse, path), _whole(data).splitlines())
+
+
+class Follower:
+    """metrics.jsonl as it grows: each `read` gives the whole lines that have come since the one before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._length, self._last = 0, b""  # what was read: so many bytes, and their last line
+
+    def read(self) -> tuple[bool, list[dict[str, Any]]]:
+        """Whether the log was begun anew or cut back since the last call, as a run that goes on does it; the lines.
+
+        Where it was, they come from the first one on. UserError where one is not as training writes it.
+        """
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"{path} is damaged: a line of it is not JSON") from None
-        if mistake := typed.wrong(row, _METRICS, ("step",)):
-            raise UserError(f"{path} is damaged: {mistake}")
-        yield row
+            handle = open_own(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            data, anew = b"", self._length > 0
+        else:
+            with os.fdopen(handle, "rb") as file:
+                file.seek(self._length - len(self._last))
+                if anew := file.read(len(self._last)) != self._last:
+                    file.seek(0)
+                data = _whole(file.read(_LARGEST))
+        if anew:
+            self._length, self._last = 0, b""
+        lines = data.splitlines(keepends=True)
+        rows = [_parse(self.path, line) for line in lines]
+        self._length, self._last = self._length + len(data), lines[-1] if lines else self._last
+        return anew, rows
+
+
+def _whole(data: bytes) -> bytes:
+    """Without what follows the last line's end: a log that is being written may end in half a line."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _parse(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: a line of it is not JSON") from None
+    if mistake := typed.wrong(row, _METRICS, ("step",)):
+        raise UserError(f"{path} is damaged: {mistake}")
+    return row

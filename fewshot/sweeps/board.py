@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fewshot.reports.leaderboard import DEFAULTS
 from fewshot.reports.progress import duration
-from fewshot.reports.tables import task_name
+from fewshot.reports.tables import DEFAULTS, task_name
 from fewshot.sweeps.folder import Sweep
 
 
@@ -43,11 +42,15 @@ class SweepBoard:
                 self.scores[name] = self._scores(name)
         if self.live:
             self.live.update(self._table(running, failed), refresh=True)
+        ended = False
         for name in sorted((self.scores.keys() | failed.keys()) - self.told):
             self.told.add(name)
             figures = "  ".join(f"{task} {100 * value:.2f}%" for task, value in self.scores.get(name, {}).items())
             if not self.live:
                 self.console.print(f"{name}: {figures or 'failed: ' + failed.get(name, '')}")
+                ended = True
+        if ended and running:
+            self.console.print(self._title(running, failed))
 
     def _scores(self, name: str) -> dict[str, float]:
         """What a run scored, by task; of a classifier the top-1 accuracy by split."""
@@ -74,9 +77,7 @@ class SweepBoard:
     def _title(self, running: set[str], failed: Mapping[str, str]) -> str:
         total = len(self.sweep.plan)
         ended = len(self.scores) + len(failed)
-        plan = self.sweep.plan
-        parts = (min(1.0, self.sweep.step(name) / max(1, plan[name].episodic_pace.steps)) for name in running)
-        behind = ended + sum(parts)
+        behind = ended + sum(map(self.sweep.part, running))
         self.before = behind if self.before < 0 else self.before
         elapsed, gained = time.monotonic() - self.began, behind - self.before
         left = f", about {duration(elapsed / gained * (total - behind))} left" if gained > 0.05 else ""

@@ -38,13 +38,15 @@ class Sweep:
     def make(cls, folder: Path, plan: Mapping[str, TrainConfig]) -> Sweep:
         """The sweep of `plan` in `folder`, new or there already: what it has planned and `plan` lacks stays.
 
-        UserError where one of its runs has another configuration there.
+        A run that lies there already is the plan's. UserError where one has another configuration.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", wait=True):
             there = cls.open(folder).plan if (folder / "sweep.json").exists() else {}
             for name, config in plan.items():
-                if name in there and there[name] != config:
+                if name not in there and (folder / name / "config.json").is_file():
+                    Run.open(folder / name).check_is_of(config)
+                elif name in there and there[name] != config:
                     before, now = configs.to_json(there[name]), configs.to_json(config)
                     field = next(field for field in now if before[field] != now[field])
                     raise UserError(
@@ -117,6 +119,12 @@ class Sweep:
             return int(steps[-1]) if steps else 0
         except (FileNotFoundError, UserError):
             return 0
+
+    def part(self, name: str) -> float:
+        """How much of a run's training is done, in 0..1."""
+        if not (self.path(name) / "config.json").is_file():
+            return 0.0
+        return min(1.0, self.step(name) / max(1, Run.open(self.path(name)).steps))
 
     def last_words(self, name: str) -> str:
         """The last line that a run's process wrote: why it failed."""

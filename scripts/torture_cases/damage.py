@@ -30,7 +30,7 @@ class Stopping(Reporter):
     def __init__(self, at_validation: int | None = None) -> None:
         self.at_validation, self.validations = at_validation, 0
 
-    def begin(self, steps: int, done: int) -> None:
+    def begin(self, *_: object) -> None:
         if self.at_validation is None:
             raise Accepted
 

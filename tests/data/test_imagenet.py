@@ -111,6 +111,8 @@ def test_random_crops_are_torchvisions_at_boxes_drawn_as_it_draws_them(source):
     again = np.random.default_rng(3)
     numbers, flips = again.random((4, 10, 4)), again.random(4) < 0.5
     assert 0 < flips.sum() < 4
+    part = files.crops(index, np.random.default_rng(3), mirror=True, some=slice(1, 3))()
+    assert np.array_equal(part, crops[1:3]), "a process that needs a part of a batch sees the same"
     for crop, row, tries, flip in zip(crops, index, numbers, flips, strict=True):
         image = Image.open(source / files.names[row]).convert("RGB")
         left, top, right, bottom = random_box(*image.size, tries)

@@ -85,3 +85,10 @@ def test_no_pair_of_random_images_is_near_and_positions_are_right():
     images["val"][4321] = images["test"][1234] ^ 1
     found = near.near_copies({split: near.cells(each) for split, each in images.items()}, images)
     assert found == [(("val", 4321), ("test", 1234))]
+
+
+def test_where_all_images_are_alike_nothing_is_said_of_copies():
+    rng = np.random.default_rng(2)
+    base = np.tile(rng.integers(0, 200, (20, 20, 20, 3), np.uint8), (5, 1, 1, 1))
+    images = {split: base + rng.integers(0, 9, base.shape, np.uint8) for split in ("train", "test")}
+    assert near.near_copies({split: near.cells(each) for split, each in images.items()}, images) is None

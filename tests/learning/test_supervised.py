@@ -6,18 +6,20 @@ import dataclasses
 import os
 import signal
 
+import classes
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from commands import SMALL, one_line_error
+from torchvision.transforms import v2
 
 import fewshot
 from fewshot import evaluate, experiment, train
 from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
-from fewshot.core.seeding import derive
+from fewshot.core.seeding import derive, generator_for
 from fewshot.learning.reporter import Reporter
 
 CONFIG = resolve(
@@ -108,6 +110,22 @@ def test_mixing_is_what_it_says_and_its_loss_is_shared():
     assert loss.item() == pytest.approx((mixed.share * one + (1 - mixed.share) * other).item(), rel=1e-5)
 
 
+def test_randaugment_is_torchvisions_from_the_runs_own_seeds():
+    """Image by image: the same in any batch of the step, whatever else was drawn, and nothing else draws otherwise."""
+    plain, regime = setup().regime, setup(regime="supervised:batch=32,randaugment=2,magnitude=12").regime
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    own, changed = plain.batch(3), regime.batch(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(own.labels, changed.labels) and changed.images.shape == own.images.shape
+    transform = v2.RandAugment(2, 12)
+    for number, (image, found) in enumerate(zip(own.images, changed.images, strict=True)):
+        torch.manual_seed(derive(0, 3 * 32 + number, "RandAugment"))
+        assert torch.equal((found * 255).round(), transform((image * 255).round().to(torch.uint8)).float())
+    assert torch.equal(regime.batch(3).images, changed.images)
+    assert not torch.equal(changed.images, own.images) and 0 <= changed.images.min() and changed.images.max() <= 1
+
+
 def test_rotation_shows_each_image_in_four_turns():
     made = setup(regime="supervised:batch=8,rotation=true")
     assert made.regime.images_per_step == 32
@@ -123,18 +141,50 @@ def test_rotation_shows_each_image_in_four_turns():
     assert loss.item() == pytest.approx((named + turned).item(), rel=1e-4)
 
 
-def test_camdrop_is_guided_by_the_classifiers_own_weights():
-    made = setup(reg="camdrop")
+@pytest.mark.parametrize(("backbone", "mixup", "step"), [("conv4", 0, 0), ("resnet8", 0, 0), ("conv4", 1.0, 1)])
+def test_camdrop_is_guided_by_the_classifiers_own_weights(backbone, mixup, step):
+    """fc.weight[y] on the channels of the deepest map; y of a mixed image is the class that it shows most of."""
+    made = setup(reg="camdrop", backbone=backbone, regime=f"supervised:batch=32,mixup={mixup}")
     guides = []
     with_guide = made.model.backbone.guided_by
     made.model.backbone.guided_by = lambda guide: (guides.append(guide), with_guide(guide))[1]
-    batch = made.regime.batch(0)
+    batch = made.regime.batch(step)
     made.regime.loss(made.model.train(), batch)
     (guide,) = guides
     weights = made.model.classifier.weight
     sites = made.model.backbone.sites[-1]
     assert torch.allclose(guide.weights, weights.view(len(weights), sites.channels, -1).mean(2))
-    assert torch.equal(guide.labels, batch.labels)
+    if backbone == "resnet8":  # which averages over positions: a weight a channel
+        assert torch.allclose(guide.weights, weights)
+    assert torch.equal(guide.labels, batch.labels if batch.share > 0.5 else batch.others)
+    assert (batch.share < 0.5) == bool(mixup)  # as drawn for this step
+
+
+def test_weight_decay_is_magnified_on_the_steps_that_participate_and_on_no_other(tmp_path):
+    """FocusedDropout, section 3: the same weights as plain SGD that is told its weight decay step by step."""
+    reg = "focuseddropout:participation=0.5,weight_decay_scale=3"
+    data = {"dataset": "letters", "data_root": str(classes.make(tmp_path / "data"))}
+    config = dataclasses.replace(CONFIG, regime="supervised:batch=10", reg=reg, weight_decay=0.1, **data)
+    run = experiment.run(config, tmp_path / "run")
+    made = experiment.prepare(config)
+    model, steps = made.model.train(), made.regime.pace(config).steps
+    sgd = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, nesterov=True)
+    seeds = [torch.randint(2**63 - 1, (), generator=generator_for(0, step, "regularizers")) for step in range(steps)]
+    drawn = [torch.rand((), generator=torch.Generator().manual_seed(int(seed))).item() < 0.5 for seed in seeds]
+    assert steps == 6 and 0 < sum(drawn) < 6
+    for step, participates in enumerate(drawn):
+        for each in model.backbone.regularizers:
+            each.participates.fill_(participates)
+        torch.manual_seed(derive(0, step, "masks"))
+        loss, _ = made.regime.loss(model, made.regime.batch(step))
+        sgd.zero_grad()
+        loss.backward()
+        sgd.param_groups[0]["weight_decay"] = 0.3 if participates else 0.1
+        sgd.step()
+    trained = torch.load(run.checkpoint_path, weights_only=True)["model"]
+    assert all(torch.allclose(weight, trained[name], atol=1e-5) for name, weight in model.named_parameters())
+    dropped = [row["dropped"] > 0 for row in run.metrics() if "dropped" in row]
+    assert dropped == drawn
 
 
 class Stop(Reporter):
@@ -146,7 +196,8 @@ class Stop(Reporter):
 
 
 def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
-    config = dataclasses.replace(CONFIG, regime="supervised:batch=64,mixup=0.2", reg="camdrop+focuseddropout")
+    regime = "supervised:batch=64,mixup=0.2,randaugment=1"
+    config = dataclasses.replace(CONFIG, regime=regime, reg="camdrop+focuseddropout")
     whole = experiment.run(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt, match="interrupted at step 20"):
         experiment.run(config, tmp_path / "cut", Stop())
@@ -158,7 +209,7 @@ def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
     assert len(losses) == whole.steps == whole.summary["steps"] == 37
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     assert whole.resolved["classifier"] == {"kind": "linear", "classes": 337, "rotations": 0}
-    assert "classifiers.py" in whole.resolved["code"]["ours"]
+    assert {"classifiers.py", "data/randaugment.py"} <= whole.resolved["code"]["ours"].keys()
 
 
 def test_what_follows_on_it(tmp_path, capsys):
@@ -185,6 +236,8 @@ def test_what_follows_on_it(tmp_path, capsys):
         ("supervised:batch=1", "supervised:batch=1: give at least 2 images"),
         ("supervised:smoothing=1.5", "supervised:smoothing=1.5: give 0 or more"),
         ("supervised:mixup=-1", "supervised:mixup=-1.0: give 0 for none"),
+        ("supervised:randaugment=-1", "supervised:randaugment=-1: give 0 for none"),
+        ("supervised:randaugment=2,magnitude=31", "supervised:magnitude=31: give 0 to 30"),
         ("supervised:clasifier=cosine", "unknown option of regime 'supervised': 'clasifier'"),
         ("supervised:classifier=svm", "unknown value of supervised:classifier"),
         ("supervised@3", "--regime supervised@3: give one, without sites"),

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SMALL, command, one_line_error
+from inline import Inline
 
 from fewshot import experiment, sweep
 from fewshot.core import console
 from fewshot.sweeps import executors, grid
 from fewshot.sweeps.conduct import conduct
-from fewshot.sweeps.executors import Executor, Local
+from fewshot.sweeps.executors import Local
 from fewshot.sweeps.folder import Sweep
-from fewshot.sweeps.worker import work
 
 FLAGS = {
     "dataset": "glyphs", "epochs": 2, "episodes_per_epoch": 20, "episodes_per_batch": 2, "val_episodes": 20,
@@ -71,27 +71,6 @@ def test_a_killed_process_changes_no_bit_and_done_runs_are_left_alone(plan, undi
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-class Inline(Executor):
-    """Works on runs one after the other, in this process."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        super().__init__(sweep)
-        self.statuses: dict[str, int] = {}
-
-    def start(self, names) -> None:
-        self.statuses |= {name: work(self.sweep.folder, name) for name in names}
-
-    def ended(self) -> dict[str, int]:
-        ended, self.statuses = self.statuses, {}
-        return ended
-
-    def running(self) -> set[str]:
-        return set()
-
-    def stop(self) -> None:
-        pass
-
-
 def test_a_run_that_another_process_has_is_waited_for_and_taken_over(plan, undisturbed, tmp_path):
     made, looks = Sweep.make(tmp_path / "sweep", plan), []
     with ExitStack() as theirs:
@@ -114,7 +93,7 @@ def test_from_the_command_line(tmp_path, capsys):
     flags = [*SMALL, "--out", str(out), "--vary", "lr=0.05,1e30"]
     assert console.run(sweep.main, flags) == 2
     shown = capsys.readouterr()
-    assert "1 of 2 runs failed, lr=1e+30-seed0 first: see the logs" in shown.err
+    assert "1 of 2 runs failed, lr=1e+30-seed0 first (the loss is no longer finite" in shown.err
     assert "no longer finite" in shown.out and "rank" in shown.out
     names = {path.parent.name for path in out.glob("*/result.json")}
     assert names == {"lr=0.05-seed0"}

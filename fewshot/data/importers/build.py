@@ -176,6 +176,7 @@ class _Reader:
         self._copies: list[list[str]] = []
         self._cells: dict[str, list[np.ndarray]] = {}  # split -> of each class, those of its images (near.py)
         self._near: list[list[str]] = []
+        self._alike = False
         self._resized = 0
 
     def source_digest(self) -> str:
@@ -217,7 +218,9 @@ class _Reader:
         if folder:
             written = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in entries}
             cells = {split: np.concatenate(found) for split, found in self._cells.items()}
-            self._near = [[self._label(*each) for each in pair] for pair in near.near_copies(cells, written)]
+            found = near.near_copies(cells, written)
+            self._alike = found is None
+            self._near = [[self._label(*each) for each in pair] for pair in found or []]
         return entries
 
     def _label(self, split: str, position: int) -> str:
@@ -263,6 +266,8 @@ class _Reader:
                 f"Nearly equal images across splits, by all appearance copies that were saved anew: {len(self._near)}:"
                 f" {some(' ~ '.join(pair) for pair in self._near)}."
             )
+        if self._alike:
+            notes.append("These images are so much alike that near-copies across splits cannot be told from others.")
         if absent := [split for split in SPLITS if split not in {each.split for each in self._plans}]:
             notes.append(f"There is no {' and no '.join(absent)} split: `train` needs train, val and test.")
         return notes

@@ -54,9 +54,13 @@ class Regime(ABC, Generic[Batch]):
     `classifies`: set by a class whose models have a classifier that learns to name the training classes. Where a data
     set has the same classes in every split, a run is then validated and tested on images, by that classifier: there are
     no validation tasks (`validate_on_images`), and the test is top-1 accuracy.
+
+    `shared`: set by a class in which several processes can train: `batch` gives each its share of the step's items,
+    `compute.crew.share(n)`, and `loss` is their mean. Items are those of `Pace.per_step`.
     """
 
     classifies: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -75,6 +79,11 @@ class Regime(ABC, Generic[Batch]):
         """The classifier of the base classes that the model is to have: `model.classifier`. None: it needs none."""
         return None
 
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """Objects of other files that training runs through because of its options: a run records their code."""
+        return ()
+
     def check(self, model: Model) -> None:
         """UserError where this regime cannot train such a model. Called before anything is written."""
 
@@ -90,11 +99,14 @@ class Regime(ABC, Generic[Batch]):
     @property
     @abstractmethod
     def images_per_step(self) -> int:
-        """Images that a step embeds: the speed is reported in them."""
+        """Images that a step embeds, in all processes: the speed is reported in them."""
 
     @abstractmethod
     def batch(self, step: int) -> Batch:
-        """What optimizer step `step` (from 0) trains on, on the device. Configuration and `step` alone decide it."""
+        """What optimizer step `step` (from 0) trains on, on the device. Configuration and `step` alone decide it.
+
+        Of several processes, this one's share of it.
+        """
 
     @abstractmethod
     def loss(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:

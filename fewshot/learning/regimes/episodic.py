@@ -1,6 +1,6 @@
 """Episodic training (Vinyals et al., NeurIPS 2016): each step solves a few tasks that look like the test's.
 
-Shapes: T tasks in a step, W ways, S shots, Q queries a class, D features; B = T * W * (S + Q) images.
+Shapes: T tasks of a step in this process, W ways, S shots, Q queries a class, D features; B = T * W * (S + Q) images.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ from fewshot.regularizers import Guide
 class Episodic(Regime[Tensor]):
     """A batch is T tasks' augmented images (B, 3, S, S), task by task, class by class, support before queries."""
 
+    shared = True
+
     sampler: EpisodeSampler
     source: ImageSource
     augment: Augmentation
     tasks_per_step: int
+    """In all processes."""
     joint: bool
     """Support and query in one forward pass (one set of batch-norm statistics), or in one each."""
     validation: Sequence[Tasks]
@@ -69,14 +72,16 @@ class Episodic(Regime[Tensor]):
 
     @property
     def images_per_step(self) -> int:
-        """B."""
+        """B, of all processes."""
         return self.tasks_per_step * self.protocol.images
 
     def batch(self, step: int) -> Tensor:
         """See Regime.batch: (B, 3, S, S) in [0, 1]."""
-        episodes = self.sampler.draw(step * self.tasks_per_step, self.tasks_per_step)
+        mine, each = self.compute.crew.share(self.tasks_per_step), self.protocol.images
+        episodes = self.sampler.draw(step * self.tasks_per_step + mine.start, mine.stop - mine.start)
         images, positions = self.source.fetch(episodes.ravel())
-        drawn = self.augment.draw(len(positions), generator_for(self.sampler.seed, step, "augmentation"))
+        drawn = self.augment.draw(self.images_per_step, generator_for(self.sampler.seed, step, "augmentation"))
+        drawn = drawn[mine.start * each : mine.stop * each]
         return self.augment(images, positions, drawn.to(self.compute.device))
 
     def loss(self, model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +119,7 @@ class Episodic(Regime[Tensor]):
                 with model.backbone.guided_by(its):
                     passes.append(model(images.contiguous(memory_format=torch.channels_last)))
             support, query = passes
-        tasks, features = self.tasks_per_step, support.shape[1]
+        tasks, features = len(batch) // self.protocol.images, support.shape[1]
         return support.view(tasks, -1, features), query.view(tasks, -1, features)
 
     def split(self, each: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +138,7 @@ class Episodic(Regime[Tensor]):
         support, _ = self.split(batch)
         with self.compute.autocast():
             z = model(support.contiguous(memory_format=torch.channels_last))
-        z = z.view(self.tasks_per_step, -1, z.shape[1])
+        z = z.view(len(batch) // self.protocol.images, -1, z.shape[1])
         labels, _ = self.labels(len(z), z.device)
         weights = model.head.class_weights(z, labels, self.protocol.ways)
         weights = model.backbone.channel_weights(weights).flatten(0, 1)

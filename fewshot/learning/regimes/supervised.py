@@ -1,6 +1,6 @@
 """Supervised training: one classifier of all base classes, as in plain image classification.
 
-Shapes: B images in a step, S x S pixels, D features, K classes.
+Shapes: B images of a step in this process, S x S pixels, D features, K classes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from fewshot.data.augment import Augmentation
 from fewshot.data.image_files import Ahead, ImageFiles
 from fewshot.data.images import ImageSource
 from fewshot.data.joined import train_and_val
+from fewshot.data.randaugment import STRENGTHS, RandAugment
 from fewshot.episodes import Tasks
 from fewshot.learning.regimes._base import Regime, Validation, validate_on_images, validate_on_tasks
 from fewshot.model import Model
 from fewshot.regularizers import Guide
 
 ROTATIONS = 4  # by 0, 90, 180 and 270 degrees
+_MOST_OPERATIONS = 10  # of RandAugment; the paper tries up to 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Batch:
     images: Tensor
     """(B, 3, S, S) in [0, 1]."""
     labels: Tensor
-    """(B,) int64: the classes that images show, or show most of."""
+    """(B,) int64: the classes that images show."""
     others: Tensor
     """(B,) int64: the classes that are mixed in."""
     share: float
@@ -59,6 +61,8 @@ class Supervised(Regime[Batch]):
     area from Beta(cutmix, cutmix) (Yun et al., ICCV 2019). With both, each step does one of the two, with equal
     probability. 0 switches either off. `rotation`: each image is also shown turned by 90, 180 and 270 degrees, which
     makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
+    `randaugment`: so many random operations change each image, of strength `magnitude`, 0..30, after the crop and
+    before images are mixed or turned; 0 for none (Cubuk et al., NeurIPS 2020). torchvision's default is 2, of 9.
 
     `train`: the images of the training split, or all, those of the validation split too, as papers of plain
     classification train; only where both have the same classes. Then nothing is left to choose weights by: the last are
@@ -71,10 +75,11 @@ class Supervised(Regime[Batch]):
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
     not trained here; where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
     validation images, and the test is that of the test images. A regularizer that needs a guide gets the classifier's
-    own weights and the images' own classes.
+    own weights and the images' own classes, of mixed images those that they show most of.
     """
 
     classifies = True
+    shared = True
 
     seed: int
     source: ImageSource
@@ -85,11 +90,13 @@ class Supervised(Regime[Batch]):
     """Tasks, or, where the classifier itself is tested, images."""
     compute: Compute
     images: int
+    """In all processes."""
     classifier_form: Form
     smoothing: float
     mixup: float
     cutmix: float
     mirror: bool
+    randaugment: RandAugment | None = None
 
     @classmethod
     def build(
@@ -106,10 +113,13 @@ class Supervised(Regime[Batch]):
         cutmix: float = 0.0,
         rotation: bool = False,
         train: Literal["split", "all"] = "split",
+        randaugment: int = 0,
+        magnitude: int = 9,
     ) -> Supervised:
         """See Regime.build."""
-        if batch < 2:
-            raise UserError(f"supervised:batch={batch}: give at least 2 images; batch norm needs them")
+        if batch < (least := 2 * compute.crew.size):
+            each = " in each process" * compute.crew.several
+            raise UserError(f"supervised:batch={batch}: give at least {least} images; batch norm needs two{each}")
         if not 0 <= smoothing < 1:
             raise UserError(f"supervised:smoothing={smoothing}: give 0 or more, and less than 1")
         for name, value in (("mixup", mixup), ("cutmix", cutmix)):
@@ -121,19 +131,15 @@ class Supervised(Regime[Batch]):
                 " last weights are tested"
             )
         trained = train_and_val(dataset) if train == "all" else dataset["train"]
-        augment = Augmentation(config.crop_padding, config.jitter, config.mirror)
-        if isinstance(trained.images, ImageFiles):
-            if config.crop_padding:
-                raise UserError(
-                    f"{dataset.name}: its images are not padded, but random parts of them are cut out and resized: give"
-                    " --crop-padding 0"
-                )
-            augment = replace(augment, mirror=False)  # the crops are mirrored as they are decoded
+        if not 0 <= randaugment <= _MOST_OPERATIONS:
+            raise UserError(f"supervised:randaugment={randaugment}: give 0 for none, or at most {_MOST_OPERATIONS}")
+        if not 0 <= magnitude < STRENGTHS:
+            raise UserError(f"supervised:magnitude={magnitude}: give 0 to {STRENGTHS - 1}")
         return cls(
             config.seed,
             ImageSource(trained, compute.device),
             trained.labels,
-            augment,
+            _augmentation(config, trained),
             dataset["val"] if dataset.shared_classes else validation,
             compute,
             batch,
@@ -142,6 +148,7 @@ class Supervised(Regime[Batch]):
             mixup,
             cutmix,
             config.mirror,
+            RandAugment(randaugment, magnitude) if randaugment else None,
         )
 
     @property
@@ -153,13 +160,18 @@ class Supervised(Regime[Batch]):
         """See Regime.check: tasks are not trained on, and so no head is."""
         heads.check_untrained(model.head)
 
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """See Regime.parts."""
+        return (self.randaugment,) if self.randaugment else ()
+
     def pace(self, config: TrainConfig) -> Pace:
         """See Regime.pace: an epoch is each image once."""
         return Pace(config.epochs, len(self.classes), self.images, config.val_every)
 
     @property
     def images_per_step(self) -> int:
-        """B."""
+        """B, of all processes."""
         return self.images * max(1, self.classifier_form.rotations)
 
     @property
@@ -169,17 +181,22 @@ class Supervised(Regime[Batch]):
 
     def batch(self, step: int) -> Batch:
         """See Regime.batch."""
-        index = self._index(step)
+        index, drawn = self._index(step), self.augment.draw(self.images, generator_for(self.seed, step, "augmentation"))
+        mine, some = self.compute.crew.share(self.images), self._needed
         if self._ahead:
-            pixels = self.source.near(self._ahead.batch(step))
-            images, positions = pixels, torch.arange(len(index), device=pixels.device)
+            images = self.source.near(self._ahead.batch(step))
+            positions = torch.arange(len(images), device=images.device)
         else:
-            images, positions = self.source.fetch(index)
-        drawn = self.augment.draw(len(index), generator_for(self.seed, step, "augmentation"))
-        batch = self.augment(images, positions, drawn.to(self.compute.device))
-        labels = torch.from_numpy(self.classes[index]).to(self.compute.device)
+            images, positions = self.source.fetch(index[some])
+        batch = self.augment(images, positions, drawn[some].to(self.compute.device))
+        if self.randaugment:
+            numbers = range(step * self.images, (step + 1) * self.images)[some]
+            batch = self.randaugment(batch, [derive(self.seed, number, "RandAugment") for number in numbers])
+        labels = torch.from_numpy(self.classes[index[some]]).to(self.compute.device)
+        if not (self.mixup or self.cutmix):
+            return Batch(batch, labels, labels, 1.0)
         batch, order, share = self._mixed(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
-        return Batch(batch, labels, labels[order], share)
+        return Batch(batch[mine], labels[mine], labels[order][mine], share)
 
     def loss(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
         """The mean cross-entropy, and how often the class that an image shows most of is named."""
@@ -189,9 +206,10 @@ class Supervised(Regime[Batch]):
             images = torch.cat([images.rot90(turns, (2, 3)) for turns in range(rotations)])
             images = images.contiguous(memory_format=torch.channels_last)
             labels, others = labels.repeat(rotations), others.repeat(rotations)
+        most = labels if batch.share >= 0.5 else others
         guide = None
         if model.backbone.guided:
-            guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), labels)
+            guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), most)
         with self.compute.autocast(), model.backbone.guided_by(guide):
             z = model(images)
         logits = model.classifier(z)
@@ -202,13 +220,18 @@ class Supervised(Regime[Batch]):
         if rotations:
             turns = torch.arange(rotations, device=z.device).repeat_interleave(len(batch.images))
             loss = loss + F.cross_entropy(model.classifier.rotated(z), turns)
-        return loss, (logits.detach().argmax(1) == labels).float().mean()
+        return loss, (logits.detach().argmax(1) == most).float().mean()
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots, or on the validation images."""
         if isinstance(self.validation, Split):
             return validate_on_images(model, self.validation, self.compute)
         return validate_on_tasks(model, self.validation, self.compute)
+
+    @property
+    def _needed(self) -> slice:
+        """Of a batch's images those that this process must see: its share, or all where they are mixed."""
+        return slice(None) if self.mixup or self.cutmix else self.compute.crew.share(self.images)
 
     @functools.cached_property
     def _ahead(self) -> Ahead | None:
@@ -219,7 +242,7 @@ class Supervised(Regime[Batch]):
         def draw(step: int) -> np.random.Generator:
             return np.random.default_rng(derive(self.seed, step, "crops"))
 
-        return Ahead(self.source.files, self._index, draw, self.mirror)
+        return Ahead(self.source.files, self._index, draw, self.mirror, self._needed)
 
     def _index(self, step: int) -> np.ndarray:
         """(B,) int64: which images; those of an epoch come in that epoch's order, and batches run on over its end."""
@@ -232,10 +255,7 @@ class Supervised(Regime[Batch]):
 
     def _mixed(self, batch: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         """The batch (B, 3, S, S), mixed with itself in another order (B,), and each image's own share in its place."""
-        own = torch.arange(len(batch), device=batch.device)
         ways = [way for way, on in (("mixup", self.mixup), ("cutmix", self.cutmix)) if on]
-        if not ways:
-            return batch, own, 1.0
         way = ways[draw.integers(len(ways))]
         alpha = self.mixup if way == "mixup" else self.cutmix
         share = float(draw.beta(alpha, alpha))
@@ -247,6 +267,19 @@ class Supervised(Regime[Batch]):
         mixed = batch.clone()
         mixed[:, :, top:bottom, left:right] = batch[order][:, :, top:bottom, left:right]
         return mixed, order, 1 - (bottom - top) * (right - left) / size**2
+
+
+def _augmentation(config: TrainConfig, trained: Split) -> Augmentation:
+    """What is done to images besides the random crops of those in files, which are mirrored as they are decoded."""
+    augment = Augmentation(config.crop_padding, config.jitter, config.mirror)
+    if not isinstance(trained.images, ImageFiles):
+        return augment
+    if config.crop_padding:
+        raise UserError(
+            f"{config.dataset}: its images are not padded, but random parts of them are cut out and resized: give"
+            " --crop-padding 0"
+        )
+    return replace(augment, mirror=False)
 
 
 @functools.lru_cache(maxsize=2)  # a batch may see the end of one epoch and the beginning of the next

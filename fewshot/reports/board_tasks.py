@@ -1,0 +1,208 @@
+"""Few-shot results on the leaderboard: a row for each configuration and protocol.
+
+The columns, all of them strings, in the order of the CSV:
+
+    rank                within the rows of the same tasks; 1 is the most accurate, equals share it (reports/ranking.py)
+    dataset, ways, shots                    what was tested (test split)
+    backbone, head, regularizer             components as written on the command line
+    accuracy, ci95      per cent, two decimals; half-width of the interval named in ci_method
+    episodes            test episodes             seeds           number of training seeds behind the row
+    train_seconds       wall time of a training   device          where it was trained
+    parameters          of the embedding network  recipe, commit  how it was made
+    fingerprint         of the test set's pixels (`identity.pixels`)    episodes_digest  of the test episodes
+    run                 folder, relative to --runs; several in the shell's notation, runs/seed{0,1}
+    queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
+    trained_on, train_ways, train_shots     data set and episodes of the training; behind the data set, in brackets,
+                        how many of the classes and images that are tested were trained on, where there are any
+    tasks               `common`, or how the row's tasks differ from those of most rows of that data set, ways and
+                        shots: `other queries`, `other episodes`, `other pixels`. Their ranks begin at 1 again
+    rank_by             what decided whether rows share a rank: `paired differences`, or `ci95`
+    key                 two digests of what the row's runs agree in: one of its columns, one of the rest
+    each_run            JSON: what every run of the row adds to it, so that rows can be merged later
+    setting             inductive, or transductive: the head saw all queries of a task at once. Ranked separately
+    transform           of the embeddings, before the head; none where there is none
+    code                short digest of the source files that trained; empty where the run recorded none
+    csv_version         the version of this file's format that made the row (reports/board_csv.py)
+    query_alpha         Dirichlet's concentration, where numbers of queries are drawn from it (then `queries` is their
+                        mean); empty for balanced tasks. Ranked separately. Only in files that have such a row
+
+The interval of one seed is the field's, of this network on this test set. It says nothing of new images or classes.
+
+A board is the rows of the same tasks: data set, ways, shots, setting, queries, episodes and pixels. Transductive rows
+are a board of their own: they use the other queries of a task, which inductive rows may not. So are rows of unbalanced
+tasks. Rows are told apart by the paired test over episodes (`evaluation.statistics.distinguishable`), where an
+episode's accuracy is the mean over the row's seeds: what is hard about a task is hard for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fewshot.core.errors import UserError
+from fewshot.evaluation.overlap import in_words
+from fewshot.evaluation.records import at_hand, check_claims, read_accuracies
+from fewshot.evaluation.statistics import at_chance, distinguishable
+from fewshot.identity import pixels
+from fewshot.reports.leaderboard import (
+    RANKING,
+    SEEDS_METHOD,
+    Former,
+    Kind,
+    Row,
+    Score,
+    check_numbers,
+    code_behind,
+    experiment_of,
+    mean_over_seeds,
+)
+from fewshot.reports.progress import duration
+from fewshot.reports.tables import DEFAULTS, head_name, number, queries_a_class, task_name
+from fewshot.runs import FOREIGN, Run
+
+COLUMNS = (
+    "rank", "dataset", "ways", "shots", "backbone", "head", "regularizer", "accuracy", "ci95", "episodes", "seeds",
+    "train_seconds", "device", "parameters", "recipe", "commit", "fingerprint", "episodes_digest", "run",
+    "queries", "ci_method", "seed", "steps", "precision", "python", "torch", "numpy", "membership",
+    "trained_on", "train_ways", "train_shots", "tasks", "rank_by", "key", "each_run",
+    "setting", "transform", "code", "csv_version", "query_alpha",
+)  # fmt: skip
+OPTIONAL = ("query_alpha",)  # left out of a file in which no row has it
+SHARED = (
+    "dataset", "ways", "shots", "queries", "episodes", "episodes_digest", "fingerprint", "membership", "backbone",
+    "head", "regularizer", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
+    "setting", "transform", "code", "query_alpha",
+)  # fmt: skip
+OWN = (
+    "seed", "run", "started", "accuracy", "ci95", "ci_method", "train_seconds", "recipe", "device", "commit", "python",
+    "torch", "numpy",
+)  # fmt: skip
+_OLD = ("setting", "transform", "code", "csv_version", *OPTIONAL)  # not in version 1
+_NUMBERS = ("seed", "accuracy", "ci95", "train_seconds")
+
+
+class FewShot(Kind):
+    """Accuracies in tasks."""
+
+    columns, optional, shared, own = COLUMNS, OPTIONAL, SHARED, OWN
+    defaults = DEFAULTS
+    evidence = (
+        "dataset", "ways", "shots", "queries", "episodes_digest", "fingerprint", "backbone", "head", "regularizer",
+    )  # fmt: skip
+    proof = "accuracy"
+    former = Former(
+        tuple(column for column in COLUMNS if column not in _OLD),
+        (*(column for column in SHARED if column not in _OLD), "recipe"),
+        DEFAULTS | {"csv_version": "1"},
+    )
+    numbers = ("rank", "accuracy (%)", "seeds", "steps", "time", "parameters")
+    terminal = ("rank", "regularizer", "backbone", "head", "steps", "seeds", "accuracy (%)")
+    about = (
+        "An N-way K-shot task: sort new images into N classes, after K labelled images of each. The figures are test"
+        " accuracy in per cent, the mean over the episodes, ± the half-width of its 95% interval; its formula stands"
+        " below each table. The interval of a row of one training seed is of this network on this test set; that of"
+        " several seeds is of what training again gives on average, on this test set. Neither speaks of new images or"
+        " new classes. Rows that share a rank (=) cannot be separated from the first of them."
+    )
+
+    def scores(self, run: Run, name: str) -> list[Score]:
+        """See Kind.scores: of each protocol the longest result."""
+        config, experiment, environment, summary = run.config, experiment_of(run), run.environment, run.summary
+        versions = environment.get("versions", {})
+        trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots}
+        scores = []
+        for scored in run.longest:
+            if scored["split"] != "test":  # validation images chose the weights
+                continue
+            facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
+            facts["code"] = code_behind(run, [scored])
+            if config.regime == FOREIGN:  # of its training nothing is known
+                facts |= {"steps": "", "train_ways": "", "train_shots": "", "parameters": summary["parameters"] or ""}
+            if known := pixels(scored):
+                facts["fingerprint"] = known
+            if scored.get("seen_in_training"):
+                facts["trained_on"] += f" ({in_words(scored['seen_in_training'])} of what is tested)"
+            check_numbers(run, facts, (*SHARED, *OWN), _NUMBERS)
+            if impossible := check_claims(scored):
+                raise UserError(f"{run.result_path} says {impossible}, which cannot be: evaluate {run.folder} again")
+            proven = at_hand(run.folder, scored)
+            if proven:
+                read_accuracies(run.folder, scored)  # here, where one run can be left out
+            shared = {column: str(facts[column]) for column in SHARED}
+            own = {column: facts[column] for column in OWN}
+            record = (run.folder, scored) if proven else None
+            scores.append(Score.of(self, shared, experiment, own, record=record))
+        return scores
+
+    def figures(self, own: Sequence[Mapping[str, Any]]) -> tuple[float, float, dict[str, str]]:
+        """See Kind.figures."""
+        if len(own) == 1:
+            accuracy, ci95, method = (own[0][name] for name in ("accuracy", "ci95", "ci_method"))
+        else:
+            (accuracy, ci95), method = mean_over_seeds([run["accuracy"] for run in own]), SEEDS_METHOD
+        shown = {"accuracy": f"{100 * accuracy:.2f}", "ci95": f"{100 * ci95:.2f}", "ci_method": method}
+        return accuracy, ci95, shown
+
+    def at_chance(self, row: Row) -> bool:
+        """See Kind.at_chance: its interval reaches down to one in so many ways."""
+        ways = int(row["ways"])
+        return any(at_chance(score.own["accuracy"], score.own["ci95"], ways) for score in row.scores)
+
+    def question(self, row: Row) -> tuple:
+        """See Kind.question."""
+        return row["dataset"], int(row["ways"]), int(row["shots"]), float(row["query_alpha"] or 0), row["setting"]
+
+    def board(self, row: Row) -> tuple:
+        """See Kind.board."""
+        return *self.question(row), int(row["queries"]), row["episodes_digest"], row["fingerprint"]
+
+    def differs(self, row: Row, most: Row) -> str:
+        """See Kind.differs."""
+        for column, word in (("queries", "queries"), ("episodes_digest", "episodes"), ("fingerprint", "pixels")):
+            if row[column] != most[column]:
+                return f"other {word}"
+        return "common"
+
+    def apart(self, rows: Sequence[Row]) -> np.ndarray:
+        """See Kind.apart."""
+        return distinguishable(np.stack([_episodes(row) for row in rows]))
+
+    def title(self, row: Row) -> str:
+        """`mini-imagenet 5-way 1-shot`, whether it is transductive, and how its tasks differ from those of most."""
+        name = f"{row['dataset']} {task_name(row.columns)}"
+        return name if row["tasks"] == "common" else f"{name} ({row['tasks']})"
+
+    def cells(self, row: Row, equal: bool) -> dict[str, str]:
+        """See Kind.cells."""
+        return {
+            "rank": row["rank"] + "=" * equal, "regularizer": row["regularizer"], "backbone": row["backbone"],
+            "head": head_name(row.columns), "seeds": row["seeds"],
+            "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}" + " at chance" * row.at_chance,
+            "trained on": _trained_on(row),
+            "steps": number(row["steps"]), "time": duration(float(row["train_seconds"])),
+            "parameters": number(row["parameters"]), "run": row["run"],
+        }  # fmt: skip
+
+    def how(self, rows: Sequence[Row]) -> str:
+        """See Kind.how."""
+        first = rows[0]
+        methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
+        ranks = RANKING[first["rank_by"]].format(test="a paired t-test over the episodes")
+        episodes = f"{int(first['episodes']):,} episodes of {queries_a_class(first.columns)}"
+        return f"{episodes}. Interval: {methods}. Ranks by {ranks}."
+
+
+FEWSHOT = FewShot()
+
+
+def _episodes(row: Row) -> np.ndarray:
+    """Accuracy of each episode (n,), mean over the row's seeds."""
+    return np.mean([read_accuracies(*score.record) for score in row.scores if score.record], axis=0)
+
+
+def _trained_on(row: Row) -> str:
+    """The data set, and the form of the training tasks where we trained."""
+    tasks = f" {row['train_ways']}-way {row['train_shots']}-shot" if row["steps"] else ""
+    return row["trained_on"] + tasks

@@ -1,0 +1,140 @@
+"""Comparison of few-shot results: accuracies in the same tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fewshot.core.errors import UserError
+from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, differences, needs
+from fewshot.evaluation.intervals import Interval
+from fewshot.evaluation.power import Need
+from fewshot.evaluation.records import Record, read
+from fewshot.evaluation.statistics import distinguishable, ranks
+from fewshot.identity import pixels
+from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
+from fewshot.reports.tables import DEFAULTS, percent, queries_a_class, task_name
+from fewshot.runs import Run
+
+_PROTOCOL = ("dataset", "split", "ways", "shots", "queries", "query_alpha", "episodes_seed", "setting")
+_NEEDED = {*_PROTOCOL, "head", "episodes", "episodes_file", "episodes_digest", "fingerprint"} - DEFAULTS.keys()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run under one protocol: its row of result.json, and its accuracy in every task."""
+
+    row: dict[str, Any]
+    record: Record
+
+
+def results(run: Run) -> dict[tuple, list[Result]]:
+    """Those of the run's own head: of each protocol those on different tasks or pixels, the longest first.
+
+    UserError where a row or its record is damaged.
+    """
+    config, rows = run.config, run.rows
+    if not all(row.keys() >= _NEEDED for row in rows):
+        raise UserError(f"{run.result_path} is not a result of ours: evaluate {run.folder} again")
+    found: dict[tuple, list[Result]] = {}
+    for row in sorted((DEFAULTS | row for row in rows), key=lambda row: -row["episodes"]):
+        if (row["head"], row["transform"]) == (config.head, config.transform):
+            found.setdefault(tuple(row[key] for key in _PROTOCOL), []).append(Result(row, read(run, row)))
+    return found
+
+
+def measured(row: Mapping[str, Any]) -> tuple:
+    """What two rows of one protocol must have in common to be compared: the tasks and the pixels."""
+    return row["episodes_digest"], pixels(row)
+
+
+def refuse(a: str, row_a: Mapping[str, Any], b: str, row_b: Mapping[str, Any]) -> UserError:
+    """Why rows of one protocol of the runs `a` and `b` cannot be compared."""
+    if row_a["episodes_digest"] != row_b["episodes_digest"]:
+        return UserError(
+            f"{a} and {b} share no tasks: their {_title(row_a)} episodes differ"
+            f" ({row_a['episodes']:,} and {row_b['episodes']:,} of them); evaluate both on the same data set with the"
+            " same --episodes"
+        )
+    return UserError(
+        f"pixels differ: {a} and {b} saw other copies of {row_a['dataset']} (fingerprints"
+        f" {row_a['fingerprint'][:12]} and {row_b['fingerprint'][:12]}); evaluate both on one copy"
+    )
+
+
+def name(row: Mapping[str, Any]) -> str:
+    """A protocol in a few words."""
+    return f"{_title(row)} of {row['queries']} queries"
+
+
+def title(row: Mapping[str, Any]) -> str:
+    """A protocol in words."""
+    return f"{_title(row)}, {queries_a_class(row)}, {row['episodes']:,} episodes"
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    return f"{row['dataset']} {row['split']} {task_name(row)}"
+
+
+def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Result]], detect: float | None) -> None:
+    """One protocol: the ranked table, then each entry against the most accurate, and what it would take.
+
+    names: of the entries, whose results by seed are `found`. detect: the difference that is to be established, in
+    points; None: the one seen on this test set.
+    """
+    scores = [Scores.of({seed: result.record for seed, result in by_seed.items()}) for by_seed in found]
+    row = next(iter(found[0].values())).row
+    episodes = np.stack([each.episodes.accuracies for each in scores])
+    placed = ranks(episodes.mean(1), distinguishable(episodes))
+    order = sorted(range(len(scores)), key=lambda i: -scores[i].episodes.accuracies.mean())
+    table = Table(title=title(row), box=box.SIMPLE_HEAD, title_justify="left")
+    for column in ("rank", "", *QUESTIONS):
+        table.add_column(column, no_wrap=True)
+    for i in order:
+        own = answers(scores[i]).values()
+        cells = ["-" if isinstance(each, str) else percent(each.estimate, each.half_width) for each in own]
+        table.add_row(str(placed[i]), names[i], *cells)
+    console.print(table)
+    pairs = differences([scores[i] for i in order])
+    first = names[order[0]]
+    for place in range(1, len(order)):
+        gain = pairs[0, place]
+        size = size_of(gain, detect)
+        takes = plan(gain, size, row, scores[order[0]], len(pairs))
+        lines = [*conclusions(first, names[order[place]], gain), *what_it_takes(size, takes)]
+        console.print("\n".join(lines) + "\n")
+
+
+def size_of(gain: Answers, detect: float | None) -> float:
+    """The difference to be established, a fraction of 1: `detect` points, or the one seen on this test set."""
+    seen = gain["this test set"]
+    assert isinstance(seen, Interval)
+    return seen.estimate if detect is None else detect / 100
+
+
+def plan(gain: Answers, size: float, row: Mapping[str, Any], scores: Scores, tests: int = 1) -> dict[str, Need | str]:
+    """What it would take to establish a difference of `size`, at 5% / `tests`; {} for a difference of 0.
+
+    For new images in images of each class, of which tasks that share no image are made.
+    """
+    takes = needs(gain, size, SIGNIFICANT / tests) if size else {}
+    tasks, disjoint = takes.get("new images"), scores.disjoint
+    if isinstance(tasks, Need) and disjoint is not None and disjoint.classes is not None:
+        each = row["ways"] * (row["shots"] + row["queries"]) / len(np.unique(disjoint.classes))
+        takes["new images"] = tasks.times(each)
+    return takes
+
+
+def explained() -> str:
+    """What the columns mean."""
+    return (
+        "Per cent, with 95% intervals; each column has its own question. this test set: these networks on these images;"
+        " new images: on other images of these classes, from the tasks that share no image, which are few; new classes:"
+        " on other classes like these; training anew: the mean over training seeds, on this test set."
+    )

@@ -1,0 +1,112 @@
+"""A run as another process trains it: read from its folder again and again, shown as training shows itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from fewshot.core.errors import UserError
+from fewshot.reports.progress import ConsoleReporter
+from fewshot.reports.tables import print_run
+from fewshot.runs import Run
+from fewshot.runs.metrics import Follower
+
+_PAUSE = 0.5  # seconds between looks
+_GONE = 2.0  # seconds without a process at work after which a run counts as left
+_RECENT = 10  # steps that the figures are a mean of: as many as training logs at once
+
+
+def follow(folder: Path, console: Console) -> None:
+    """Show the run in `folder` until it is finished, or left by its process; returns then.
+
+    Waits for one that is not there yet. UserError where the folder is none of a run, or a file in it is damaged.
+    """
+    run = _awaited(folder, console)
+    run.check_has_network()
+    _check(run)
+    config = run.config
+    console.print(
+        f"{folder}: {config.backbone}, {config.head}, {config.reg} on {config.dataset},"
+        f" {config.ways}-way {config.shots}-shot, seed {config.seed}"
+    )
+    log, shown, alive = Follower(run.metrics_path), Followed(console), time.monotonic()
+    _, rows = log.read()
+    shown.begin(run, run.steps, rows[-1]["step"] if rows else 0)
+    shown.rows(rows)
+    try:
+        while not (finished := run.finished):
+            if run.at_work:
+                alive = time.monotonic()
+            elif time.monotonic() - alive > _GONE:
+                break
+            time.sleep(_PAUSE)
+            shown.rows(log.read()[1])
+        shown.rows(log.read()[1])
+    finally:
+        shown.end()
+    if finished:
+        _check(run)
+        if shown.best_step:
+            shown.trained(run.environment["train_seconds"], shown.best, shown.best_step)
+        print_run(console, run)
+    else:
+        console.print(
+            f"No process is at work on {folder}, which has come to step {shown.last:,} of {run.steps:,}: go on with"
+            f" --out {folder} --resume"
+        )
+
+
+def _awaited(folder: Path, console: Console) -> Run:
+    """The run in `folder`, as soon as there is one."""
+    if not folder.exists():
+        console.print(f"{folder} is not there yet: waiting for it. Ctrl-C ends this.")
+        while not folder.exists():
+            time.sleep(_PAUSE)
+    return Run.open(folder)
+
+
+def _check(run: Run) -> None:
+    """UserError where what is logged is not what environment.json says.
+
+    A process that is at work may replace one of the two between our looks at them: then the next look is right.
+    """
+    for attempt in range(3):
+        try:
+            list(run.metrics())
+            return
+        except FileNotFoundError:  # nothing is logged yet
+            return
+        except UserError:
+            if attempt == 2 or not run.at_work:
+                raise
+        time.sleep(_PAUSE)
+
+
+class Followed(ConsoleReporter):
+    """Shows lines of a log, which say at which step a validation was, but not in which epoch."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.last, self.best, self.best_step = 0, 0.0, 0
+        self._validated = 0
+
+    def rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        """These lines come next. Those that a run repeats after a kill are the same, and not shown twice."""
+        for row in rows:
+            self.last = row["step"]
+            if (found := row.get("validation")) and self.last > self._validated:
+                self._validated = self.last
+                if row.get("best"):
+                    self.best, self.best_step = next(iter(found.values())), self.last
+                self.validated(f"step {self.last}/{self.total}", found, row.get("best", False))
+        if steps := [row for row in rows if "loss" in row][-_RECENT:]:
+            loss, accuracy = (float(np.mean([row.get(name, np.nan) for row in steps])) for name in ("loss", "accuracy"))
+            self.step(steps[-1]["step"], loss, accuracy, steps[-1].get("images_per_second", np.nan))
+
+    def announce(self, left: float) -> None:
+        """That a run is long was said where it was begun."""

@@ -1,0 +1,94 @@
+"""What commands that train a sweep have in common: flags that say where, and the training with its table.
+
+For their --help nothing here imports torch or NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from fewshot.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fewshot.sweeps.executors import Executor
+    from fewshot.sweeps.folder import Sweep
+
+FLAGS = ("executor", "jobs", "address", "gpus_per_run", "minutes", "partition")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """FLAGS: who trains the runs."""
+    parser.add_argument("--executor", choices=("local", "ray", "slurm"), default="local", help="who runs them")
+    parser.add_argument(
+        "--jobs", type=int, default=0, metavar="N", help="local: runs at once; 0: one a GPU, else one a processor core"
+    )
+    parser.add_argument("--address", default=None, help="ray: of a cluster that exists; without it, this machine")
+    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="ray, slurm: GPUs that each run gets")
+    parser.add_argument("--minutes", type=int, default=24 * 60, metavar="N", help="slurm: time limit of a run")
+    parser.add_argument("--partition", default="", help="slurm: the partition to queue in")
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError where one of FLAGS is out of range."""
+    if args.jobs < 0 or args.gpus_per_run < 0 or args.minutes < 1:
+        raise UserError("--jobs and --gpus-per-run are 0 or more, and --minutes 1 or more")
+
+
+def threads(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    """{"threads": a run's share of the processor cores}, where runs share them; {} where they have a GPU each.
+
+    Stated in the configuration, so that a run goes on to the same bits wherever it is taken up again.
+    """
+    if _gpus(device):
+        return {}
+    return {"threads": max(1, _cores() // args.jobs) if args.jobs else 1}
+
+
+def train(sweep: Sweep, args: argparse.Namespace, console: Console) -> dict[str, str]:
+    """Train every run of the sweep that is not done, and show it. By name, the runs that failed, and why."""
+    from fewshot.sweeps.board import SweepBoard
+    from fewshot.sweeps.conduct import conduct
+
+    executor = _executor(sweep, args)
+    console.print(f"{len(sweep.plan)} runs in {sweep.folder}; logs in {sweep.folder / 'logs'}")
+    with SweepBoard(console, sweep) as board:
+        failed = conduct(sweep, executor, board.look)
+        board.look(set(), failed)
+    return failed
+
+
+def check_all_done(sweep: Sweep, failed: dict[str, str]) -> None:
+    """UserError where runs have failed."""
+    if failed:
+        name, why = next(iter(failed.items()))
+        raise UserError(f"{len(failed)} of {len(sweep.plan)} runs failed, {name} first ({why}): see {sweep.log(name)}")
+
+
+def _executor(sweep: Sweep, args: argparse.Namespace) -> Executor:
+    from fewshot.sweeps import executors
+
+    configs = list(sweep.plan.values())
+    most, gpus = max(config.threads or 1 for config in configs), _gpus(configs[0].device)
+    if args.executor == "ray":
+        return executors.Ray(sweep, args.address, most, args.gpus_per_run)
+    if args.executor == "slurm":
+        return executors.Slurm(sweep, most, args.gpus_per_run, args.minutes, args.partition)
+    return executors.Local(sweep, args.jobs or gpus or max(1, _cores() // most), gpus)
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus(device: str) -> int:
+    """GPUs that runs may be spread over: 0 where the user names a device."""
+    if device not in ("auto", "cuda"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,1 @@
+"""The parts of scripts/report.py: what was measured, figures, and the page."""

@@ -1,0 +1,53 @@
+"""The report's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fewshot.reports import pictures
+from report_parts.effects import Effect
+
+_TEST_SET, _ANEW = pictures.COLOURS[0], pictures.COLOURS[1]
+
+
+def forest(effects: Sequence[Effect], title: str) -> Figure:
+    """Each regularizer's gain over `none` in points, a panel for each number of shots, in the order of the first one.
+
+    A thick line is the 95% interval of this test set, a thin one that of training anew.
+    """
+    shots = sorted({effect.shots for effect in effects})
+    order = [effect.reg for effect in effects if effect.shots == shots[0]]
+    with matplotlib.rc_context(pictures.STYLE):
+        figure = Figure(figsize=(4.2 * len(shots) + 1.4, 1.3 + 0.28 * len(order)), layout="constrained")
+        panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
+        for panel, number in zip(panels, shots, strict=True):
+            for effect in effects:
+                if effect.shots == number:
+                    _row(panel, order.index(effect.reg), effect)
+            panel.axvline(0, color="0.4", linewidth=0.8)
+            panel.set(xlabel="points above none", title=f"{number}-shot")
+            panel.grid(axis="x", color="0.9", linewidth=0.6)
+            panel.set_axisbelow(True)
+        panels[0].set_yticks(range(len(order)), order)
+        panels[0].invert_yaxis()
+        figure.suptitle(title, fontsize=10)
+        figure.legend(
+            handles=[
+                panels[0].plot([], [], color=_TEST_SET, linewidth=3.5, label="these networks on this test set")[0],
+                panels[0].plot([], [], color=_ANEW, linewidth=1.2, marker="o", markersize=4, label="training anew")[0],
+            ],
+            loc="outside lower center", ncols=2,
+        )  # fmt: skip
+        return figure
+
+
+def _row(panel: Axes, place: int, effect: Effect) -> None:
+    seen, anew = effect.seen, effect.interval("training anew")
+    panel.plot([100 * seen.low, 100 * seen.high], [place, place], color=_TEST_SET, linewidth=3.5)
+    if anew is not None:
+        panel.plot([100 * anew.low, 100 * anew.high], [place, place], color=_ANEW, linewidth=1.2)
+    panel.plot([100 * seen.estimate], [place], color=_ANEW, marker="o", markersize=4)

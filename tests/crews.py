@@ -1,0 +1,162 @@
+"""Crews of processes, as torchrun starts them, for a fraction of a second each: forks of one that has imported all.
+
+python tests/crews.py        # the parent of the forks; it reads and writes lines of JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fewshot.learning.regimes.episodic import Episodic
+
+
+class Signalled(Episodic):
+    """Episodic training in which a process gets a signal as it makes the batch of one step."""
+
+    @classmethod
+    def build(cls, config, dataset, validation, compute, *, at: int = -1, rank: int = 1, number: int = 15):
+        made = super().build(config, dataset, validation, compute)
+        object.__setattr__(made, "signal", (at, rank, number))
+        return made
+
+    def batch(self, step):
+        at, rank, number = self.signal
+        if (step, self.compute.crew.rank) == (at, rank):
+            os.kill(os.getpid(), number)
+        return super().batch(step)
+
+
+class Nursery:
+    """Starts crews. Their store is in a process of its own, as torchrun's is, and serves them one after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.begun = folder, 0
+        arguments = [sys.executable, *(f"-W{each}" for each in sys.warnoptions), __file__]
+        self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, size: int, *argv: str | Path) -> Running:
+        """`fewshot.train ARGV` in so many processes."""
+        self.begun += 1
+        folder = self.folder / f"crew{self.begun}"
+        folder.mkdir()
+        self._send({"size": size, "argv": list(map(str, argv)), "folder": str(folder), "number": self.begun})
+        return Running(self.hear()["pids"], folder, self.hear)
+
+    def run(self, size: int, *argv: str | Path) -> Running:
+        """The same, and its end."""
+        running = self.start(size, *argv)
+        running.wait()
+        return running
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        with self._process:  # closes its pipes, which ends it
+            pass
+        assert self._process.returncode == 0
+
+
+class Running:
+    """A crew at work: process ids by rank, then exit statuses, and what each process printed."""
+
+    def __init__(self, pids: list[int], folder: Path, hear: Callable[[], dict[str, Any]]) -> None:
+        self.pids, self.folder, self._hear = pids, folder, hear
+        self.statuses: list[int] = []
+        self.seconds = 0.0
+
+    def wait(self) -> list[int]:
+        """Exit statuses by rank; negative where a signal ended a process."""
+        if not self.statuses:
+            began = time.monotonic()
+            self.statuses = self._hear()["statuses"]
+            self.seconds = time.monotonic() - began
+        return self.statuses
+
+    def printed(self, what: str) -> list[str]:
+        """The lines of all processes on "out" or "err"."""
+        return [line for rank in range(len(self.pids)) for line in self.by(rank, what)]
+
+    def by(self, rank: int, what: str) -> list[str]:
+        return (self.folder / f"{rank}.{what}").read_text().splitlines()
+
+
+def _serve() -> None:
+    import torch.distributed as dist
+    from torture_cases import kills
+
+    from fewshot import train
+    from fewshot.core import console
+    from fewshot.reports import progress, sweep, tables  # noqa: F401
+
+    kills.ask_once()
+    port = _free_port()
+    if (keeper := os.fork()) == 0:
+        os.close(1)  # the reader is to see the end of the parent
+        store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+        sys.stdin.read(0)
+        while os.getppid() != 1:
+            time.sleep(0.5)
+        del store
+        os._exit(0)
+    for line in sys.stdin:
+        request = json.loads(line)
+        pids = [_member(request, rank, port, console.run, train.main) for rank in range(request["size"])]
+        print(json.dumps({"pids": pids}), flush=True)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        print(json.dumps({"statuses": statuses}), flush=True)
+    os.kill(keeper, 9)
+    os.waitpid(keeper, 0)
+
+
+def _member(request: dict[str, Any], rank: int, port: int, run: Callable[..., int], main: Callable) -> int:
+    """Fork a process of a crew; its id."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        for handle, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{request['folder']}/{rank}.{name}", os.O_WRONLY | os.O_CREAT), handle)
+        os.environ |= {
+            "RANK": str(rank), "WORLD_SIZE": str(request["size"]), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port),
+            "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": str(request["number"]),
+        }  # fmt: skip
+        status = run(main, request["argv"], own_process=True)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+    _serve()

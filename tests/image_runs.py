@@ -1,0 +1,37 @@
+"""Runs with classification results that were never trained: what they name rightly is what is easy, give or take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fewshot.config import TrainConfig
+from fewshot.evaluation.classification import Verdicts, guessed, keep
+from fewshot.runs import CLASSIFICATION, Run
+
+IMAGES, CLASSES = 1000, 10
+TRUTH = np.arange(IMAGES) // (IMAGES // CLASSES)
+HARDNESS = np.random.default_rng(0).random(IMAGES)
+
+
+def fabricate(folder: Path, skill=0.9, seed=0, pixels="f" * 64, membership="m", truth=TRUTH) -> Path:
+    """A finished run, its regularizer called as its folder, or as the one above where the folder is a seed's."""
+    config = TrainConfig(seed=seed, reg=folder.parent.name if folder.name.startswith("seed") else folder.name)
+    made = Run.create(config, str(folder), {"fingerprint": "f" * 64, "parameters": 1234, "steps": 50})
+    made.note_sitting("a processor", "fp32", 1)
+    noise = np.random.default_rng([seed, *str(config.reg).encode()]).normal(0, 0.05, IMAGES)
+    right = HARDNESS + noise < skill
+    found = Verdicts(truth, np.where(right, truth, (truth + 1) % CLASSES), np.ones(IMAGES, bool))
+    row = {"dataset": "birds", "split": "test", "classes": CLASSES, "classifier": "linear", "membership": membership,
+           "fingerprint": pixels} | found.figures(CLASSES)  # fmt: skip
+    row |= {"at_chance": True} if guessed(row) else {}
+    made.note_trained(60.0 + seed, 50, "")
+    made.write_result([row | keep(made, "birds-test", found)], tested=True, kind=CLASSIFICATION)
+    return folder
+
+
+def right(folder: Path) -> np.ndarray:
+    """(n,) bool: which images its network names rightly."""
+    record = np.load(folder / "images-birds-test.npz")
+    return record["truth"] == record["predicted"]

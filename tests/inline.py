@@ -1,0 +1,29 @@
+"""An executor of sweeps that starts no process: what a sweep's runs come to is the same, and importing torch takes
+seconds."""
+
+from __future__ import annotations
+
+from fewshot.sweeps.executors import Executor
+from fewshot.sweeps.folder import Sweep
+from fewshot.sweeps.worker import work
+
+
+class Inline(Executor):
+    """Works on runs one after the other, in this process."""
+
+    def __init__(self, sweep: Sweep, jobs: int = 1, gpus: int = 0) -> None:
+        super().__init__(sweep)
+        self.statuses: dict[str, int] = {}
+
+    def start(self, names) -> None:
+        self.statuses |= {name: work(self.sweep.folder, name) for name in names}
+
+    def ended(self) -> dict[str, int]:
+        ended, self.statuses = self.statuses, {}
+        return ended
+
+    def running(self) -> set[str]:
+        return set()
+
+    def stop(self) -> None:
+        pass

@@ -1,0 +1,75 @@
+"""scripts/report.py: the page that it writes says what the run folders hold, and no more."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import report
+from boards import variant
+from commands import ROOT
+
+from fewshot.core import console
+
+GAINS = {"none": 0.0, "targetdrop": 0.02, "dropblock": -0.01, "focuseddropout": 0.0005}  # of fractions of 1
+SPREAD = {0: -0.001, 1: 0.0, 2: 0.001}  # what each seed adds to a gain
+
+
+@pytest.fixture(scope="module")
+def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a study of four regularizers and three seeds, one run of which never ended."""
+    results = tmp_path_factory.mktemp("results")
+    lower = small_run.parent / "lower"  # accuracies of 100 % leave no room for a gain
+    variant(small_run, lower, gain=-0.2)
+    for reg, gain in GAINS.items():
+        for seed, more in SPREAD.items():
+            folder = results / report.STUDY / f"{reg}-seed{seed}"
+            folder.parent.mkdir(exist_ok=True)
+            variant(lower, folder, seed=seed, reg=reg, gain=gain + (more if reg != "none" else 0))
+    shutil.rmtree(lower)
+    unfinished = results / report.STUDY / "camdrop-seed0"
+    shutil.copytree(results / report.STUDY / "none-seed0", unfinished)
+    (unfinished / "result.json").unlink()
+    assert console.run(report.main, ["--results", str(results)]) == 0
+    return results
+
+
+def lines(written: Path, begin: str) -> list[str]:
+    return [line for line in (written / "README.md").read_text("utf-8").splitlines() if line.startswith(begin)]
+
+
+def test_gains_are_those_of_the_runs(written):
+    one_shot, _ = lines(written, "| targetdrop | 3 |")
+    # Student's t of -0.1, 0, +0.1 points around 2: 4.303 * 0.1 / sqrt(3).
+    assert "| **+2.00 ± 0.25** |" in one_shot
+    assert [line.split(" | ")[0] for line in lines(written, "| ")[-40:]].count("| none") == 2
+    assert "| +0.05 ± 0.25 |" in lines(written, "| focuseddropout | 3 |")[0]
+
+
+def test_verdicts_follow_from_the_intervals(written):
+    cells = [line.strip("| ").split(" | ") for line in lines(written, "| ")]
+    verdicts = {(row[0], row[2]): row[4] for row in cells if len(row) == 5}
+    assert verdicts["TargetDrop helps", "1-shot"].startswith("holds here")
+    assert verdicts["TargetDrop is better than DropBlock", "1-shot"].startswith("holds here")
+    undecided = verdicts["FocusedDropout helps", "1-shot"]
+    assert undecided.startswith("not decided by 3 seeds; a gain of that size takes about ")
+    assert not any("CamDrop" in claim for claim, _ in verdicts)
+
+
+def test_a_run_that_did_not_finish_is_named(written):
+    assert lines(written, "- camdrop-seed0: ")
+
+
+def test_the_same_files_give_the_same_bytes(written):
+    before = {path: path.read_bytes() for path in written.rglob("*") if path.suffix in (".md", ".png")}
+    assert len(before) == 2
+    assert console.run(report.main, ["--results", str(written)]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_page_in_the_checkout_is_the_one_that_its_runs_give(tmp_path):
+    committed = ROOT / "results"
+    shutil.copytree(committed / report.STUDY, tmp_path / report.STUDY)
+    assert console.run(report.main, ["--results", str(tmp_path)]) == 0
+    assert (tmp_path / "README.md").read_bytes() == (committed / "README.md").read_bytes()
