@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import paper_rows
 import pytest
 import torch
+from PIL import Image
 
 from fewshot import config as configs
 from fewshot import experiment
 from fewshot.config import FIELDS, recipe
 from fewshot.core.components import parse
 from fewshot.data import specs, store
+from fewshot.data.image_files import ImageFiles
 from fewshot.identity import FROZEN
 from fewshot.learning import optimizer
 
 ROWS = paper_rows.every_row()
+CLASSES = {"tiny-imagenet": 200, "imagenet": 1000}  # where the specification does not say it
 FEWSHOT_ONLY = {
     "head", "transform", "ways", "shots", "queries", "embed", "episodes_per_epoch", "episodes_per_batch", "test_ways",
     "test_queries", "val_episodes", "val_shots", "clip_norm", "ema", "warmup_epochs",
@@ -62,11 +66,16 @@ def test_a_row_is_compared_with_what_it_adds_to():
 
 
 def rows_to_try() -> list[paper_rows.Row]:
-    """As few rows as have every data set, network and regularizer; all where FEWSHOT_EVERY_RECIPE is 1."""
+    """As few rows as have every data set, network and regularizer; all where FEWSHOT_EVERY_RECIPE is 1.
+
+    Of the networks whose step takes a second, one with CamDrop where there is such a row, else any.
+    """
     found, seen = [], set()
-    for row in ROWS:
+    for row in sorted(ROWS, key=lambda row: ("camdrop" not in row.config.reg, row.recipe)):
         config = row.config
         parts = {("dataset", config.dataset), ("backbone", config.backbone), ("reg", config.reg)}
+        if config.backbone in ("wrn28_10", "torchvision:resnet50"):
+            parts = {("backbone", config.backbone)}
         if parts - seen or os.environ.get("FEWSHOT_EVERY_RECIPE") == "1":
             found.append(row)
             seen |= parts
@@ -75,19 +84,27 @@ def rows_to_try() -> list[paper_rows.Row]:
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each data set with its own classes and size, and three images a class."""
+    """Each data set with its own classes and size, and few images a class; ImageNet's are one file."""
     root = tmp_path_factory.mktemp("data")
     for name in {row.config.dataset for row in ROWS}:
         spec, entries = specs.get(name), {}
-        classes = sorted(spec.splits["train"]) if spec.splits else [f"n{number:08d}" for number in range(200)]
+        classes = sorted(spec.splits["train"]) if spec.splits else [f"n{number:08d}" for number in range(CLASSES[name])]
         (root / name).mkdir()
+        Image.fromarray(np.full((60, 50, 3), 90, np.uint8)).save(root / name / "one.JPEG")
+        bytes_ = (root / name / "one.JPEG").stat().st_size
         for seed, (split, count) in enumerate((("train", 2), ("val", 1), ("test", 1))):
             shape = (count * len(classes), spec.image_size, spec.image_size, 3)
+            counts = [count] * len(classes)
+            entry = {"classes": classes, "counts": counts, "shape": list(shape)}
+            if spec.in_files:
+                listed = store.list_of(ImageFiles(root / name, ["one.JPEG"] * shape[0], [bytes_] * shape[0], shape[1]))
+                (root / name / f"{split}.txt").write_bytes(listed)
+                entries[split] = entry | {"sha256": store.digest(listed), "files": str(root / name)}
+                continue
             pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
             digest = store.write_array(root / name / f"{split}.npy", shape, [pixels])
-            counts = [count] * len(classes)
-            entries[split] = {"classes": classes, "counts": counts, "shape": list(shape), "sha256": digest}
-        store.write_record(root / name, name, entries, "noise", [], {})
+            entries[split] = entry | {"sha256": digest}
+        store.write_record(root / name, name, entries, "noise", [], {}, spec.normalisation)
     return root
 
 
@@ -95,7 +112,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_recipe_takes_one_true_step(row, data_root):
     """Network, regularizers, classes and image size as they are; a batch of 2."""
     config = dataclasses.replace(row.config, data_root=str(data_root), device="cpu", precision="fp32", threads=1)
-    config = dataclasses.replace(config, regime=config.regime.replace("batch=128", "batch=2"))
+    config = dataclasses.replace(config, regime=re.sub(r"batch=\d+", "batch=2", config.regime))
     made = experiment.prepare(config)
     model, classes = made.model, len(made.dataset["train"].classes)
     assert made.regime.pace(config).per_epoch == 3 * classes, "validation images are trained on, too"

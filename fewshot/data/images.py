@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewshot.data.image_files import ImageFiles
 from fewshot.data.store import Split
 
 _SHARE_OF_FREE_MEMORY = 0.5  # of the GPU's, which a data set may take
 
 
-def as_tensor(images: np.ndarray | Tensor) -> Tensor:
+def as_tensor(images: np.ndarray | Tensor | ImageFiles) -> Tensor:
     """Images as a tensor that shares their memory, to be read only: a store's arrays must not be written to."""
     if isinstance(images, Tensor):
         return images
@@ -25,12 +26,16 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
 class ImageSource:
     """Gives batches of a split's uint8 images on a device.
 
-    Where a GPU has room for the split, it is copied there. Else, and on the CPU, it stays memory-mapped.
+    Where a GPU has room for the split, it is copied there. Else, and on the CPU, it stays memory-mapped. Images that
+    are in files are decoded.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.device = device
+        self.files = split.images if isinstance(split.images, ImageFiles) else None
         self.resident = device.type == "cpu"
+        if isinstance(split.images, ImageFiles):
+            return
         self.images = as_tensor(split.images)
         if device.type == "cuda" and split.images.nbytes < _SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
             self.images, self.resident = self.images.to(device), True
@@ -40,6 +45,8 @@ class ImageSource:
 
         images (N, S, S, 3) uint8, positions (B,) int64 for index (B,).
         """
+        if self.files is not None:
+            return self.near(self.files[index]), torch.arange(len(index), device=self.device)
         rows = torch.from_numpy(index)
         if self.device.type == "cpu":
             return self.images, rows
@@ -50,8 +57,16 @@ class ImageSource:
 
     def span(self, start: int, stop: int) -> Tensor:
         """(stop - start, S, S, 3) uint8 on the device: consecutive images, which need not be gathered."""
+        if self.files is not None:
+            return self.near(self.files[start:stop])
         part = self.images[start:stop]
         return part if self.resident else part.pin_memory().to(self.device, non_blocking=True)
+
+
+    def near(self, pixels: np.ndarray) -> Tensor:
+        """Decoded images (B, S, S, 3) on the device."""
+        images = torch.from_numpy(pixels)
+        return images if self.device.type == "cpu" else images.pin_memory().to(self.device, non_blocking=True)
 
 
 class Normalise(nn.Module):

@@ -5,21 +5,31 @@ from __future__ import annotations
 import numpy as np
 
 from fewshot.core.errors import UserError
+from fewshot.data import image_files
+from fewshot.data.image_files import ImageFiles
 from fewshot.data.store import Dataset, Split
 
 
 def train_and_val(dataset: Dataset) -> Split:
-    """The training and validation images together, class by class: a copy in memory, of as many bytes as both have.
+    """The training and validation images together, class by class: files, or a copy in memory.
 
     UserError where the two have other classes.
     """
     train, val = dataset["train"], dataset["val"]
     if train.classes != val.classes:
         raise UserError(f"the training and validation images of {dataset.name} show other classes: train on one")
-    blocks = [
-        split.images[start : start + count]
-        for starts in zip(train.starts, train.counts, val.starts, val.counts, strict=True)
-        for split, start, count in ((train, *starts[:2]), (val, *starts[2:]))
-    ]
     counts = tuple(of_train + of_val for of_train, of_val in zip(train.counts, val.counts, strict=True))
-    return Split("train and val", np.concatenate(blocks), train.classes, counts)
+    return Split("train and val", _joined(train, val), train.classes, counts)
+
+
+def _joined(train: Split, val: Split) -> np.ndarray | ImageFiles:
+    arrays: list[np.ndarray] = []
+    files: list[ImageFiles] = []
+    for cls in range(len(train.classes)):
+        for split in (train, val):
+            start, count = split.starts[cls], split.counts[cls]
+            if isinstance(split.images, ImageFiles):
+                files.append(split.images.rows(np.arange(start, start + count)))
+            else:
+                arrays.append(split.images[start : start + count])
+    return image_files.joined(files) if files else np.concatenate(arrays)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fewshot.data.store import Dataset
 
 IMPORTERS = ("images", "pickles", "ilsvrc")
-OF_ONE_SET = ("cifar", "cifar10", "idx", "svhn", "tiny-imagenet")
+OF_ONE_SET = ("cifar", "cifar10", "idx", "imagenet", "svhn", "tiny-imagenet")
 """Importers of formats that are one data set's own, so that its specification must name them."""
 SIZES = (16, 1024)  # pixels, the least that a backbone can take, and the most
 
@@ -56,7 +56,8 @@ class DatasetSpec:
     """What the images may come as. `images`: image files in folders and archives; `pickles`: those of learn2learn / Ren
     and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers; `cifar` and `cifar10`: the python
     archives of CIFAR-100 and CIFAR-10; `idx`: MNIST's format, whose classes have the names that `labels` gives; `svhn`:
-    SVHN's two .mat files; `tiny-imagenet`: Tiny ImageNet's folder, whose own list says which classes there are."""
+    SVHN's two .mat files; `tiny-imagenet`: Tiny ImageNet's folder, whose own list says which classes there are;
+    `imagenet`: ImageNet's folders, left where they are (`in_files`)."""
 
     labels: Sequence[str] = ()
     """The classes by number, where the source has only their numbers."""
@@ -71,6 +72,10 @@ class DatasetSpec:
 
     shared_classes: bool = False
     """Whether a class may be in several splits, as in classification. Few-shot data sets share none."""
+
+    in_files: bool = False
+    """Whether images stay in their files, and are decoded while they are used: too many for an array. Needs `mean` and
+    `std`."""
 
     licence: str = ""
     """Under which terms the images are used: `prepare` prints it."""
@@ -88,6 +93,8 @@ class DatasetSpec:
         if unknown := set(self.importers) - {*IMPORTERS, *OF_ONE_SET}:
             valid = ", ".join((*IMPORTERS, *OF_ONE_SET))
             raise UserError(f"{self.name}: unknown importers {sorted(unknown)}; valid: {valid}")
+        if self.in_files and self.mean is None:
+            raise UserError(f"{self.name}: images that stay in their files need mean and std")
         if any(degrees not in (0, 90, 180, 270) for degrees in self.rotations):
             raise UserError(f"{self.name}: rotations are 0, 90, 180 or 270 degrees, not {list(self.rotations)}")
         if self.rotations and set(self.importers) != {"images"}:

@@ -3,6 +3,10 @@
     <root>/<dataset>/train.npy  val.npy  test.npy     (images, height, width, 3) uint8
     <root>/<dataset>/dataset.json                     classes, counts, digests, normalisation, source
 
+Where the images are too many, they stay in their files (data/image_files.py), and instead of the array there is
+
+    <root>/<dataset>/train.txt  val.txt  test.txt     a line an image: bytes, a tab, the file's name below `files`
+
 Images of a class are contiguous. Classes are in the order of their names, a class's images in the
 order of their source names. So the same images give the same bytes, and the same fingerprint,
 whatever layout they came in.
@@ -25,6 +29,7 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, writable_parent
 from fewshot.data.channels import Channels, Triple
+from fewshot.data.image_files import ImageFiles
 from fewshot.data.names import NAME, SPLITS
 
 FORMAT = 2  # of dataset.json; in format 1 the fingerprint covered the data set's name, too
@@ -38,7 +43,7 @@ class Split:
     """One split: `images` (N, H, W, 3) uint8, and how many consecutive ones each class owns."""
 
     name: str
-    images: np.ndarray
+    images: np.ndarray | ImageFiles
     classes: tuple[str, ...]
     counts: tuple[int, ...]
 
@@ -115,8 +120,9 @@ class Dataset:
     def _statistics(self) -> Normalisation:
         if self.normalisation:
             return self.normalisation
-        channels = Channels()
-        channels.add(self["train"].images)
+        channels, images = Channels(), self["train"].images
+        assert isinstance(images, np.ndarray), "a data set of files has its normalisation from its specification"
+        channels.add(images)
         return channels.statistics()
 
 
@@ -132,6 +138,11 @@ def former_fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
 
 def _facts(entries: Mapping[str, Mapping]) -> list:
     return [[split, e["classes"], e["counts"], e["shape"], e["sha256"]] for split, e in entries.items()]
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of the list of a split's files."""
+    return _sha256(data)
 
 
 def pixel_digest(images: np.ndarray) -> str:
@@ -190,6 +201,10 @@ def open_store(
     record = read_record(folder / "dataset.json")
     splits = {}
     for split, entry in record["splits"].items():
+        if "files" in entry:
+            files = ImageFiles(Path(entry["files"]), *_listed(folder / f"{split}.txt", entry), entry["shape"][1])
+            splits[split] = Split(split, files, tuple(entry["classes"]), tuple(entry["counts"]))
+            continue
         path = folder / f"{split}.npy"
         if not path.is_file():
             raise UserError(f"{path} is missing or no file; delete {folder} and run prepare again")
@@ -204,6 +219,26 @@ def open_store(
         record["name"], splits, record["fingerprint"], record["source"], folder, tuple(record["notes"]),
         _normalisation(record) or normalisation, former_fingerprint(record["name"], record["splits"]),
     )  # fmt: skip
+
+
+def _listed(path: Path, entry: Mapping) -> tuple[list[str], list[int]]:
+    """The names and sizes of a split's files. UserError where its list is not what dataset.json says."""
+    again = f"delete {path.parent} and run prepare again"
+    if not path.is_file():
+        raise UserError(f"{path} is missing or no file; {again}")
+    data = read_bounded(path, _LARGEST_RECORD)
+    if _sha256(data) != entry["sha256"]:
+        raise UserError(f"{path} was changed since it was prepared; {again}")
+    pairs = [line.split("\t", 1) for line in data.decode().splitlines()]
+    if len(pairs) != entry["shape"][0]:
+        raise UserError(f"{path} does not match dataset.json; {again}")
+    return [name for _, name in pairs], [int(size) for size, _ in pairs]
+
+
+def list_of(files: ImageFiles) -> bytes:
+    """What stands in TRAIN.txt: its digest is the split's, so that the fingerprint covers names and sizes."""
+    lines = (f"{size}\t{name}\n" for name, size in zip(files.names, files.sizes, strict=True))
+    return "".join(lines).encode()
 
 
 def read_record(index: Path) -> dict:
@@ -244,8 +279,8 @@ def _check(record: Mapping) -> None:
             raise ValueError(f"{split}'s counts")
         if len(shape) != 4 or shape[0] != sum(counts) or shape[1] != shape[2] or shape[3] != 3:
             raise ValueError(f"{split}'s shape {shape}")
-        if not isinstance(entry["sha256"], str):
-            raise TypeError(f"{split}'s sha256")
+        if not isinstance(entry["sha256"], str) or not isinstance(entry.get("files", ""), str):
+            raise TypeError(f"{split}'s sha256 or files")
         sides.add(shape[1])
     if len(sides) > 1:
         raise ValueError(f"images of {' and '.join(map(str, sorted(sides)))} px")
@@ -268,7 +303,10 @@ def verify(folder: Path) -> dict:
     Raises UserError naming the file that differs.
     """
     record = read_record(folder / "dataset.json")
-    for name in open_store(folder.name, folder.parent).splits:
+    for name, split in open_store(folder.name, folder.parent).splits.items():
+        if isinstance(split.images, ImageFiles):
+            split.images.check()
+            continue
         path = folder / f"{name}.npy"
         if file_digest(path) != record["splits"][name]["sha256"]:
             raise UserError(f"{path} was changed since it was prepared; delete {folder} and run prepare again")

@@ -19,7 +19,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import new_folder
 from fewshot.data import store
 from fewshot.data.channels import Channels
-from fewshot.data.importers import lists, near
+from fewshot.data.importers import imagenet, lists, near
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.limits import Limits
@@ -71,6 +71,9 @@ def prepare(
     classes; then nothing is written.
     """
     folder = root / spec.name
+    if spec.in_files:
+        record, fresh = imagenet.prepare(spec, paths, root, size, limits)
+        return Prepared(folder, record, fresh)
     there = _there(folder)
     if there:
         size = _same_size(folder, there, size)

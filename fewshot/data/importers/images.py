@@ -49,7 +49,12 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def decode(data: bytes, limits: Limits = LIMITS) -> np.ndarray:
-    """(height, width, 3) uint8 RGB pixels, as a person sees the image.
+    """(height, width, 3) uint8 RGB pixels of `picture`, which says what is read. Raises Unreadable, which says why."""
+    return np.asarray(picture(data, limits))
+
+
+def picture(data: bytes, limits: Limits = LIMITS) -> Image.Image:
+    """An image in RGB, as a person sees it.
 
     It is turned as its EXIF data say; transparent pixels lie on white; of 16 bits the high 8 are taken, as Pillow does
     for 16-bit colours. Of an animation the first picture is taken. Raises Unreadable, which says why.
@@ -62,7 +67,7 @@ def decode(data: bytes, limits: Limits = LIMITS) -> np.ndarray:
         # libtiff prints what it thinks of a damaged file by itself
         with no_stderr() if data[:2] in _TIFF else nullcontext(), Image.open(io.BytesIO(data), formats=READ) as image:
             _refuse_large(image, limits.pixels)
-            return np.asarray(_as_seen(image))
+            return _as_seen(image)
     except Unreadable:
         raise
     except Image.UnidentifiedImageError:

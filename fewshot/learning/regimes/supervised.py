@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from fewshot.core.pace import Pace
 from fewshot.core.seeding import derive, generator_for
 from fewshot.data import Dataset, Split
 from fewshot.data.augment import Augmentation
+from fewshot.data.image_files import Ahead, ImageFiles
 from fewshot.data.images import ImageSource
 from fewshot.data.joined import train_and_val
 from fewshot.data.randaugment import STRENGTHS, RandAugment
@@ -67,6 +68,10 @@ class Supervised(Regime[Batch]):
     classification train; only where both have the same classes. Then nothing is left to choose weights by: the last are
     kept (`--val-every` as many epochs as there are), and what the validation says was seen in training.
 
+    Images that are in files, such as ImageNet's, are seen as random parts of 8 to 100 per cent, 3:4 to 4:3, resized
+    (torchvision's RandomResizedCrop), in place of crops of the padded image. A pool of threads decodes them a step
+    ahead.
+
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
     not trained here; where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
     validation images, and the test is that of the test images. A regularizer that needs a guide gets the classifier's
@@ -90,6 +95,7 @@ class Supervised(Regime[Batch]):
     smoothing: float
     mixup: float
     cutmix: float
+    mirror: bool
     randaugment: RandAugment | None = None
 
     @classmethod
@@ -133,7 +139,7 @@ class Supervised(Regime[Batch]):
             config.seed,
             ImageSource(trained, compute.device),
             trained.labels,
-            Augmentation(config.crop_padding, config.jitter, config.mirror),
+            _augmentation(config, trained),
             dataset["val"] if dataset.shared_classes else validation,
             compute,
             batch,
@@ -141,6 +147,7 @@ class Supervised(Regime[Batch]):
             smoothing,
             mixup,
             cutmix,
+            config.mirror,
             RandAugment(randaugment, magnitude) if randaugment else None,
         )
 
@@ -175,16 +182,18 @@ class Supervised(Regime[Batch]):
     def batch(self, step: int) -> Batch:
         """See Regime.batch."""
         index, drawn = self._index(step), self.augment.draw(self.images, generator_for(self.seed, step, "augmentation"))
-        mine = self.compute.crew.share(self.images)
-        mixed = self.mixup or self.cutmix  # with images of the whole batch
-        some = slice(None) if mixed else mine
-        images, positions = self.source.fetch(index[some])
+        mine, some = self.compute.crew.share(self.images), self._needed
+        if self._ahead:
+            images = self.source.near(self._ahead.batch(step))
+            positions = torch.arange(len(images), device=images.device)
+        else:
+            images, positions = self.source.fetch(index[some])
         batch = self.augment(images, positions, drawn[some].to(self.compute.device))
         if self.randaugment:
             numbers = range(step * self.images, (step + 1) * self.images)[some]
             batch = self.randaugment(batch, [derive(self.seed, number, "RandAugment") for number in numbers])
         labels = torch.from_numpy(self.classes[index[some]]).to(self.compute.device)
-        if not mixed:
+        if not (self.mixup or self.cutmix):
             return Batch(batch, labels, labels, 1.0)
         batch, order, share = self._mixed(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
         return Batch(batch[mine], labels[mine], labels[order][mine], share)
@@ -219,6 +228,22 @@ class Supervised(Regime[Batch]):
             return validate_on_images(model, self.validation, self.compute)
         return validate_on_tasks(model, self.validation, self.compute)
 
+    @property
+    def _needed(self) -> slice:
+        """Of a batch's images those that this process must see: its share, or all where they are mixed."""
+        return slice(None) if self.mixup or self.cutmix else self.compute.crew.share(self.images)
+
+    @functools.cached_property
+    def _ahead(self) -> Ahead | None:
+        """Where the images are in files: random crops of them, decoded a step ahead."""
+        if self.source.files is None:
+            return None
+
+        def draw(step: int) -> np.random.Generator:
+            return np.random.default_rng(derive(self.seed, step, "crops"))
+
+        return Ahead(self.source.files, self._index, draw, self.mirror, self._needed)
+
     def _index(self, step: int) -> np.ndarray:
         """(B,) int64: which images; those of an epoch come in that epoch's order, and batches run on over its end."""
         count = len(self.classes)
@@ -242,6 +267,19 @@ class Supervised(Regime[Batch]):
         mixed = batch.clone()
         mixed[:, :, top:bottom, left:right] = batch[order][:, :, top:bottom, left:right]
         return mixed, order, 1 - (bottom - top) * (right - left) / size**2
+
+
+def _augmentation(config: TrainConfig, trained: Split) -> Augmentation:
+    """What is done to images besides the random crops of those in files, which are mirrored as they are decoded."""
+    augment = Augmentation(config.crop_padding, config.jitter, config.mirror)
+    if not isinstance(trained.images, ImageFiles):
+        return augment
+    if config.crop_padding:
+        raise UserError(
+            f"{config.dataset}: its images are not padded, but random parts of them are cut out and resized: give"
+            " --crop-padding 0"
+        )
+    return replace(augment, mirror=False)
 
 
 @functools.lru_cache(maxsize=2)  # a batch may see the end of one epoch and the beginning of the next

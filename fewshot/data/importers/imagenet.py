@@ -1,0 +1,126 @@
+"""ImageNet's folders -> lists of files. No image is decoded, and none is copied.
+
+    train/n01440764/n01440764_10026.JPEG      what the training archives unpack to, a folder a class
+    val/n01440764/ILSVRC2012_val_00000293.JPEG    validation images, a folder a class; or, without folders,
+    val/ILSVRC2012_val_00000293.JPEG              beside LOC_val_solution.csv, which says their classes
+
+Kaggle's ILSVRC/Data/CLS-LOC has them so; LOC_val_solution.csv lies above it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fewshot.core.errors import UserError
+from fewshot.core.files import new_folder
+from fewshot.data import store
+from fewshot.data.image_files import ImageFiles
+from fewshot.data.importers.arrays import taken
+from fewshot.data.importers.items import files_below, some
+from fewshot.data.importers.kinds import named_as_image
+from fewshot.data.importers.limits import Limits
+from fewshot.data.importers.table import read_table
+from fewshot.data.names import SPLITS
+from fewshot.data.spec import DatasetSpec
+
+_WNID = re.compile(r"n\d{8}")
+_SOLUTION = "LOC_val_solution.csv"
+File = tuple[str, int]
+"""Name below the folder, and bytes."""
+
+
+def prepare(
+    spec: DatasetSpec, paths: Sequence[Path], root: Path, size: int | None, limits: Limits
+) -> tuple[dict, bool]:
+    """Write the lists `root/spec.name`, or verify those that are there; the record, and whether it was written now.
+
+    UserError where classes or images are missing, and where other files were prepared there.
+    """
+    base = _base(paths)
+    pools = {"train": _by_folder(base / "train"), "test": _tested(base, paths, limits)}
+    classes = tuple(sorted(pools["train"]))
+    if lost := sorted(set(classes) ^ set(pools["test"])):
+        raise UserError(f"{base}: train and val have other classes: {some(lost)}")
+    if not classes:
+        raise UserError(f"{base / 'train'} has no folders called by WordNet ids, such as n01440764")
+    entries: dict[str, dict] = {}
+    lists: dict[str, bytes] = {}
+    for split in SPLITS:
+        chosen = {cls: _chosen(spec, split, pools["test" if split == "test" else "train"][cls]) for cls in classes}
+        for cls, its in chosen.items():
+            if not its or ((right := spec.count(split)) and len(its) != right):
+                raise UserError(f"class {cls} has {len(its)} images for {split}, instead of {right or 'some'}")
+        names, sizes = zip(*(file for cls in classes for file in chosen[cls]), strict=True)
+        files = ImageFiles(base, names, sizes, size or spec.image_size)
+        lists[split] = store.list_of(files)
+        entries[split] = {
+            "classes": list(classes), "counts": [len(chosen[cls]) for cls in classes], "shape": list(files.shape),
+            "sha256": store.digest(lists[split]), "files": str(base),
+        }  # fmt: skip
+    return _kept(root / spec.name, spec, entries, lists)
+
+
+def _kept(folder: Path, spec: DatasetSpec, entries: dict, lists: dict[str, bytes]) -> tuple[dict, bool]:
+    if store.occupied(folder):
+        record = store.verify(folder)
+        if record["fingerprint"] != store.fingerprint(entries):
+            raise UserError(f"{folder} was prepared from other files, or at another size: give another --data-root")
+        return record, False
+    with new_folder(folder, f".preparing-{spec.name}-") as work:
+        for split, data in lists.items():
+            (work / f"{split}.txt").write_bytes(data)
+        notes = ["Classes are in several splits: what is tested was seen in training.",
+                 "The images stay in their files: the fingerprint covers their names and sizes."]  # fmt: skip
+        if isinstance(spec.images, dict):
+            counts = {split: entry["shape"][0] for split, entry in entries.items()}
+            notes += [f"The {split} split has {counts[split]:,} images, the published set {right:,}."
+                      for split, right in spec.images.items() if counts[split] != right]  # fmt: skip
+        return store.write_record(work, spec.name, entries, "image files", notes, {}, spec.normalisation), True
+
+
+def _base(paths: Sequence[Path]) -> Path:
+    for path in paths:
+        for below in ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"):
+            if (path / below / "train").is_dir() and (path / below / "val").is_dir():
+                return (path / below).resolve()
+    raise UserError(f"{paths[0]}: it has no folders train and val; unpack ImageNet's archives into them")
+
+
+def _chosen(spec: DatasetSpec, split: str, files: Sequence[File]) -> Sequence[File]:
+    return files[taken(spec, split, dict.fromkeys(SPLITS, ()), len(files))]
+
+
+def _by_folder(folder: Path) -> dict[str, list[File]]:
+    """Class -> its files, in the order of their names."""
+    with os.scandir(folder) as scanned:
+        names = sorted(entry.name for entry in scanned if entry.is_dir() and _WNID.fullmatch(entry.name))
+    return {name: _files(folder, name) for name in names}
+
+
+def _files(folder: Path, below: str) -> list[File]:
+    with os.scandir(folder / below) as scanned:
+        found = [(entry.name, entry.stat().st_size) for entry in scanned if named_as_image(entry.name)]
+    return [(os.path.join(folder.name, below, name), size) for name, size in sorted(found)]
+
+
+def _tested(base: Path, paths: Iterable[Path], limits: Limits) -> dict[str, list[File]]:
+    if folders := _by_folder(base / "val"):
+        return folders
+    files = {os.path.basename(name).partition(".")[0]: (name, size) for name, size in _files(base / "val", "")}
+    lists = [path for each in paths for path in (each / _SOLUTION, base / _SOLUTION) if path.is_file()]
+    if not files or not lists:
+        raise UserError(f"{base / 'val'} has no folder for each class: make them, or give {_SOLUTION} beside --from")
+    (item,) = files_below(str(lists[0]), limits)
+    columns, rows = read_table(item.origin, item.read())
+    if not {"imageid", "predictionstring"} <= set(columns):
+        raise UserError(f"{item.origin} must have the columns ImageId and PredictionString")
+    found: dict[str, list[File]] = {}
+    for row in sorted(rows, key=lambda row: row.cells["imageid"]):
+        name, cls = row.cells["imageid"], row.cells["predictionstring"].partition(" ")[0]
+        if name not in files or not _WNID.fullmatch(cls):
+            raise UserError(f"{item.origin}: line {row.line} names no image in val and its class")
+        found.setdefault(cls, []).append(files[name])
+    return found

@@ -1,0 +1,199 @@
+"""ImageNet, decoded on the fly: its lists, views as torchvision makes them, batches that a resume repeats."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fabricate as fab
+import numpy as np
+import pytest
+import torch
+from commands import one_line_error
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as theirs
+
+from fewshot import experiment, prepare, train
+from fewshot.core.console import USER_ERROR, run
+from fewshot.data import open_dataset
+from fewshot.data.image_files import ImageFiles, random_box
+from fewshot.defaults import configure
+from fewshot.runs import Run
+
+SMALLER = """
+import dataclasses
+from fewshot.data.specs import imagenet
+SPEC = dataclasses.replace(imagenet.SPEC, images_per_class={"val": 2, "test": 3}, images=None, image_size=32)
+"""
+WNIDS = ("n01440764", "n02129165", "n07747607")
+FLAGS = ["--dataset", "imagenet", "--regime", "supervised:batch=4", "--backbone", "resnet8", "--crop-padding", "0",
+         "--epochs", "2", "--threads", "1", "--device", "cpu", "--precision", "fp32"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def smaller_sets(tmp_path, monkeypatch) -> Iterator[None]:
+    (tmp_path / "smaller_imagenet.py").write_text(SMALLER)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("smaller_imagenet", None)
+
+
+def ilsvrc(folder: Path, kaggle: bool = False) -> Path:
+    """Six training images a class and three to test, of several forms; a gray one, as ImageNet has them."""
+    lines = ["ImageId,PredictionString"]
+    base = folder / "ILSVRC/Data/CLS-LOC" if kaggle else folder
+    for row, cls in enumerate(WNIDS):
+        for image in range(6):
+            size = ((50, 40), (40, 61), (48, 48))[image % 3]
+            fab.write(base / "train" / cls / f"{cls}_{image}.JPEG", fab.image_file(10 * row + image, size, "JPEG"))
+        for image in range(3):
+            name, data = f"ILSVRC2012_val_0000{image}{row}", fab.image_file(100 + 10 * row + image, (45, 40), "JPEG")
+            fab.write(base / "val" / ("" if kaggle else cls) / f"{name}.JPEG", data)
+            lines.append(f"{name},{cls} 1 2 30 40 {cls} 5 5 9 9")
+    Image.new("L", (37, 44), 90).save(base / "train" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG")
+    if kaggle:
+        fab.write(folder / "LOC_val_solution.csv", "\n".join(lines).encode())
+    return folder
+
+
+def call(source: Path, *flags: str) -> int:
+    argv = ["smaller_imagenet.SPEC", "--from", str(source), "--data-root", str(source.parent / "root"), *flags]
+    return run(prepare.main, argv)
+
+
+@pytest.fixture
+def source(tmp_path, capsys) -> Path:
+    folder = ilsvrc(tmp_path / "source")
+    assert call(folder) == 0
+    capsys.readouterr()
+    return folder
+
+
+def opened(source: Path):
+    return open_dataset("imagenet", source.parent / "root")
+
+
+def test_both_layouts_are_listed_and_nothing_is_copied(source, tmp_path, capsys):
+    dataset = opened(source)
+    assert {name: split.counts for name, split in dataset.splits.items()} == {
+        "train": (4,) * 3, "val": (2,) * 3, "test": (3,) * 3
+    }  # fmt: skip
+    assert dataset["train"].images.names[:2] == [f"train/{WNIDS[0]}/{WNIDS[0]}_{image}.JPEG" for image in range(2)]
+    assert dataset["val"].images.names[-1] == f"train/{WNIDS[2]}/{WNIDS[2]}_5.JPEG"
+    written = {path.name for path in (tmp_path / "root/imagenet").iterdir()}
+    assert written == {"dataset.json", "train.txt", "val.txt", "test.txt"}
+    assert call(source) == 0 and "already prepared" in capsys.readouterr().out
+    kaggle = ilsvrc(tmp_path / "other/source", kaggle=True)
+    assert call(kaggle) == 0
+    for split in ("train", "val"):
+        ours, others = opened(source)[split], opened(kaggle)[split]
+        assert ours.images.names == others.images.names and ours.membership == others.membership
+    tested = opened(kaggle)["test"].images
+    assert [tested[row].tobytes() for row in range(9)] == [image.tobytes() for image in dataset["test"].images[:]]
+
+
+def test_the_evaluation_view_is_torchvisions(source):
+    files = opened(source)["train"].images
+    views = files[:]
+    assert views.shape == files.shape == (12, 32, 32, 3) and len(files) == 12 and files.nbytes == views.nbytes
+    for row, name in enumerate(files.names):
+        image = Image.open(source / name).convert("RGB")
+        expected = np.asarray(theirs.center_crop(theirs.resize(image, round(32 * 256 / 224)), 32))
+        assert np.array_equal(views[row], expected), name
+    assert np.array_equal(files[np.array([7, 2])], views[[7, 2]]) and np.array_equal(files[3], views[3])
+
+
+def test_random_crops_are_torchvisions_at_boxes_drawn_as_it_draws_them(source):
+    files, index = opened(source)["train"].images, np.array([0, 5, 5, 1])
+    crops = files.crops(index, np.random.default_rng(3), mirror=True)()
+    again = np.random.default_rng(3)
+    numbers, flips = again.random((4, 10, 4)), again.random(4) < 0.5
+    assert 0 < flips.sum() < 4
+    part = files.crops(index, np.random.default_rng(3), mirror=True, some=slice(1, 3))()
+    assert np.array_equal(part, crops[1:3]), "a process that needs a part of a batch sees the same"
+    for crop, row, tries, flip in zip(crops, index, numbers, flips, strict=True):
+        image = Image.open(source / files.names[row]).convert("RGB")
+        left, top, right, bottom = random_box(*image.size, tries)
+        expected = np.asarray(theirs.resized_crop(image, top, left, bottom - top, right - left, [32, 32]))
+        assert np.array_equal(crop, expected[:, ::-1] if flip else expected)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (300, 40)])
+def test_boxes_are_distributed_as_torchvisions(size):
+    """Means of width, height, left and top, over 2,000 draws each: within 4 standard errors of their difference."""
+    torch.manual_seed(0)
+    image, draw = torch.empty(3, size[1], size[0]), np.random.default_rng(0)
+    other = np.array([RandomResizedCrop.get_params(image, [0.08, 1], [3 / 4, 4 / 3]) for _ in range(2000)])
+    boxes = np.array([random_box(*size, draw.random((10, 4))) for _ in range(2000)])
+    ours = np.stack([boxes[:, 1], boxes[:, 0], boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]], 1)
+    assert (boxes >= 0).all() and (boxes[:, 2:] <= size).all() and (ours[:, 2:] > 0).all()
+    error = ((ours.var(0) + other.var(0)) / 2000) ** 0.5
+    assert (abs(ours.mean(0) - other.mean(0)) <= 4 * error + 1e-9).all()
+
+
+def test_a_batch_is_the_same_ahead_and_after_a_resume(source):
+    def regime(text: str = "supervised:batch=5"):
+        values = {
+            "dataset": "imagenet", "data_root": str(source.parent / "root"), "regime": text, "val_every": 2,
+            "backbone": "resnet8", "crop_padding": 0, "epochs": 2, "device": "cpu", "precision": "fp32",
+        }  # fmt: skip
+        return experiment.prepare(configure(**values)).regime
+
+    first, fresh = regime(), regime()
+    batches = [first.batch(step) for step in range(4)]
+    assert torch.equal(fresh.batch(3).images, batches[3].images), "as after a resume: nothing was decoded ahead"
+    assert torch.equal(fresh.batch(1).images, batches[1].images) and batches[3].images.shape == (5, 3, 32, 32)
+    assert not torch.equal(batches[0].images, batches[1].images)
+    for batch, index in zip(batches, map(first._index, range(4)), strict=True):
+        assert batch.labels.tolist() == (index // 4).tolist()
+    every = regime("supervised:batch=18,train=all")
+    assert sorted(every.source.files.names) == sorted(path.relative_to(source).as_posix()
+                                                      for path in source.glob("train/*/*"))  # fmt: skip
+    assert [name.split("/")[1] for name in every.source.files.names] == [cls for cls in WNIDS for _ in range(6)]
+
+
+def test_a_run_is_trained_and_tested_on_files(source, tmp_path):
+    out = tmp_path / "run"
+    assert run(train.main, [*FLAGS, "--data-root", str(source.parent / "root"), "--out", str(out)]) == 0
+    (row,) = Run.open(out).classification
+    assert row["images"] == 9 and row["dataset"] == "imagenet" and "images" not in row.get("seen_in_training", {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "n01440764_0.JPEG cannot be read (No such file or directory)"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "has changed since it was prepared"),
+        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "is unreadable (no image)"),
+    ],
+)
+def test_a_file_that_is_not_what_it_was_is_named(source, change, message, tmp_path, capsys):
+    change(source / "train" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG")
+    assert run(train.main, [*FLAGS, "--data-root", str(source.parent / "root"), "--out", str(tmp_path / "run")]) == 2
+    assert message in one_line_error(capsys)
+
+
+def test_mistakes_are_one_line(source, tmp_path, capsys):
+    flags = [*FLAGS, "--crop-padding", "4", "--data-root", str(source.parent / "root"), "--out", str(tmp_path / "run")]
+    assert run(train.main, flags) == USER_ERROR
+    assert "give --crop-padding 0" in one_line_error(capsys)
+    assert call(source, "--size", "64") == USER_ERROR
+    assert "was prepared from other files, or at another size" in one_line_error(capsys)
+    path = tmp_path / "root/imagenet/train.txt"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"_0.JPEG", b"_9.JPEG"))
+    assert call(source) == USER_ERROR and "train.txt was changed since it was prepared" in one_line_error(capsys)
+    path.write_bytes(before)
+    for break_it, message in (
+        (lambda: (source / "val" / WNIDS[0]).rename(source / "val/n00000000"), "train and val have other classes"),
+        (lambda: (source / "val").rename(source / "away"), "it has no folders train and val"),
+    ):
+        break_it()
+        assert call(source) == USER_ERROR and message in one_line_error(capsys)
+
+
+def test_the_files_have_an_arrays_form(tmp_path):
+    files = ImageFiles(tmp_path, [], [], 32)
+    assert files[:].shape == (0, 32, 32, 3) and files.dtype == np.uint8
