@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -15,6 +14,8 @@ import torch
 
 from fewshot import config as configs
 from fewshot import model as models
+from fewshot import resuming
+from fewshot.backbones import sync_batch_norm
 from fewshot.config import TrainConfig
 from fewshot.core import compute, sources, trust
 from fewshot.core.compute import Compute
@@ -22,7 +23,7 @@ from fewshot.core.crew import ALONE, Crew
 from fewshot.core.errors import UserError
 from fewshot.core.files import file_digest
 from fewshot.core.pace import Pace
-from fewshot.data import Dataset, open_dataset, store
+from fewshot.data import Dataset, open_dataset
 from fewshot.data.watch import Watch
 from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import overlap
@@ -34,6 +35,7 @@ from fewshot.learning.regimes import Regime
 from fewshot.learning.reporter import SILENT, Reporter
 from fewshot.learning.schedule import Schedule
 from fewshot.model import Model
+from fewshot.resuming import Begun
 from fewshot.runs import Run
 from fewshot.transforms import Transform
 
@@ -60,18 +62,6 @@ class Setup:
     regime: Regime
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A run that is there already, and what its folder says: of several processes only the first has looked."""
-
-    run: Run
-    finished: bool
-    fresh: bool
-    """Whether it has no checkpoint yet."""
-    sitting: dict[str, Any] | None
-    """On what it was trained last: device, precision, threads, processes."""
-
-
 def run(
     config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = SILENT, *, resume: bool = False,
     elsewhere: bool = False, crew: Crew = ALONE,
@@ -95,7 +85,7 @@ def run(
         raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")
     if not crew.first:
         reporter = SILENT
-    begun = crew.tell(lambda: _begun(config, out, resume))
+    begun = crew.tell(lambda: resuming.find(config, out, resume))
     if begun is not None and begun.finished:
         if crew.first:
             begun.run.tidy()
@@ -123,7 +113,7 @@ def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE)
     where that cannot be had here. Unless it has a checkpoint, training begins, with the weights that the backbone's
     options name.
     """
-    where, threads = _where(config, begun, crew)
+    where, threads = resuming.where(config, begun, crew)
     crew.check_alike({"the kind of device": where.device.type, "the precision": where.precision})
     if config.sync_bn and where.device.type != "cuda":
         raise UserError("--sync-bn is for CUDA devices: leave it out; batch norm is then over each process's own share")
@@ -147,8 +137,8 @@ def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE)
         regime.check(model)
     if crew.several:
         _check_shared(config, regime, crew)
-    if config.sync_bn:
-        crew.sync_batch_norm(model)
+    if config.sync_bn and crew.several:
+        sync_batch_norm(model, crew.devices)
     return Setup(where, dataset, validation, test, model, regime)
 
 
@@ -181,7 +171,7 @@ def _take_up(config: TrainConfig, folder: Run, begun: Begun | None, setup: Setup
     """What comes before the first step, or the first one after a break. The folder is locked."""
     trust.remember(configs.users_modules(configs.to_json(config)))
     if begun:
-        _check_goes_on(folder, setup, reporter)
+        resuming.check(folder, setup.compute, setup.dataset, digests(code_files(setup)), reporter)
     reporter.say(describe(config, setup) + f"\nRun folder: {folder.folder}")
     folder.note_sitting(
         compute.describe(setup.compute.device), setup.compute.precision, torch.get_num_threads(),
@@ -299,81 +289,3 @@ def describe(config: TrainConfig, setup: Setup) -> str:
         f" {setup.compute.device}, {setup.compute.precision}"
         + (f", {crew.size} processes." if (crew := setup.compute.crew).several else ".")
     )
-
-
-def _begun(config: TrainConfig, out: str | os.PathLike | None, resume: bool) -> Begun | None:
-    """The run that `out` holds, if it is to go on. UserError where it is another configuration's."""
-    if not resume or out is None or not Path(out).exists():
-        return None
-    run = Run.open(out)
-    run.check_is_of(config)
-    return Begun(run, run.finished, not run.checkpoint_path.is_file(), run.sittings[-1] if run.sittings else None)
-
-
-def _where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute, int]:
-    """Device, precision and threads: those that the run began with, where `auto` is asked for; else as configured.
-
-    UserError where it cannot go on as it was begun, also in another number of processes.
-    """
-    if begun is None or begun.sitting is None:
-        return compute.choose(config.device, config.precision, crew), config.threads
-    folder, last = begun.run.folder, begun.sitting
-    go_on = "; go on as this machine does it by --elsewhere, which makes it another run, and says so"
-    if (processes := last.get("processes", 1)) != crew.size:
-        raise UserError(
-            f"{folder} began in {_processes(processes)}, and here it would go on in {_processes(crew.size)}: start"
-            f" {processes}{go_on}"
-        )
-    device = "cpu" if config.device == "auto" and last["device"].startswith("CPU ") else config.device
-    here = compute.choose(device, config.precision, crew)
-    if (here.device.type == "cpu") != last["device"].startswith("CPU "):
-        raise UserError(f"{folder} began on {last['device']}, and here it would go on on {here.device}{go_on}")
-    if here.precision != last["precision"]:
-        if last["precision"] == "bf16":
-            raise UserError(f"{folder} began in bf16, which this machine has not{go_on} (in {here.precision})")
-        here = compute.choose(device, last["precision"], crew)
-    if config.threads == 0 and last["threads"] > max(torch.get_num_threads(), os.cpu_count() or 1):
-        raise UserError(
-            f"{folder} began with {last['threads']} threads, and this machine has {os.cpu_count()} processors{go_on}"
-        )
-    return here, config.threads or last["threads"]
-
-
-def _processes(count: int) -> str:
-    return f"{count} processes" if count > 1 else "one process"
-
-
-def _began(folder: Run) -> float:
-    try:
-        return datetime.datetime.fromisoformat(folder.environment["started"]).timestamp()
-    except (KeyError, ValueError):
-        return 0.0
-
-
-def _check_goes_on(folder: Run, setup: Setup, reporter: Reporter) -> None:
-    """UserError where the images have changed; a warning, and a note in the run, where the code or machine has."""
-    where = setup.compute
-    here = {"precision": where.precision, "threads": torch.get_num_threads(), "processes": where.crew.size}
-    for last in folder.sittings[-1:]:
-        for name, value in here.items():
-            if (before := last.get(name, 1)) != value:
-                reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {before}: it says so.")
-    if not setup.dataset.is_known_as(folder.resolved["fingerprint"]):
-        name = setup.dataset.name
-        raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
-    if setup.dataset.root and Watch(setup.dataset).newest() > _began(folder):  # a file may be other than its record
-        store.verify(setup.dataset.root)
-    before, now = folder.resolved.get("code"), digests(code_files(setup))
-    if before is None or before == now:
-        return
-    changed = [
-        name
-        for whose in ("users", "ours")
-        for name in sorted(before[whose].keys() | now[whose].keys())
-        if before[whose].get(name) != now[whose].get(name)
-    ]
-    reporter.say(
-        f"Warning: the code has changed since {folder.folder} began ({', '.join(changed)}): what comes from here on is"
-        " another experiment's, and the run will not be pooled with others."
-    )
-    folder.note_environment(resumed_with_code=now)

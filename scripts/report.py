@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-from report_parts import claims, figures
+from report_parts import claims, figures, regimes
 from report_parts.effects import Effect, Study, accuracies, gains, read
 
 from fewshot.core.console import Parser, run
@@ -22,7 +22,7 @@ from fewshot.reports.sweep import Bold, markdown
 from fewshot.reports.tables import percent
 
 PAGE = Path(__file__).parent / "report_parts" / "page.md"
-STUDY = "mini-imagenet-42"
+STUDY, REGIMES = "mini-imagenet-42", "regimes-42"
 
 
 def parser() -> Parser:
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         "gains": "\n\n".join(f"**{shots}-shot**\n\n{table(study, effects, shots)}" for shots in _shots(effects)),
         "claims": claims_table(study),
         "failed": failed(study),
+        "regimes": regimes.table([results / STUDY, results / REGIMES]),
     }
     text = PAGE.read_text("utf-8")
     for name, value in values.items():

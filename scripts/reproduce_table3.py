@@ -9,12 +9,12 @@ fewshot.train: --data-root, --device, --threads, and whatever else is to be the 
 
 from __future__ import annotations
 
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from keep import keep as keep_runs
 from rich import box
 from rich.table import Table
 
@@ -31,7 +31,6 @@ from fewshot.sweeps.runs import accuracies
 from fewshot.train import train_flags
 
 SHOTS = (1, 5)
-SMALL_FILES = ("config.json", "environment.json", "metrics.jsonl", "result.json", "episodes-*.npy", "tasks-*.npz")
 
 
 @dataclass(frozen=True)
@@ -138,12 +137,7 @@ def drawn(lines: list[list[str]]) -> Table:
 
 def keep(folder: Path, lines: list[list[str]], seeds: int, command: str, runs: dict[str, Run]) -> None:
     """table.md, and of each run what proves it: everything but weights."""
-    for each in runs.values():
-        copy = folder / each.folder.name
-        copy.mkdir(parents=True, exist_ok=True)
-        for pattern in SMALL_FILES:
-            for file in each.folder.glob(pattern):
-                shutil.copyfile(file, copy / file.name)
+    keep_runs(runs.values(), folder)
     title, below = "Table 3 of the TargetDrop paper, theirs and ours", explained(seeds, BASELINE)
     text = f"# {title}\n\n    {command}\n\n{markdown(HEADER, lines)}\n\n{below}\n"
     write_atomic(folder / "table.md", text.encode())

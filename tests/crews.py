@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -47,7 +46,7 @@ class Nursery:
         self.begun += 1
         folder = self.folder / f"crew{self.begun}"
         folder.mkdir()
-        self._send({"size": size, "argv": list(map(str, argv)), "folder": str(folder), "number": self.begun})
+        self._send({"size": size, "argv": list(map(str, argv)), "folder": str(folder)})
         return Running(self.hear()["pids"], folder, self.hear)
 
     def run(self, size: int, *argv: str | Path) -> Running:
@@ -96,7 +95,6 @@ class Running:
 
 
 def _serve() -> None:
-    import torch.distributed as dist
     from torture_cases import kills
 
     from fewshot import train
@@ -104,26 +102,19 @@ def _serve() -> None:
     from fewshot.reports import progress, sweep, tables  # noqa: F401
 
     kills.ask_once()
-    port = _free_port()
-    if (keeper := os.fork()) == 0:
-        os.close(1)  # the reader is to see the end of the parent
-        store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-        sys.stdin.read(0)
-        while os.getppid() != 1:
-            time.sleep(0.5)
-        del store
-        os._exit(0)
+    store = kills.Store()
     for line in sys.stdin:
         request = json.loads(line)
-        pids = [_member(request, rank, port, console.run, train.main) for rank in range(request["size"])]
+        size = request["size"]
+        environments = [store.environment(rank, size) for rank in range(size)]
+        pids = [_member(request, rank, each, console.run, train.main) for rank, each in enumerate(environments)]
         print(json.dumps({"pids": pids}), flush=True)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
         print(json.dumps({"statuses": statuses}), flush=True)
-    os.kill(keeper, 9)
-    os.waitpid(keeper, 0)
+    store.close()
 
 
-def _member(request: dict[str, Any], rank: int, port: int, run: Callable[..., int], main: Callable) -> int:
+def _member(request: dict[str, Any], rank: int, environment: dict[str, str], run: Callable, main: Callable) -> int:
     """Fork a process of a crew; its id."""
     if pid := os.fork():
         return pid
@@ -133,11 +124,7 @@ def _member(request: dict[str, Any], rank: int, port: int, run: Callable[..., in
         os.dup2(nothing, 0)
         for handle, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{request['folder']}/{rank}.{name}", os.O_WRONLY | os.O_CREAT), handle)
-        os.environ |= {
-            "RANK": str(rank), "WORLD_SIZE": str(request["size"]), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port),
-            "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True",
-            "TORCHELASTIC_RESTART_COUNT": str(request["number"]),
-        }  # fmt: skip
+        os.environ |= environment
         status = run(main, request["argv"], own_process=True)
     except SystemExit as end:
         status = int(end.code or 0)
@@ -149,12 +136,6 @@ def _member(request: dict[str, Any], rank: int, port: int, run: Callable[..., in
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 if __name__ == "__main__":

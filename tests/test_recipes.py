@@ -9,7 +9,7 @@ from fewshot.core.errors import UserError
 
 CELLS = [name for name in recipe_names() if name.startswith("table3/") and name.endswith("shot")]
 ASIDE = {"dataset", "data_root", "recipe", "seed", "device", "precision", "threads", "compile", "deterministic",
-         "checkpoint_seconds", "init"}  # fmt: skip
+         "checkpoint_seconds", "init", "sync_bn"}  # fmt: skip
 
 
 def steps(name: str) -> int:

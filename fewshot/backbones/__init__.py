@@ -9,10 +9,11 @@ from __future__ import annotations
 from fewshot.backbones._base import Backbone
 from fewshot.backbones._blocks import Blocks
 from fewshot.backbones._foreign import Foreign, adopt
+from fewshot.backbones._sync import sync_batch_norm
 from fewshot.core.components import Family, parse
 from fewshot.core.errors import UserError
 
-__all__ = ["FAMILY", "Backbone", "Blocks", "Foreign", "build"]
+__all__ = ["FAMILY", "Backbone", "Blocks", "Foreign", "build", "sync_batch_norm"]
 
 FAMILY: Family[Backbone] = Family("fewshot.backbones", "backbone", "Backbone", adopt=adopt)
 

@@ -47,7 +47,8 @@ class Crew:
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self._store: Any = None
         self._pulse: Pulse | None = None
-        self._devices: Any = None  # the group of CUDA devices
+        self.devices: Any = None
+        """torch's group of the CUDA devices, where they are used."""
 
     @classmethod
     def of_environment(cls) -> Crew:
@@ -255,34 +256,17 @@ class Crew:
 
     def use(self, device: torch.device) -> None:
         """Compute on this device, together: a CUDA device is this process's own."""
-        if self.several and device.type == "cuda" and self._devices is None:
+        if self.several and device.type == "cuda" and self.devices is None:
             import torch
             import torch.distributed as dist
 
             torch.cuda.set_device(device)
             with _reaching():
-                self._devices = dist.new_group(backend="nccl", timeout=_PATIENCE, device_id=device)
-
-    def sync_batch_norm(self, model: nn.Module) -> None:
-        """Let batch norms, in training, take the statistics of all processes' images. On CUDA alone.
-
-        UserError where a batch norm does more than torch's own, or carries a regularizer: torch puts another module in
-        its place.
-        """
-        from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
-        from torch.nn.modules.batchnorm import _BatchNorm
-
-        if not self.several:
-            return
-        for name, module in model.named_modules():
-            plain = type(module) in (BatchNorm1d, BatchNorm2d, BatchNorm3d) and not module._forward_hooks
-            if isinstance(module, _BatchNorm) and not plain:
-                raise UserError(f"--sync-bn: {name} is no plain batch norm ({type(module).__name__}); leave it out")
-        SyncBatchNorm.convert_sync_batchnorm(model, self._devices)
+                self.devices = dist.new_group(backend="nccl", timeout=_PATIENCE, device_id=device)
 
     def _group(self, tensor: Tensor) -> Any:
         """By what a tensor goes; None: the default, gloo."""
-        return self._devices if tensor.is_cuda else None
+        return self.devices if tensor.is_cuda else None
 
 
 ALONE = Crew()

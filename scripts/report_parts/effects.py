@@ -59,17 +59,25 @@ class Effect:
 
 def read(folder: Path) -> Study:
     """Every run folder of a study. The seeds that two regularizers share are what tells of training anew."""
+    finished, unfinished = found_runs(folder)
     runs: dict[str, dict[int, Run]] = {}
-    unfinished = {}
+    for run in finished:
+        runs.setdefault(run.config.reg, {})[run.config.seed] = run
+    return Study(folder, runs, unfinished)
+
+
+def found_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
+    """The finished runs in a folder; and the others by name, each with the reason why it has no result."""
+    finished, others = [], {}
     for place in sorted(path.parent for path in folder.glob("*/config.json")):
         try:
             run = Run.open(place)
             if not run.finished:
                 raise UserError("it has no result: it failed, or is still to be finished")
-            runs.setdefault(run.config.reg, {})[run.config.seed] = run
+            finished.append(run)
         except UserError as error:
-            unfinished[place.name] = str(error)
-    return Study(folder, runs, unfinished)
+            others[place.name] = str(error)
+    return finished, others
 
 
 def gains(study: Study, baseline: str = "none") -> list[Effect]:

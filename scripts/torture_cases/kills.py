@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from fewshot import catalogue, evaluate, experiment, heads
 from fewshot.config import TrainConfig
 from fewshot.core import console, sources
+from fewshot.core.crew import member
 from fewshot.core.errors import UserError
 from fewshot.data.store import write_array, write_record
 from fewshot.evaluation.records import read
@@ -50,6 +53,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet12, droppath": {"backbone": "resnet12", "reg": "droppath", "epochs": 1},
     "resnet12, stochasticdepth": {"backbone": "resnet12", "reg": "stochasticdepth", "epochs": 1},
 }  # fmt: skip
+# Trained by two processes, of which one is killed. The batch does not divide evenly.
+TOGETHER: dict[str, dict[str, Any]] = {
+    "two processes": {"reg": "dropblock+camdrop", "episodes_per_batch": 3, "ema": 0.8},
+    "two processes, supervised": {"regime": "supervised:batch=5,mixup=0.2", "reg": "focuseddropout"},
+}
+_PATIENCE = 30.0  # seconds for which who has lost the other may take to end
 _TIMED = ("train_seconds", "metrics_bytes", "metrics_sha256")  # metrics have times in them
 _CALLS = ((os, "replace"), (os, "fsync"), (os, "chmod"), (os, "open"), (os, "unlink"), (os, "ftruncate"))
 
@@ -62,7 +71,7 @@ def variants() -> dict[str, dict[str, Any]]:
         with contextlib.suppress(UserError):
             heads.check_trainable(heads.build(name))
             others[name] = {"head": name}
-    return VARIANTS | regimes | others
+    return VARIANTS | regimes | others | TOGETHER
 
 
 def tiny(root: Path) -> None:
@@ -87,8 +96,14 @@ def config(variant: str, root: Path, seed: int) -> TrainConfig:
 
 
 def train(settled: TrainConfig, folder: Path) -> Callable[[], object]:
-    """A run begun, or gone on with."""
-    return lambda: experiment.run(settled, folder, resume=True)
+    """A run begun, or gone on with, by all processes in which it is called."""
+
+    def work() -> None:
+        with member() as crew:
+            crew.join()
+            experiment.run(settled, folder, resume=True, crew=crew)
+
+    return work
 
 
 def test_again(folder: Path) -> Callable[[], object]:
@@ -102,18 +117,29 @@ def test_again(folder: Path) -> Callable[[], object]:
     return work
 
 
-def forked(work: Callable[[], object], die_at: int = 0, after: bool = False, seconds: float | None = None) -> int:
+def forked(
+    work: Callable[[], object], die_at: int = 0, after: bool = False, seconds: float | None = None,
+    store: Store | None = None,
+) -> int:  # fmt: skip
     """Do it in a child; its exit status, negative where a signal ended it.
 
     die_at: the call of those that a save is made of, from 1 on, at which it kills itself; `after`: when it is done, and
-    half done where it is a write. seconds: after which it is killed from outside.
+    half done where it is a write. seconds: after which it is killed from outside. `store`: do it in two children, of
+    which the first saves, and either may be killed from outside; SIGKILL's status where it ended one.
     """
-    child = os.fork()
-    if child == 0:
+    environments = [store.environment(rank, 2) for rank in range(2)] if store else [{}]
+    children = []
+    for rank, environment in enumerate(environments):
+        if child := os.fork():
+            children.append(child)
+            continue
         os.close(1)
         os.open(os.devnull, os.O_WRONLY)
+        if store and (die_at or seconds is not None):  # who is left says that it is
+            os.dup2(1, 2)
         try:
-            if die_at:
+            os.environ |= environment
+            if die_at and rank == 0:
                 _mine(die_at, after)
             work()
         except BaseException:
@@ -124,8 +150,61 @@ def forked(work: Callable[[], object], die_at: int = 0, after: bool = False, sec
         os._exit(0)
     if seconds is not None:
         time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.kill(children[int(seconds * 1e6) % len(children)], signal.SIGKILL)
+    statuses = _ended(children)
+    return -signal.SIGKILL if -signal.SIGKILL in statuses else max(statuses, key=abs)
+
+
+def _ended(children: list[int]) -> list[int]:
+    """Exit statuses. Where one has failed, the others are told, as torchrun does."""
+    statuses: dict[int, int] = {}
+    told = 0.0
+    while len(statuses) < len(children):
+        for child in children:
+            if child in statuses:
+                continue
+            if told and time.monotonic() - told > _PATIENCE:
+                raise RuntimeError("a process goes on without the other")
+            found, status = os.waitpid(child, os.WNOHANG if len(children) > 1 else 0)
+            if found:
+                statuses[child] = os.waitstatus_to_exitcode(status)
+            elif any(statuses.values()) and not told:
+                told = time.monotonic()
+                os.kill(child, signal.SIGTERM)
+        time.sleep(0.002 * (len(children) > 1))
+    return [statuses[child] for child in children]
+
+
+class Store:
+    """By which processes meet, in one of its own, as torchrun has it."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.crews, parent = 0, os.getpid()
+        self._keeper = os.fork()
+        if self._keeper == 0:
+            os.close(1)  # whose reader is to see the end of the parent
+            store = dist.TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False)
+            while os.getppid() == parent:
+                time.sleep(0.5)
+            del store
+            os._exit(0)
+
+    def environment(self, rank: int, size: int) -> dict[str, str]:
+        """What torchrun tells a process. Each crew begins with rank 0."""
+        self.crews += rank == 0
+        return {
+            "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": str(self.crews),
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """End its process."""
+        os.kill(self._keeper, signal.SIGKILL)
+        os.waitpid(self._keeper, 0)
 
 
 def _mine(die_at: int, after: bool) -> None:
@@ -232,6 +311,7 @@ class Kills:
         self.reference: dict[str, tuple[str, float, str]] = {}
         self.kills = self.at_random = self.in_saves = self.runs = self.differences = self.failures = self.left = 0
         self.examples: list[str] = []
+        self._meets: Store | None = None
 
     def trial(self, number: int) -> None:
         """A run that is killed up to four times, finished, and compared; then its evaluation likewise."""
@@ -244,20 +324,23 @@ class Kills:
         settled = config(name, self.data, seed=0)
         expected, seconds, tested = self._undisturbed(name, settled)
         folder = self.work / "killed"
-        for work, wanted, span in (
-            (train(settled, folder), expected, seconds), (test_again(folder), tested, 0.3 * seconds)
+        for work, wanted, span, store in (
+            (train(settled, folder), expected, seconds, self._store(name)),
+            (test_again(folder), tested, 0.3 * seconds, None),
         ):  # fmt: skip
             for _ in range(dice.randint(1, 4)):
                 if dice.random() < 0.5:
-                    status = forked(work, seconds=dice.uniform(0.0, span))
+                    status = forked(work, seconds=dice.uniform(0.0, span), store=store)
                     self.at_random += status == -signal.SIGKILL
                 else:
-                    status = forked(work, die_at=int(2 ** dice.uniform(0, 9)), after=dice.random() < 0.5)
+                    status = forked(
+                        work, die_at=int(2 ** dice.uniform(0, 9)), after=dice.random() < 0.5, store=store
+                    )
                     self.in_saves += status == -signal.SIGKILL
                 self.kills += status == -signal.SIGKILL
                 if status not in (0, -signal.SIGKILL):
                     self._failed(name, number, f"status {status}")
-            status = forked(work)
+            status = forked(work, store=store)
             if status:
                 self._failed(name, number, f"status {status} of the last sitting")
                 break
@@ -271,6 +354,12 @@ class Kills:
         for each in self.work.glob(".new-*"):
             shutil.rmtree(each)
 
+    def _store(self, name: str) -> Store | None:
+        """Where the run of a variant is trained by two processes."""
+        if name in TOGETHER and self._meets is None:
+            self._meets = Store()
+        return self._meets if name in TOGETHER else None
+
     def _failed(self, name: str, number: int, why: str) -> None:
         self.failures += 1
         self.examples.append(f"trial {number} ({name}): {why}")
@@ -280,7 +369,7 @@ class Kills:
         if name not in self.reference:
             folder = self.work / "whole"
             began = time.perf_counter()
-            assert forked(train(settled, folder)) == 0, name
+            assert forked(train(settled, folder), store=self._store(name)) == 0, name
             seconds = time.perf_counter() - began
             trained = digest(folder)
             assert forked(test_again(folder)) == 0, name

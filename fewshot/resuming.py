@@ -1,0 +1,112 @@
+"""A run that goes on: what its folder says, whether this machine can go on as it began, and what has changed since."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot.config import TrainConfig
+from fewshot.core.compute import Compute, choose
+from fewshot.core.crew import Crew
+from fewshot.core.errors import UserError
+from fewshot.data import Dataset, store
+from fewshot.data.watch import Watch
+from fewshot.learning.reporter import Reporter
+from fewshot.runs import Run
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that is there already, and what its folder says: of several processes only the first has looked."""
+
+    run: Run
+    finished: bool
+    fresh: bool
+    """Whether it has no checkpoint yet."""
+    sitting: dict[str, Any] | None
+    """On what it was trained last: device, precision, threads, processes."""
+
+
+def find(config: TrainConfig, out: str | os.PathLike | None, resume: bool) -> Begun | None:
+    """The run that `out` holds, if it is to go on. UserError where it is another configuration's."""
+    if not resume or out is None or not Path(out).exists():
+        return None
+    run = Run.open(out)
+    run.check_is_of(config)
+    return Begun(run, run.finished, not run.checkpoint_path.is_file(), run.sittings[-1] if run.sittings else None)
+
+
+def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute, int]:
+    """Device, precision and threads: those that the run began with, where `auto` is asked for; else as configured.
+
+    UserError where it cannot go on as it was begun, also in another number of processes.
+    """
+    if begun is None or begun.sitting is None:
+        return choose(config.device, config.precision, crew), config.threads
+    folder, last = begun.run.folder, begun.sitting
+    go_on = "; go on as this machine does it by --elsewhere, which makes it another run, and says so"
+    if (processes := last.get("processes", 1)) != crew.size:
+        raise UserError(
+            f"{folder} began in {_processes(processes)}, and here it would go on in {_processes(crew.size)}: start"
+            f" {processes}{go_on}"
+        )
+    device = "cpu" if config.device == "auto" and last["device"].startswith("CPU ") else config.device
+    here = choose(device, config.precision, crew)
+    if (here.device.type == "cpu") != last["device"].startswith("CPU "):
+        raise UserError(f"{folder} began on {last['device']}, and here it would go on on {here.device}{go_on}")
+    if here.precision != last["precision"]:
+        if last["precision"] == "bf16":
+            raise UserError(f"{folder} began in bf16, which this machine has not{go_on} (in {here.precision})")
+        here = choose(device, last["precision"], crew)
+    if config.threads == 0 and last["threads"] > max(torch.get_num_threads(), os.cpu_count() or 1):
+        raise UserError(
+            f"{folder} began with {last['threads']} threads, and this machine has {os.cpu_count()} processors{go_on}"
+        )
+    return here, config.threads or last["threads"]
+
+
+def _processes(count: int) -> str:
+    return f"{count} processes" if count > 1 else "one process"
+
+
+def _began(folder: Run) -> float:
+    try:
+        return datetime.datetime.fromisoformat(folder.environment["started"]).timestamp()
+    except (KeyError, ValueError):
+        return 0.0
+
+
+def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[str, str]], reporter: Reporter) -> None:
+    """UserError where the images have changed; a warning, and a note in the run, where the code or machine has.
+
+    `code`: the digests of what trains here and now.
+    """
+    here = {"precision": compute.precision, "threads": torch.get_num_threads(), "processes": compute.crew.size}
+    for last in folder.sittings[-1:]:
+        for name, value in here.items():
+            if (before := last.get(name, 1)) != value:
+                reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {before}: it says so.")
+    if not dataset.is_known_as(folder.resolved["fingerprint"]):
+        name = dataset.name
+        raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
+    if dataset.root and Watch(dataset).newest() > _began(folder):  # a file may be other than its record
+        store.verify(dataset.root)
+    before, now = folder.resolved.get("code"), code
+    if before is None or before == now:
+        return
+    changed = [
+        name
+        for whose in ("users", "ours")
+        for name in sorted(before[whose].keys() | now[whose].keys())
+        if before[whose].get(name) != now[whose].get(name)
+    ]
+    reporter.say(
+        f"Warning: the code has changed since {folder.folder} began ({', '.join(changed)}): what comes from here on is"
+        " another experiment's, and the run will not be pooled with others."
+    )
+    folder.note_environment(resumed_with_code=now)
