@@ -33,9 +33,7 @@ from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.proportions import paired_difference, wilson
 from fewshot.reports.sweep import markdown
 from fewshot.runs import Run
-from fewshot.sweeps.board import SweepBoard
-from fewshot.sweeps.conduct import conduct
-from fewshot.sweeps.executors import Local
+from fewshot.sweeps import launch
 from fewshot.sweeps.folder import Sweep
 from fewshot.train import train_flags
 
@@ -48,17 +46,18 @@ def parser() -> Parser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="tables or recipes, by how their names begin")
     parser.add_argument("--list", action="store_true", help="print the rows and the papers' numbers, and train nothing")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train each row with seeds 0 .. N-1")
-    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at once; 0: one a GPU, or else one")
     parser.add_argument("--out", type=Path, default=Path("runs/papers"), metavar="FOLDER", help="of the run folders")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep the tables and what proves them there")
+    launch.add_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args, rest = parser().parse_known_args(argv)
     flags = train_flags(rest, taken={"recipe": "names of recipes", "seed": "--seeds N, for seeds 0 .. N-1"})
-    if args.seeds < 1 or args.jobs < 0:
-        raise UserError("--seeds is 1 or more, and --jobs 0 or more")
+    if args.seeds < 1:
+        raise UserError(f"--seeds {args.seeds}: give at least 1")
+    launch.check(args)
     tables = paper_rows.chosen(args.names or [""])
     if args.list:
         return show(tables, {}, args.seeds)
@@ -66,25 +65,22 @@ def main(argv: list[str] | None = None) -> None:
         there = ", ".join(table.name for table in paper_rows.tables())
         asked = f"{' '.join(args.names)}: no table or recipe begins so" if args.names else "name tables or recipes"
         raise UserError(f"{asked}; there are {there}, and --list has their recipes")
-    plan = planned(tables, args.seeds, flags)
+    plan = planned(tables, args.seeds, launch.threads(args, flags.get("device", "auto")) | flags)
     for name, root in {(config.dataset, config.data_root) for config in plan.values()}:
         open_dataset(name, root)  # UserError now rather than in every run
     sweep = Sweep.make(args.out, plan)
-    failed = train(sweep, args.jobs)
+    failed = launch.train(sweep, args, terminal())
     runs = {name: Run.open(sweep.path(name)) for name in plan if name not in failed}
     show(tables, runs, args.seeds)
     if args.results:
         command = "python scripts/reproduce_tables.py " + " ".join(sys.argv[1:] if argv is None else argv)
         keep(args.results, tables, runs, args.seeds, command)
-    if failed:
-        raise UserError(f"{len(failed)} of {len(plan)} runs failed: {'; '.join(map(': '.join, failed.items()))}")
+    launch.check_all_done(sweep, failed)
 
 
 def planned(tables: list[Table], seeds: int, flags: dict[str, Any]) -> dict[str, TrainConfig]:
     """Every run by its name: seed by seed, so that comparisons come first and repeats after them."""
     rows = {row.recipe: row for table in tables for row in table.rows}.values()
-    if "threads" not in flags:
-        flags = flags | {"threads": 1}  # stated, so that a run goes on to the same bits wherever it is taken up
     return {
         run_name(row, seed): configure(**flags | {"recipe": row.recipe, "seed": seed})
         for seed in range(seeds)
@@ -94,17 +90,6 @@ def planned(tables: list[Table], seeds: int, flags: dict[str, Any]) -> dict[str,
 
 def run_name(row: Row, seed: int) -> str:
     return f"{row.name}-seed{seed}"
-
-
-def train(sweep: Sweep, jobs: int) -> dict[str, str]:
-    """What failed, by name, and why."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    with SweepBoard(terminal(), sweep) as board:
-        failed = conduct(sweep, Local(sweep, jobs or gpus or 1, gpus), board.look)
-        board.look(set(), failed)
-    return failed
 
 
 # ---- the tables

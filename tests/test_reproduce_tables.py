@@ -16,6 +16,7 @@ from scipy import stats
 from fewshot.core import console
 from fewshot.evaluation.proportions import wilson
 from fewshot.runs import Run
+from fewshot.sweeps import executors
 from fewshot.sweeps.executors import Executor
 from fewshot.sweeps.worker import work
 
@@ -52,7 +53,7 @@ started: list[str] = []
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
-    monkeypatch.setattr(reproduce_tables, "Local", Here)
+    monkeypatch.setattr(executors, "Local", Here)
     monkeypatch.setenv("COLUMNS", "200")
     started.clear()
 
@@ -144,7 +145,7 @@ def test_all_rows_are_listed_without_training(capsys):
     [
         ([], "name tables or recipes; there are AD-CIFAR-10"),
         (["TD-9"], "TD-9: no table or recipe begins so; there are AD-CIFAR-10"),
-        (["TD-2", "--seeds", "0"], "--seeds is 1 or more"),
+        (["TD-2", "--seeds", "0"], "--seeds 0: give at least 1"),
         (["TD-2", "--recipe", "glyphs"], "--recipe glyphs: it differs from run to run here; give names of recipes"),
         (["TD-2", "--data-root", "nowhere"], "data set 'cifar-10' is not prepared under"),
     ],
