@@ -13,6 +13,18 @@ user can mend is raised as `fewshot.UserError`, a ValueError. The commands: `pyt
 
 from __future__ import annotations
 
+import signal
+import sys
+
+# Our first line, which `python -m fewshot.train` comes to before any other. Until the command takes its signals
+# (core/process.py), Ctrl-C ends it at once: nothing has begun, and Python would raise KeyboardInterrupt, which makes a
+# traceback, or is swallowed where it meets a callback of the import system.
+if sys.argv[:1] == ["-m"] and "fewshot" in [
+    name.partition(".")[0] for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False) if flag == "-m"
+]:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import importlib
 import os
 from collections.abc import Sequence

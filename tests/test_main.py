@@ -103,3 +103,14 @@ def test_every_recipe_says_what_it_is():
 def test_what_is_public_is_there():
     assert dir(fewshot) == sorted(fewshot.__all__)
     assert all(getattr(fewshot, name) is not None for name in fewshot.__all__)
+
+
+@pytest.mark.parametrize("module, left_alone", [("fewshot.train", False), ("pytest", True)])
+def test_ctrl_c_ends_a_command_before_it_has_begun_and_no_other_program(module, left_alone):
+    """At our first line; what comes before is Python's own."""
+    program = (
+        f"import signal, sys; sys.argv, sys.orig_argv = ['-m'], ['python', '-W', 'error', '-m', {module!r}];"
+        " import fewshot; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == (f"{left_alone}\n", "")

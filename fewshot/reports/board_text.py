@@ -15,6 +15,7 @@ from fewshot.reports.tables import markdown_text, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"
 _WIDEST = {"regularizer": 18, "backbone": 10, "head": 11, "classifier": 11}  # characters on the terminal
+_MOST = 200  # rows of a board on the terminal
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -31,15 +32,17 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def print_board(console: Console, rows: Sequence[Row]) -> None:
-    """The same for a terminal."""
+    """The same for a terminal, where nobody reads more than _MOST rows of a board."""
     for title, same_board, cells in _boards(rows):
         kind = same_board[0].kind
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
         for name in kind.terminal:
             table.add_column(name, overflow="fold", no_wrap=name in kind.numbers)
-        for line in cells:
+        for line in cells[:_MOST]:
             table.add_row(*(wrap(line[name], _WIDEST.get(name, 80)) for name in kind.terminal))
         console.print(table)
+        if len(cells) > _MOST:
+            console.print(f"These are the first {_MOST} of {len(cells):,} rows; the file has all.")
         console.print(f"{kind.how(same_board)} {_trained(cells)}")
 
 
