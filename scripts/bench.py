@@ -2,6 +2,7 @@
 
     python scripts/bench.py [--parts training cost evaluation] [--learn2learn PYTHON] [--json FILE]
     python scripts/bench.py --noise     # where there is no copy of mini-ImageNet
+    python scripts/bench.py --parts training cost --dataset fashion-mnist --backbone resnet20 --regime supervised
 
 Cases (scripts/bench_cases/) take turns, A B C, A B C, ..., each turn in a process of its own: settings of the
 allocator hold for a whole process, and so does peak memory. A ratio is taken within a round, where both sides met the
@@ -37,6 +38,7 @@ def parser() -> Parser:
     parser.add_argument("--dataset", default="mini-imagenet", metavar="NAME", help="its images are used")
     parser.add_argument("--noise", action="store_true", help="random pixels in place of mini-ImageNet's: as fast")
     parser.add_argument("--backbone", nargs="+", default=["conv4"], metavar="NAME", help="one or more networks")
+    parser.add_argument("--regime", default="episodic", help="how to train: episodic, or supervised:batch=128")
     for name, value in {"ways": 5, "shots": 1, "queries": 6, "episodes-per-batch": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help="of a training step")
     parser.add_argument("--test-episodes", type=int, default=10_000, metavar="N", help="of each number of shots")

@@ -9,6 +9,7 @@ import sys
 from commands import ROOT
 
 from fewshot import regularizers
+from fewshot.config import resolve
 
 
 def bench(*args) -> subprocess.CompletedProcess:
@@ -34,6 +35,19 @@ def test_what_regularizers_cost_and_how_fast_episodes_are_solved(tmp_path):
         assert 1e8 < figures["peak_bytes"] < 4e9
     assert evaluation["bars"] == []  # they are mini-ImageNet's
     assert "evaluate_proto" in done.stdout and "steps of none" in done.stdout
+
+
+def test_supervised_steps_are_counted_in_images_and_have_their_own_bars(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "bench_cases"))
+    import bench_report
+    import common
+
+    for regime, images in (("supervised", 64), ("supervised:batch=32,rotation=true", 128), ("episodic", 8 * 5 * 7)):
+        assert common.images_a_step(resolve("mini-imagenet", {"regime": regime})) == images
+    config = resolve("glyphs", {"regime": "supervised:batch=32", "device": "cpu"})
+    (found,) = bench_report.training_bars(config, {"loop/bare": 0.9}, None)
+    assert (found["least"], found["passed"]) == (0.95, False)
 
 
 def test_wrong_input_is_one_line():

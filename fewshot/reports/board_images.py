@@ -68,7 +68,7 @@ class Images(Kind):
     evidence = ("dataset", "fingerprint", "backbone", "classifier", "regularizer")
     proof = "top1"
     numbers = ("rank", "top-1 (%)", "error (%)", "top-5 (%)", "seeds", "steps", "time", "parameters")
-    terminal = ("rank", "regularizer", "backbone", "steps", "seeds", "top-1 (%)", "error (%)")
+    terminal = ("rank", "regularizer", "backbone", "steps", "seeds", "top-1 (%)")
     about = (
         "Classification: each test image is named by the classifier that was trained, among all classes. The figures"
         " are per cent; in brackets the 95% interval of top-1 accuracy, whose formula stands below each table. That of"

@@ -211,7 +211,10 @@ class Run(Facts):
         self.note_environment(metrics_bytes=log.length, metrics_sha256=log.digest)
 
 def _describe(config: TrainConfig) -> str:
-    parts = (config.dataset, config.backbone, config.head, config.reg, f"{config.shots}shot", f"seed{config.seed}")
+    how = [config.head, config.reg, f"{config.shots}shot"]
+    if config.regime != "episodic":
+        how = [config.regime.partition(":")[0], config.reg]
+    parts = (config.dataset, config.backbone, *how, f"seed{config.seed}")
     readable = "_".join(re.sub(r"[^A-Za-z0-9.,=+@-]+", "-", part) for part in parts)
     return f"{readable[:_LONGEST_NAME]}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
 

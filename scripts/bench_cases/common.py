@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.config import TrainConfig
+from fewshot.core.components import parse
 from fewshot.data import open_dataset
+from fewshot.learning.regimes import FAMILY
 
 WINDOW = 10  # steps between two looks at the clock, as the training loop has it: each look waits for the device
 STEPS = {"cpu": 10, "cuda": 200}  # timed in a turn, where none are asked for
@@ -28,6 +30,11 @@ def case(function: Callable) -> Callable:
 
 
 def images_a_step(config: TrainConfig) -> int:
+    """Images that the network embeds in a step of the loop."""
+    regime, *_ = parse(config.regime)
+    if regime.name == "supervised":
+        _, options = FAMILY.check(regime)
+        return int(options.get("batch", 64)) * (4 if options.get("rotation") else 1)
     return config.episodes_per_batch * config.ways * (config.shots + config.queries)
 
 

@@ -29,17 +29,16 @@ def cost(config: TrainConfig, steps: int) -> dict[str, Any]:
     if torch.device(config.device).type == "cpu":
         compute.keep_heap()
     names = sorted(regularizers.FAMILY.names(), key=lambda name: name != "none")
-    steppers, parameters, batch = {}, {}, None
+    steppers, parameters, batch, device = {}, {}, None, None
     for name in names:
         try:
             setup = experiment.prepare(dataclasses.replace(config, reg=name))
         except UserError:  # it declines the backbone
             continue
         if batch is None:
-            batch = setup.regime.batch(0)
-        model = setup.model.to(setup.compute.device).train()
+            batch, device = setup.regime.batch(0), setup.compute.device
+        model = setup.model.to(device).train()
         steppers[name], parameters[name] = _stepper(model, setup.regime, batch), model.parameter_count
-    device = batch.device
     seconds = {name: [] for name in steppers}
     for number in range(1 + steps):
         for name, step in steppers.items():

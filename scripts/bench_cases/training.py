@@ -75,6 +75,8 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     config = dataclasses.replace(config, epochs=1, episodes_per_epoch=(last + 1) * config.episodes_per_batch)
     huge_pages()
     setup = experiment.prepare(config)
+    if (short := setup.regime.pace(config).steps) <= last:  # an epoch of images has an end: then as many as it takes
+        config = dataclasses.replace(config, epochs=last // short + 1, val_every=last // short + 1)
     model = setup.model.to(setup.compute.device)
     sgd = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,6 +143,8 @@ def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     from PIL import Image
     from torchvision import transforms
 
+    if config.regime != "episodic":
+        raise Declined("its example trains on episodes")
     dataset = open_dataset(config.dataset, config.data_root)
     split = dataset["train"]
     augment = transforms.Compose([

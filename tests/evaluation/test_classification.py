@@ -13,7 +13,7 @@ from boards import edit, reseal
 from commands import one_line_error
 
 import fewshot
-from fewshot import evaluate, train
+from fewshot import evaluate, show, train
 from fewshot.core import console
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
@@ -99,6 +99,19 @@ def test_evaluate_makes_it_again_and_tasks_are_for_the_asking(run, root, capsys)
     assert console.run(evaluate.main, [*few, "--split", "val"]) == 0
     assert [row["split"] for row in run.classification] == ["test", "val"] and len(run.rows) == 1
     assert run.finished
+
+
+def test_seeds_are_summed_up_and_curves_show_top_1(root, tmp_path, capsys):
+    flags = [*classes.FLAGS, "--epochs", "1", "--data-root", str(root), "--seeds", "0", "1"]
+    assert console.run(train.main, [*flags, "--out", str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().out
+    each = [Run.open(tmp_path / "runs" / f"seed{seed}").classification[0]["top1"] for seed in range(2)]
+    (line,) = [line for line in said.splitlines() if "8 classes, top-1" in line]
+    assert ", ".join(f"{100 * top1:.2f}" for top1 in each) in line and "validation: top1 " in said
+    runs = [str(tmp_path / "runs" / f"seed{seed}") for seed in range(2)]
+    picture = tmp_path / "curves.svg"
+    assert console.run(show.main, ["curves", *runs, "--out", str(picture)]) == 0
+    assert "validation, top-1" in picture.read_text()
 
 
 def spoil(run, **fields):
