@@ -13,7 +13,7 @@ user can mend is raised as `fewshot.UserError`, a ValueError. The commands: `pyt
 
 from __future__ import annotations
 
-import signal
+import _signal  # type: ignore[import-not-found]  # as signal, without the time that its enumerations take
 import sys
 
 # Our first line, which `python -m fewshot.train` comes to before any other. Until the command takes its signals
@@ -22,8 +22,8 @@ import sys
 if sys.argv[:1] == ["-m"] and "fewshot" in [
     name.partition(".")[0] for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False) if flag == "-m"
 ]:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 import importlib
 import os

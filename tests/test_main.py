@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import one_line_error
+from commands import ROOT, one_line_error
 
 import fewshot
 from fewshot import __main__ as main
