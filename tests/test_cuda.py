@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 import torch
-from commands import SMALL
+from commands import SMALL, command
 
 import fewshot
 from fewshot import train
@@ -119,6 +121,31 @@ def test_bf16_learns_and_the_record_says_so(tmp_path):
     assert folder.environment["precision"] == folder.result["results"][0]["evaluated_by"]["precision"]
     assert folder.environment["device"] == torch.cuda.get_device_name()
     assert folder.result["results"][0]["accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_processes_with_a_device_each(size, tmp_path):
+    """With sync-bn the shares are one batch: but for rounding, training is that of one process."""
+    if torch.cuda.device_count() < size:
+        pytest.skip(f"needs {size} CUDA devices")
+    flags = [*SMALL[:-4], "--precision", "fp32", "--sync-bn", "--out", str(tmp_path / "run")]
+    arguments = ["-m", "torch.distributed.run", "--nproc-per-node", str(size), "-m", "fewshot.train", *flags]
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    folder = Run.open(tmp_path / "run")
+    assert folder.processes == str(size) and folder.environment["device"] == torch.cuda.get_device_name()
+    assert run(*SMALL[:-4], "--precision", "fp32", "--out", tmp_path / "alone") == 0
+    alone = Run.open(tmp_path / "alone")
+    losses = [[row["loss"] for row in each.metrics() if "loss" in row] for each in (folder, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_more_processes_than_devices_is_one_line(tmp_path):
+    size = torch.cuda.device_count() + 1
+    flags = [*SMALL, "--episodes-per-batch", str(size), "--device", "cuda", "--out", str(tmp_path / "run")]
+    done = command("train", *flags, "--processes", str(size))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"process {size} of this machine finds no CUDA device of its own" in done.stderr
 
 
 def test_an_embedded_batch_stays_where_the_model_is(small_run):

@@ -114,10 +114,11 @@ class Crew:
         return self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
     def leave(self) -> None:
-        """All is done: nobody waits for this process any more."""
+        """All is done, together: the first process may still have been at work."""
         if self._store is not None:
             import torch.distributed as dist
 
+            self.most(0)
             if self._pulse:
                 self._pulse.leave()
             dist.destroy_process_group()
@@ -288,14 +289,13 @@ def member() -> Iterator[Crew]:
     crew = Crew.of_environment()
     try:
         yield crew
+        crew.leave()
     except SystemExit:
         raise
     except BaseException as error:
         if crew.several:
             crew.end_for(error)
         raise
-    else:
-        crew.leave()
 
 
 def _status(error: BaseException) -> int:

@@ -17,11 +17,12 @@ from commands import one_line_error
 from crews import Nursery
 from torture_cases import kills
 
-from fewshot import experiment, train
+from fewshot import backbones, experiment, train
 from fewshot.config import TrainConfig
 from fewshot.core import console, pulse
 from fewshot.core.compute import Compute
 from fewshot.core.crew import Crew
+from fewshot.core.errors import UserError
 from fewshot.core.launch import launch
 from fewshot.core.pulse import Pulse
 from fewshot.core.seeding import derive, generator_for
@@ -29,6 +30,7 @@ from fewshot.evaluation.records import read
 from fewshot.evaluation.score import score
 from fewshot.learning import optimizer, regimes
 from fewshot.model import load_own
+from fewshot.reports.leaderboard import experiment_of
 from fewshot.runs import Run
 
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -190,7 +192,7 @@ def test_a_signal_to_one_stops_all_and_they_go_on_to_the_same_bits(data, nursery
     assert elsewhere.statuses == [0, 0, 0] and elsewhere.printed("err") == []
     assert any("goes on with processes 3, after 2: it says so" in line for line in elsewhere.by(0, "out"))
     other = Run.open(tmp_path / "other")
-    assert other.finished and other.processes == "2+3"
+    assert other.finished and experiment_of(other)["processes"] == other.processes == "2+3"
 
 
 def test_one_that_is_killed_ends_the_others_in_a_line(data, nursery, tmp_path):
@@ -260,6 +262,16 @@ def test_train_starts_its_processes(monkeypatch):
     with pytest.raises(SystemExit, match="7"):
         console.run(train.main, given)
     assert started == [("fewshot.train", given, 2)]
+
+
+def test_synchronised_batch_norm_replaces_what_it_can_and_refuses_the_rest():
+    plain = backbones.build("conv4", "targetdrop", 32)
+    names = set(plain.state_dict())
+    backbones.sync_batch_norm(plain, None)
+    norms = [type(each).__name__ for each in plain.modules() if "Norm" in type(each).__name__]
+    assert norms == ["SyncBatchNorm"] * 4 and set(plain.state_dict()) == names
+    with pytest.raises(UserError, match=r"--sync-bn: blocks.0.norm carries a regularizer, and cannot be replaced"):
+        backbones.sync_batch_norm(backbones.build("conv4", "dropblock@blocks.0.norm", 32), None)
 
 
 class Store(dict):
