@@ -48,7 +48,7 @@ from fewshot.data.importers.unpickle import load
 from fewshot.data.spec import DatasetSpec
 from fewshot.episodes import frozen
 from fewshot.episodes.sampler import Protocol
-from fewshot.evaluation import records
+from fewshot.evaluation import classification, records
 from fewshot.learning import checkpoint
 from fewshot.reports import board_csv, comparison, gathering, pictures
 from fewshot.reports.board_tasks import FEWSHOT
@@ -233,6 +233,15 @@ def tasks_npz(folder: Path) -> Reader:
     return _file(folder, row["tasks_file"], lambda run: records.read(run, row), spoil_zip)
 
 
+def images_npz(folder: Path) -> Reader:
+    """Of a classifier: the record of 60 images."""
+    truth = np.arange(60) % 10
+    found = classification.Verdicts(truth, np.where(truth > 2, truth, 0), np.ones(60, bool))
+    row = {"classes": 10} | found.figures(10) | classification.keep(Run.open(folder / "old"), "letters-test", found)
+    del row["images_sha256"]
+    return _file(folder, row["images_file"], lambda run: classification.read(run.folder, row), spoil_zip)
+
+
 def checkpoint_pt(folder: Path) -> Reader:
     """One of a network of a few weights: what is around them is the same."""
     path, network = folder / "checkpoint.pt", torch.nn.Linear(3, 2)
@@ -338,7 +347,8 @@ def recipes(folder: Path) -> Reader:
 
 
 OF_A_RUN = (
-    config_json, environment_json, result_json, metrics_jsonl, episodes_npy, tasks_npz, best_safetensors, run_folders,
+    config_json, environment_json, result_json, metrics_jsonl, episodes_npy, tasks_npz, images_npz, best_safetensors,
+    run_folders,
 )  # fmt: skip
 READERS: dict[str, Callable[[Path], Reader]] = {
     reader.__name__: reader
