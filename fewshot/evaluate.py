@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fewshot.config import MOST_EPISODES
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
+from fewshot.core.crew import member
 from fewshot.core.errors import UserError
 
 _MORE = """
@@ -63,6 +64,13 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> None:
+    with member() as crew:
+        if crew.several:
+            raise UserError("evaluate is one process's work: start it without torchrun")
+        _evaluate(argv)
+
+
+def _evaluate(argv: list[str] | None) -> None:
     args = parser().parse_args(argv)
     given = vars(args)
     for name in _PROTOCOL:
