@@ -14,7 +14,6 @@ import torch
 
 from fewshot import config as configs
 from fewshot import model as models
-from fewshot import resuming
 from fewshot.backbones import sync_batch_norm
 from fewshot.config import TrainConfig
 from fewshot.core import compute, sources, trust
@@ -29,13 +28,13 @@ from fewshot.episodes import Protocol, Tasks, frozen
 from fewshot.evaluation import overlap
 from fewshot.evaluation.classification import classify, classify_run
 from fewshot.evaluation.score import embed_for, score_run
-from fewshot.learning import loop, optimizer, regimes
+from fewshot.learning import loop, optimizer, regimes, resuming
 from fewshot.learning.loop import Plan
 from fewshot.learning.regimes import Regime
 from fewshot.learning.reporter import SILENT, Reporter
+from fewshot.learning.resuming import Begun
 from fewshot.learning.schedule import Schedule
 from fewshot.model import Model
-from fewshot.resuming import Begun
 from fewshot.runs import Run
 from fewshot.transforms import Transform
 
