@@ -9,7 +9,7 @@ setup(
     packages=[*find_packages(include=["fewshot", "fewshot.*"]), "fewshot._shipped.data", "fewshot._shipped.episodes"],
     package_dir={"fewshot._shipped.data": "data", "fewshot._shipped.episodes": "episodes"},
     package_data={
-        "fewshot": ["recipes/*.toml", "recipes/*/*.toml", "reports/*.html", "py.typed"],
+        "fewshot": ["recipes/*.toml", "recipes/*/*.toml", "reports/boards/*.html", "py.typed"],
         "fewshot._shipped.data": ["README.md", "glyphs.npz", "glyphs.LICENSE.txt", "splits/*.csv", "splits/README.md"],
         "fewshot._shipped.episodes": ["README.md", "*.json"],
     },

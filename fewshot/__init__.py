@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fewshot.evaluation.foreign import Origin
     from fewshot.experiment import run
     from fewshot.model import Model
-    from fewshot.reports.difference import difference
+    from fewshot.reports.comparisons.difference import difference
 
 __all__ = [
     "Origin", "TrainConfig", "UserError", "__version__", "backbones", "benchmark", "configure", "difference",
@@ -54,7 +54,7 @@ __all__ = [
 _LATER = {
     "benchmark": "fewshot.evaluation.benchmark", "evaluate_learner": "fewshot.evaluation.adapt",
     "Origin": "fewshot.evaluation.foreign", "run": "fewshot.experiment",
-    "difference": "fewshot.reports.difference",
+    "difference": "fewshot.reports.comparisons.difference",
     "configure": "fewshot.defaults", "open_dataset": "fewshot.data",
     "TrainConfig": "fewshot.config",
 }  # fmt: skip

@@ -33,7 +33,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from fewshot.reports import comparison
+    from fewshot.reports.comparisons import comparison
 
     comparison.check_points(args.detect, "--detect ")
     folders = list({Path(folder).resolve(): folder for folder in args.runs}.values())

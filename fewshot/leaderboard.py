@@ -12,7 +12,7 @@ from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
 
 if TYPE_CHECKING:
-    from fewshot.reports.leaderboard import Score
+    from fewshot.reports.boards.leaderboard import Score
 
 
 def parser() -> Parser:
@@ -39,14 +39,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
     from fewshot.core.files import locked, writable_parent, write_atomic
-    from fewshot.reports import board_csv, board_html, board_text
-    from fewshot.reports.board_images import IMAGES
-    from fewshot.reports.board_tasks import FEWSHOT
-    from fewshot.reports.gathering import gather, unfinished
-    from fewshot.reports.leaderboard import aggregate, different_code, merge, newest, of_kind
-    from fewshot.reports.ranking import rank
+    from fewshot.reports.boards import as_csv, as_html, as_text
+    from fewshot.reports.boards.gathering import gather, unfinished
+    from fewshot.reports.boards.leaderboard import aggregate, different_code, merge, newest, of_kind
+    from fewshot.reports.boards.of_images import IMAGES
+    from fewshot.reports.boards.of_tasks import FEWSHOT
+    from fewshot.reports.boards.ranking import rank
 
-    marks = {"csv": FEWSHOT.mark, "markdown": board_text.MARK, "html": board_html.MARK}
+    marks = {"csv": FEWSHOT.mark, "markdown": as_text.MARK, "html": as_html.MARK}
     files = {name: Path(file) for name in marks if (file := getattr(args, name))}
     if len(set(files.values())) < len(files):
         raise UserError("--csv, --markdown and --html name one file twice; give each its own")
@@ -62,22 +62,22 @@ def main(argv: list[str] | None = None) -> None:
     csv.parent.mkdir(parents=True, exist_ok=True)  # for its lock
     with locked(csv.with_name(f".{csv.name}.lock"), wait=True):
         before = tables.items() if args.append else ()
-        scores = merge([*(score for kind, path in before for score in board_csv.read(kind, path)), *scores])
+        scores = merge([*(score for kind, path in before for score in as_csv.read(kind, path)), *scores])
         kept, old = (scores, []) if args.no_aggregate else newest(scores)
         rows = rank(aggregate(kept, over_seeds=not args.no_aggregate), paired=not args.append)
         written = {
-            path: board_csv.render(kind, some) for kind, path in tables.items() if (some := of_kind(kind, rows))
+            path: as_csv.render(kind, some) for kind, path in tables.items() if (some := of_kind(kind, rows))
         }
         if "markdown" in files:
-            written[files["markdown"]] = board_text.render(rows)
+            written[files["markdown"]] = as_text.render(rows)
         if "html" in files:
-            written[files["html"]] = board_html.render(rows, **page)
+            written[files["html"]] = as_html.render(rows, **page)
         for path, text in written.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, text.encode())
 
     console = terminal()
-    board_text.print_board(console, rows)
+    as_text.print_board(console, rows)
     for name, why in damaged.items():
         console.print(f"warning: {name} is left out: {why}")
     if unproven:

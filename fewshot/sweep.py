@@ -72,12 +72,13 @@ def _default_folder(plan: dict[str, Any], vary: dict[str, list[Any]]) -> Path:
 def _report(sweep: Sweep, failed: dict[str, str]) -> None:
     """Rank what is done, compare it, and name what is not."""
     from fewshot.core.files import write_atomic
-    from fewshot.reports import board_csv, board_text, comparison
-    from fewshot.reports.board_images import IMAGES
-    from fewshot.reports.board_tasks import FEWSHOT
-    from fewshot.reports.gathering import gather
-    from fewshot.reports.leaderboard import aggregate, of_kind
-    from fewshot.reports.ranking import rank
+    from fewshot.reports.boards import as_csv, as_text
+    from fewshot.reports.boards.gathering import gather
+    from fewshot.reports.boards.leaderboard import aggregate, of_kind
+    from fewshot.reports.boards.of_images import IMAGES
+    from fewshot.reports.boards.of_tasks import FEWSHOT
+    from fewshot.reports.boards.ranking import rank
+    from fewshot.reports.comparisons import comparison
 
     console = terminal()
     scores, _ = gather(sweep.folder)
@@ -85,8 +86,8 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
         rows = rank(aggregate(scores, over_seeds=True), paired=True)
         for kind, name in ((FEWSHOT, "leaderboard.csv"), (IMAGES, "leaderboard-classification.csv")):
             if some := of_kind(kind, rows):
-                write_atomic(sweep.folder / name, board_csv.render(kind, some).encode())
-        board_text.print_board(console, rows)
+                write_atomic(sweep.folder / name, as_csv.render(kind, some).encode())
+        as_text.print_board(console, rows)
     done = [str(sweep.path(name)) for name in sweep.plan if name not in failed]
     if sum(not failed.keys() >= set(names) for names in sweep.configurations.values()) > 1:
         comparison.print_all(console, done)

@@ -93,9 +93,9 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
 
     from fewshot import experiment
     from fewshot.learning.reporter import Reporter
-    from fewshot.reports import loggers
-    from fewshot.reports.profiling import Profiled
-    from fewshot.reports.progress import ConsoleReporter
+    from fewshot.reports.following import loggers
+    from fewshot.reports.following.profiling import Profiled
+    from fewshot.reports.following.progress import ConsoleReporter
     from fewshot.reports.sweep import print_seeds
     from fewshot.reports.tables import print_run
 

@@ -21,7 +21,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from fewshot.reports.watching import follow
+    from fewshot.reports.following.watching import follow
 
     follow(Path(args.run), terminal())
 

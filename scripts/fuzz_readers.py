@@ -50,8 +50,10 @@ from fewshot.episodes import frozen
 from fewshot.episodes.sampler import Protocol
 from fewshot.evaluation import classification, records
 from fewshot.learning import checkpoint
-from fewshot.reports import board_csv, comparison, gathering, pictures
-from fewshot.reports.board_tasks import FEWSHOT
+from fewshot.reports import pictures
+from fewshot.reports.boards import as_csv, gathering
+from fewshot.reports.boards.of_tasks import FEWSHOT
+from fewshot.reports.comparisons import comparison
 from fewshot.runs import Run
 
 LIMITS = Limits(pixels=4_000_000, file=1 << 24, unpacked=1 << 24, steps=200_000)
@@ -317,7 +319,7 @@ def board(folder: Path) -> Reader:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        board_csv.read(FEWSHOT, path)
+        as_csv.read(FEWSHOT, path)
 
     return Reader([good], read)
 

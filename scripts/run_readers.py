@@ -8,7 +8,9 @@ import fewshot
 from fewshot.core.errors import UserError
 from fewshot.evaluation import classification
 from fewshot.learning import checkpoint
-from fewshot.reports import comparison, gathering, pictures
+from fewshot.reports import pictures
+from fewshot.reports.boards import gathering
+from fewshot.reports.comparisons import comparison
 from fewshot.runs import Run
 
 

@@ -99,7 +99,8 @@ def _serve() -> None:
 
     from fewshot import train
     from fewshot.core import console
-    from fewshot.reports import progress, sweep, tables  # noqa: F401
+    from fewshot.reports import sweep, tables  # noqa: F401
+    from fewshot.reports.following import progress  # noqa: F401
 
     kills.ask_once()
     store = kills.Store()

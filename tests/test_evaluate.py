@@ -19,7 +19,7 @@ from fewshot.episodes import Protocol, frozen
 from fewshot.episodes.frozen import LISTS, freeze
 from fewshot.evaluation.score import score_run
 from fewshot.model import load_run
-from fewshot.reports.gathering import gather
+from fewshot.reports.boards.gathering import gather
 from fewshot.runs import Run
 
 

@@ -27,7 +27,8 @@ from fewshot.core.errors import UserError
 from fewshot.heads.proto import Proto
 from fewshot.learning.regimes.episodic import Episodic
 from fewshot.learning.reporter import Reporter
-from fewshot.reports import comparison, pictures
+from fewshot.reports import pictures
+from fewshot.reports.comparisons import comparison
 from fewshot.runs import Run
 
 TESTED = ["--ways", "3", "--queries", "2", "--shots", "1", "--episodes", "20", "--threads", "1", "--device", "cpu"]
@@ -455,18 +456,18 @@ def test_commands_work_without_docstrings(name):
 
 def test_a_csv_of_many_seeds_is_read_again(small_run, tmp_path, capsys):
     """each_run of 600 seeds is longer than the 131,072 characters that the csv module allows."""
-    from fewshot.reports import board_csv
-    from fewshot.reports.board_tasks import FEWSHOT
-    from fewshot.reports.gathering import gather
-    from fewshot.reports.leaderboard import aggregate
-    from fewshot.reports.ranking import rank
+    from fewshot.reports.boards import as_csv
+    from fewshot.reports.boards.gathering import gather
+    from fewshot.reports.boards.leaderboard import aggregate
+    from fewshot.reports.boards.of_tasks import FEWSHOT
+    from fewshot.reports.boards.ranking import rank
 
     (score, *_), _ = gather(small_run.parent)
     seeds = [dataclasses.replace(score, own=score.own | {"seed": n, "run": f"run{n}"}) for n in range(600)]
     rows = rank(aggregate(seeds), paired=False)
-    (tmp_path / "b.csv").write_bytes(board_csv.render(FEWSHOT, rows).encode())
+    (tmp_path / "b.csv").write_bytes(as_csv.render(FEWSHOT, rows).encode())
     assert len(rows[0]["each_run"]) > 131_072
-    assert [each.own["seed"] for each in board_csv.read(FEWSHOT, tmp_path / "b.csv")] == list(range(600))
+    assert [each.own["seed"] for each in as_csv.read(FEWSHOT, tmp_path / "b.csv")] == list(range(600))
 
 
 def test_one_run_cannot_be_compared_with_a_damaged_copy_in_silence(small_run, tmp_path, capsys):

@@ -21,8 +21,8 @@ from scipy import stats
 from fewshot import leaderboard
 from fewshot.core import console
 from fewshot.core.files import locked
-from fewshot.reports import gathering
-from fewshot.reports.leaderboard import braced
+from fewshot.reports.boards import gathering
+from fewshot.reports.boards.leaderboard import braced
 from fewshot.runs import Run
 
 CONTRACT = (

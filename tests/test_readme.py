@@ -14,7 +14,7 @@ from pages import shown
 from fewshot import catalogue, compare
 from fewshot.__main__ import COMMANDS
 from fewshot.core import console
-from fewshot.reports.board_tasks import COLUMNS
+from fewshot.reports.boards.of_tasks import COLUMNS
 
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))

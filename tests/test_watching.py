@@ -26,8 +26,8 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import locked
 from fewshot.defaults import configure
 from fewshot.learning.reporter import Reporter
-from fewshot.reports.loggers import Logged
-from fewshot.reports.watching import follow
+from fewshot.reports.following.loggers import Logged
+from fewshot.reports.following.watching import follow
 from fewshot.runs import Run
 
 # 24 steps, validated after the 8th, the 16th and the last; checkpoints at 10 and 20.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fewshot.identity import digest
-from fewshot.reports.leaderboard import experiment_of
+from fewshot.reports.boards.leaderboard import experiment_of
 from fewshot.reports.pictures import Group, read_curves, run_labels
 from fewshot.runs import Run
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fewshot.reports.progress import duration
+from fewshot.reports.following.progress import duration
 from fewshot.reports.tables import DEFAULTS, task_name
 from fewshot.sweeps.folder import Sweep
 

@@ -19,7 +19,7 @@ def work(folder: Path, name: str, own_process: bool = False) -> int:
     taken = False
 
     def attempt(_argv: list[str] | None) -> None:
-        from fewshot.reports.progress import ConsoleReporter
+        from fewshot.reports.following.progress import ConsoleReporter
         from fewshot.sweeps.runs import complete
 
         nonlocal taken

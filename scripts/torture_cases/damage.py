@@ -15,7 +15,9 @@ import fewshot
 from fewshot import evaluate, experiment
 from fewshot.core.errors import UserError
 from fewshot.learning.reporter import Reporter
-from fewshot.reports import comparison, gathering, pictures
+from fewshot.reports import pictures
+from fewshot.reports.boards import gathering
+from fewshot.reports.comparisons import comparison
 from fewshot.runs import Run
 from torture_cases import kills
 

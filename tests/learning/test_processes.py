@@ -30,7 +30,7 @@ from fewshot.evaluation.records import read
 from fewshot.evaluation.score import score
 from fewshot.learning import optimizer, regimes
 from fewshot.model import load_own
-from fewshot.reports.leaderboard import experiment_of
+from fewshot.reports.boards.leaderboard import experiment_of
 from fewshot.runs import Run
 
 CPU = Compute(torch.device("cpu"), "fp32")

@@ -9,8 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fewshot.reports.leaderboard import Row
-from fewshot.reports.ranking import board, tied
+from fewshot.reports.boards.leaderboard import Row
+from fewshot.reports.boards.ranking import board, tied
 from fewshot.reports.tables import markdown_text, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"

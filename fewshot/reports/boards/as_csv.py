@@ -25,7 +25,7 @@ from typing import Any
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded
 from fewshot.identity import digest
-from fewshot.reports.leaderboard import RANKED, VERSION, Kind, Row, Score, columns_digest, columns_of
+from fewshot.reports.boards.leaderboard import RANKED, VERSION, Kind, Row, Score, columns_digest, columns_of
 
 _LARGEST = 2**30  # bytes
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes before it, too: so it can be read back

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewshot.core.errors import UserError
-from fewshot.reports.board_images import IMAGES
-from fewshot.reports.board_tasks import FEWSHOT
-from fewshot.reports.leaderboard import Kind, Score
+from fewshot.reports.boards.leaderboard import Kind, Score
+from fewshot.reports.boards.of_images import IMAGES
+from fewshot.reports.boards.of_tasks import FEWSHOT
 from fewshot.runs import Run
 
 KINDS: tuple[Kind, ...] = (FEWSHOT, IMAGES)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 
-from fewshot.reports.board_images import IMAGES
-from fewshot.reports.leaderboard import Row
-from fewshot.reports.ranking import board, tied
+from fewshot.reports.boards.leaderboard import Row
+from fewshot.reports.boards.of_images import IMAGES
+from fewshot.reports.boards.ranking import board, tied
 
 _CLASSES = {"regularizer": "spec", "top-1 (%)": "accuracy", "time": "time", "seeds": "seeds"}  # of the page's style
 _LEFT_OUT = ("trained on", "run")

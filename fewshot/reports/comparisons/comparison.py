@@ -19,14 +19,14 @@ from rich.console import Console
 
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
-from fewshot.reports import comparison_images, comparison_tasks
-from fewshot.reports.conclusions import several
-from fewshot.reports.leaderboard import braced, code_behind, experiment_of
+from fewshot.reports.boards.leaderboard import braced, code_behind, experiment_of
+from fewshot.reports.comparisons import of_images, of_tasks
+from fewshot.reports.comparisons.conclusions import several
 from fewshot.runs import FOREIGN, Run
 
-KINDS = (comparison_tasks, comparison_images)
+KINDS = (of_tasks, of_images)
 _KNOWN = ("dataset", "regime", "backbone", "head", "reg", "transform", "init")  # of a network trained elsewhere
-Result = comparison_tasks.Result | comparison_images.Result
+Result = of_tasks.Result | of_images.Result
 BySeed = dict[int, Any]
 """An entry's results of one question, by training seed; of the kind's own class."""
 
@@ -51,7 +51,7 @@ class Finished:
         run = Run.open(folder)
         run.result  # noqa: B018  which must be there
         found = {kind: kind.results(run) for kind in KINDS}
-        rows = [each.row for same in found[comparison_tasks].values() for each in same]
+        rows = [each.row for same in found[of_tasks].values() for each in same]
         return cls(str(folder), run.config, experiment_of(run), code_behind(run, rows), found)
 
     @property

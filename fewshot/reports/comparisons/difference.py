@@ -12,8 +12,8 @@ from fewshot.evaluation.comparison import Answers, Scores, answers
 from fewshot.evaluation.image_comparison import Right
 from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import Pairs
-from fewshot.reports import comparison, comparison_images, comparison_tasks
-from fewshot.reports.conclusions import conclusions, what_it_takes
+from fewshot.reports.comparisons import comparison, of_images, of_tasks
+from fewshot.reports.comparisons.conclusions import conclusions, what_it_takes
 from fewshot.runs import Run
 
 Runs = str | os.PathLike | Run | Iterable[str | os.PathLike | Run]
@@ -94,8 +94,8 @@ def difference(
             raise UserError("give the runs of one configuration, and then those of another: some here are of a third")
     found = comparison.shared(compared)
     return [
-        *(_of_tasks(results, detect, names) for results in found.get(comparison_tasks, [])),
-        *(_of_images(results, detect, names) for results in found.get(comparison_images, [])),
+        *(_of_tasks(results, detect, names) for results in found.get(of_tasks, [])),
+        *(_of_images(results, detect, names) for results in found.get(of_images, [])),
     ]
 
 
@@ -103,21 +103,21 @@ def _of_tasks(results: Sequence[comparison.BySeed], detect: float | None, names:
     one, other = (Scores.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
     row, gain = next(iter(results[0].values())).row, one - other
     said = answers(gain)
-    size = comparison_tasks.size_of(said, detect)
+    size = of_tasks.size_of(said, detect)
     return Difference(
         row["dataset"], row["split"], row["ways"], row["shots"], row["queries"], row["episodes"], row["setting"], said,
-        size, comparison_tasks.plan(said, size, row, gain), names, comparison_tasks.title(row),
+        size, of_tasks.plan(said, size, row, gain), names, of_tasks.title(row),
     )  # fmt: skip
 
 
 def _of_images(results: Sequence[comparison.BySeed], detect: float | None, names: tuple[str, str]) -> ImageDifference:
     one, other = (Right.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
     row, said = next(iter(results[0].values())).row, image_comparison.difference(one, other)
-    size = comparison_images.size_of(said, detect)
+    size = of_images.size_of(said, detect)
     return ImageDifference(
         row["dataset"], row["split"], row["images"], said, image_comparison.pairs(one, other), size,
-        comparison_images.plan(said, size, row), names, comparison_images.title(row),
-        comparison_images.counted(*names, one, other),
+        of_images.plan(said, size, row), names, of_images.title(row),
+        of_images.counted(*names, one, other),
     )  # fmt: skip
 
 

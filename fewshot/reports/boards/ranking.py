@@ -19,7 +19,7 @@ from itertools import groupby
 import numpy as np
 
 from fewshot.evaluation.statistics import ranks
-from fewshot.reports.leaderboard import BY_INTERVALS, PAIRED, Row
+from fewshot.reports.boards.leaderboard import BY_INTERVALS, PAIRED, Row
 
 
 def board(row: Row) -> tuple:

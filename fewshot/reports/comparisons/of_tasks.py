@@ -18,7 +18,7 @@ from fewshot.evaluation.power import Need
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.identity import pixels
-from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
+from fewshot.reports.comparisons.conclusions import SIGNIFICANT, conclusions, what_it_takes
 from fewshot.reports.tables import DEFAULTS, percent, queries_a_class, task_name
 from fewshot.runs import Run
 

@@ -20,7 +20,7 @@ from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import FEW
 from fewshot.evaluation.statistics import ranks
 from fewshot.identity import pixels
-from fewshot.reports.conclusions import SIGNIFICANT, conclusions, what_it_takes
+from fewshot.reports.comparisons.conclusions import SIGNIFICANT, conclusions, what_it_takes
 from fewshot.reports.tables import within
 from fewshot.runs import Run
 

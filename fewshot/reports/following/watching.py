@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from fewshot.core.errors import UserError
-from fewshot.reports.progress import ConsoleReporter
+from fewshot.reports.following.progress import ConsoleReporter
 from fewshot.reports.tables import print_run
 from fewshot.runs import Run
 from fewshot.runs.metrics import Follower

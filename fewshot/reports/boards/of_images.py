@@ -2,7 +2,7 @@
 
 The columns, all of them strings, in the order of the CSV:
 
-    rank                within the rows of the same images; 1 is the most accurate, equals share it (reports/ranking.py)
+    rank                within the rows of the same images; 1 is the most accurate, equals share it (ranking.py)
     dataset, classes, images                what was tested: all images of the test split
     backbone, classifier, regularizer       components; the classifier is linear or cosine
     top1, ci95_low, ci95_high               top-1 accuracy and the interval named in ci_method; per cent, two decimals
@@ -10,7 +10,7 @@ The columns, all of them strings, in the order of the CSV:
     seeds               number of training seeds behind the row
     train_seconds, device, parameters, recipe, commit, fingerprint, run, ci_method, seed, steps, precision, python,
     torch, numpy, membership, trained_on, tasks, rank_by, key, each_run, code, csv_version
-                        as in few-shot rows (reports/board_tasks.py); tasks is `common` or `other pixels`
+                        as in few-shot rows (reports/boards/of_tasks.py); tasks is `common` or `other pixels`
 
 The interval of one seed is Wilson's: this network on other images of these classes. A board is the rows of the same
 data set, classes and pixels. Two networks are told apart by McNemar's test. Where a row has several seeds, an image's
@@ -28,7 +28,7 @@ from fewshot.evaluation.classification import at_hand, read
 from fewshot.evaluation.image_comparison import distinguishable
 from fewshot.evaluation.overlap import in_words
 from fewshot.identity import pixels
-from fewshot.reports.leaderboard import (
+from fewshot.reports.boards.leaderboard import (
     RANKING,
     SEEDS_METHOD,
     Kind,
@@ -39,7 +39,7 @@ from fewshot.reports.leaderboard import (
     experiment_of,
     mean_over_seeds,
 )
-from fewshot.reports.progress import duration
+from fewshot.reports.following.progress import duration
 from fewshot.reports.tables import number
 from fewshot.runs import Run
 

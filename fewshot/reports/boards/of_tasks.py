@@ -2,7 +2,7 @@
 
 The columns, all of them strings, in the order of the CSV:
 
-    rank                within the rows of the same tasks; 1 is the most accurate, equals share it (reports/ranking.py)
+    rank                within the rows of the same tasks; 1 is the most accurate, equals share it (ranking.py)
     dataset, ways, shots                    what was tested (test split)
     backbone, head, regularizer             components as written on the command line
     accuracy, ci95      per cent, two decimals; half-width of the interval named in ci_method
@@ -22,7 +22,7 @@ The columns, all of them strings, in the order of the CSV:
     setting             inductive, or transductive: the head saw all queries of a task at once. Ranked separately
     transform           of the embeddings, before the head; none where there is none
     code                short digest of the source files that trained; empty where the run recorded none
-    csv_version         the version of this file's format that made the row (reports/board_csv.py)
+    csv_version         the version of this file's format that made the row (reports/boards/as_csv.py)
     query_alpha         Dirichlet's concentration, where numbers of queries are drawn from it (then `queries` is their
                         mean); empty for balanced tasks. Ranked separately. Only in files that have such a row
 
@@ -46,7 +46,7 @@ from fewshot.evaluation.overlap import in_words
 from fewshot.evaluation.records import at_hand, check_claims, read_accuracies
 from fewshot.evaluation.statistics import at_chance, distinguishable
 from fewshot.identity import pixels
-from fewshot.reports.leaderboard import (
+from fewshot.reports.boards.leaderboard import (
     RANKING,
     SEEDS_METHOD,
     Former,
@@ -58,7 +58,7 @@ from fewshot.reports.leaderboard import (
     experiment_of,
     mean_over_seeds,
 )
-from fewshot.reports.progress import duration
+from fewshot.reports.following.progress import duration
 from fewshot.reports.tables import DEFAULTS, head_name, number, queries_a_class, task_name
 from fewshot.runs import FOREIGN, Run
 

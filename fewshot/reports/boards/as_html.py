@@ -16,13 +16,13 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from fewshot.reports.board_images import IMAGES
-from fewshot.reports.board_tasks import FEWSHOT
-from fewshot.reports.board_text import MARK  # the same in every document that HTML comments can mark
-from fewshot.reports.leaderboard import Row, columns_of, of_kind
-from fewshot.reports.page_images import sections
-from fewshot.reports.progress import duration
-from fewshot.reports.ranking import board, tied
+from fewshot.reports.boards.as_text import MARK  # the same in every document that HTML comments can mark
+from fewshot.reports.boards.leaderboard import Row, columns_of, of_kind
+from fewshot.reports.boards.of_images import IMAGES
+from fewshot.reports.boards.of_tasks import FEWSHOT
+from fewshot.reports.boards.page_of_images import sections
+from fewshot.reports.boards.ranking import board, tied
+from fewshot.reports.following.progress import duration
 from fewshot.reports.tables import queries_a_class
 
 TITLE = "Few-shot leaderboard"
@@ -38,7 +38,7 @@ _DRAWN = ("plot", "open")  # empty until the script fills them; hidden without i
 def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "", images_csv: str = "") -> str:
     """The page with the rows in it. `link` is an address to show below the title, `csv` one of the same rows as CSV.
 
-    Classification rows have plain tables of their own (page_images.py), and `images_csv`.
+    Classification rows have plain tables of their own (page_of_images.py), and `images_csv`.
 
     The page's policy lets the browser run this script and style, and load nothing.
     """

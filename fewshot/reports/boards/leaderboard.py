@@ -1,7 +1,7 @@
 """The leaderboard: one row for each configuration and what it was tested on, over its training seeds.
 
-Results of two kinds have tables of their own and are never ranked together: few-shot tasks (reports/board_tasks.py, the
-class FewShot) and classified images (reports/board_images.py, Images). Those files say which columns a row has, where
+Results of two kinds have tables of their own and are never ranked together: few-shot tasks (of_tasks.py, the
+class FewShot) and classified images (of_images.py, Images). Those files say which columns a row has, where
 their values come from, how rows are ranked and how they are shown: `Kind`. All else is common.
 
 **Seeds.** Runs that agree in everything but the seed are one row: the same test tasks or images, and pixels,

@@ -1,0 +1,1 @@
+"""What runs prove about each other, in words and numbers."""

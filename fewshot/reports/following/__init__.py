@@ -1,0 +1,1 @@
+"""A training while it goes on: its lines, logs and profiles, and another terminal that watches it."""
