@@ -10,14 +10,13 @@ goes on, so the command can be repeated until everything is there. Flags that ar
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paper_rows
+from keep import keep as keep_runs
 from paper_rows import Row, Table
 from rich import box
 from rich import table as rich
@@ -38,7 +37,6 @@ from fewshot.sweeps.folder import Sweep
 from fewshot.train import train_flags
 
 HEADER = ("recipe", "paper", "ours", "against the row without it")
-SMALL_FILES = ("config.json", "environment.json", "metrics.jsonl", "result.json", "images-*.npz")
 
 
 def parser() -> Parser:
@@ -179,11 +177,7 @@ def explained(seeds: int) -> str:
 
 def keep(folder: Path, tables: list[Table], runs: dict[str, Run], seeds: int, command: str) -> None:
     """table.md, and of each run what proves it: everything but weights."""
-    for name, each in runs.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for pattern in SMALL_FILES:
-            for file in each.folder.glob(pattern):
-                shutil.copyfile(file, os.path.join(folder, name, file.name))
+    keep_runs(runs.values(), folder)
     parts = [f"## {title(table)}\n\n{markdown(HEADER, lines(table, runs, seeds))}" for table in tables]
     text = "\n\n".join(["# The papers' tables, theirs and ours", f"    {command}", *parts, explained(seeds)])
     write_atomic(folder / "table.md", f"{text}\n".encode())

@@ -103,7 +103,7 @@ def test_files_that_concepts_names_are_there():
     text = (ROOT / "docs" / "concepts.md").read_text("utf-8")
     paths = re.findall(r"`([\w/*]+(?:\.py|/))`", text)
     assert len(paths) > 30
-    assert [path for path in paths if not any(list(base.glob(path)) for base in (ROOT, ROOT / "fewshot"))] == []
+    assert [path for path in paths if not (list(ROOT.glob(path)) or list((ROOT / "fewshot").rglob(path)))] == []
 
 
 def test_columns_of_the_leaderboard_in_the_docs():
