@@ -131,6 +131,8 @@ class TrainConfig:
             raise UserError(f"--dataset {self.dataset!r}: give a name, of letters, digits and . _ -, not a path")
         if self.schedule == "steps" and not self.lr_epochs:
             raise UserError("--schedule steps needs --lr-epochs and --lr-values")
+        if self.sync_bn and self.ema:
+            raise UserError("--sync-bn and --ema: torch cannot copy the network for the average; leave one of them out")
         if self.warmup_epochs > self.epochs:
             raise UserError(f"--warmup-epochs {self.warmup_epochs}: training has only {self.epochs}")
 

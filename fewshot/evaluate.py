@@ -124,6 +124,11 @@ def _evaluate(argv: list[str] | None) -> None:
             dataset = open_dataset(config.dataset if args.dataset == "auto" else args.dataset, root)
             model = load_run(run_folder, where, args.trust)
             training = _training(run_folder, dataset, root, args.trust)
+            if not asks_for_tasks and model.classifier and training is None and dataset.shared_classes:
+                raise UserError(
+                    f"the images that {folder} was trained on are not at hand, so whether its classifier knows these"
+                    " classes is not known: give their --data-root; or --shots 1 5, for few-shot tasks"
+                )
             if asks_for_tasks or not _classifies(model, training, dataset, args.split):
                 wanted = [each.tasks(dataset) for each in lists] or [
                     frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols

@@ -53,21 +53,27 @@ def main(argv: list[str] | None = None) -> None:
     attacks = [Attack(eps / 255, args.step / 255, args.steps, not args.clean) for eps in args.eps]
     where = compute.choose(args.device, "fp32")
     table = Table(*HEADER, box=box.SIMPLE_HEAD)
-    first: dict[float, np.ndarray] = {}
+    if args.json and args.json.is_dir():
+        raise UserError(f"--json {args.json} is a folder: give the name of a file")
+    first: dict[tuple[str, float], np.ndarray] = {}
     figures = []
     for folder in args.runs:
         each = Run.open(folder)
+        each.check_code(args.trust, dataset=True)
         root = args.data_root or os.environ.get("FEWSHOT_DATA") or each.config.data_root
         dataset = open_dataset(each.config.dataset, root)
         model = models.load_run(each, where, args.trust)
+        if dataset.image_size != model.backbone.image_size:
+            raise UserError(f"{folder} was trained on {model.backbone.image_size} px, not on {dataset.image_size} px")
         for eps, attack in zip(args.eps, attacks, strict=True):
             found = attack_split(model, dataset["test"], args.images, attack, args.seed)
             low, high = wilson(int(found.success.sum()), args.images)
             against = ""
-            if eps in first and len(first[eps]) == len(found.success):
-                gain = paired_difference(found.success, first[eps])
+            same = dataset.fingerprint, eps  # the same images, attacked alike
+            if same in first:
+                gain = paired_difference(found.success, first[same])
                 against = f"{100 * gain.estimate:+.2f} ({100 * gain.low:+.2f} .. {100 * gain.high:+.2f})"
-            first.setdefault(eps, found.success)
+            first.setdefault(same, found.success)
             shares = {name: float(getattr(found, name).mean()) for name in ("success", "correct", "clean")}
             figures.append({"run": folder, "eps": eps, **shares, "success_ci95": [low, high], "images": args.images})
             success = f"{100 * shares['success']:.2f} ({100 * low:.2f} .. {100 * high:.2f})"
@@ -77,8 +83,6 @@ def main(argv: list[str] | None = None) -> None:
     console.print(table)
     console.print("In brackets: 95% intervals, Wilson's, and Newcombe's of paired differences, on other images.")
     if args.json:
-        if args.json.is_dir():
-            raise UserError(f"--json {args.json} is a folder: give the name of a file")
         write_json(args.json, {"attack": {"step": args.step, "steps": args.steps, "clean": args.clean,
                                           "seed": args.seed}, "figures": figures})  # fmt: skip
 

@@ -20,8 +20,10 @@ from fewshot.core.files import write_atomic
 from fewshot.reports import pictures
 from fewshot.reports.sweep import Bold, markdown
 from fewshot.reports.tables import percent
+from fewshot.sweeps import grid
 
 PAGE = Path(__file__).parent / "report_parts" / "page.md"
+_NAMED = 12  # runs without a result
 STUDY, REGIMES = "mini-imagenet-42", "regimes-42"
 
 
@@ -85,9 +87,20 @@ def claims_table(study: Study) -> str:
 
 
 def failed(study: Study) -> str:
-    if not study.unfinished:
-        return "No run of the study failed or diverged."
-    return "\n".join(f"- {name}: {why}" for name, why in study.unfinished.items())
+    """Runs that are planned and have no result here: failed, diverged, or still to be trained."""
+    there = {run.folder.name for runs in study.runs.values() for run in runs.values()}
+    missing = [name for name in planned(study.folder) if name not in there]
+    lines = [f"- {name}: {why}" for name, why in study.unfinished.items()]
+    if missing:
+        names = ", ".join(missing) if len(missing) <= _NAMED else f"{len(missing)} runs"
+        lines.append(f"- still to be trained, or not kept: {names}")
+    return "\n".join(["Without a result:", "", *lines]) if lines else "No planned run failed or diverged."
+
+
+def planned(folder: Path) -> list[str]:
+    """The names of the runs that the study's grid asks for."""
+    path = folder / "grid.toml"
+    return list(grid.points(*grid.read(path))) if path.is_file() else []
 
 
 def _shots(effects: Sequence[Effect]) -> list[int]:

@@ -30,6 +30,7 @@ from fewshot.defaults import configure
 from fewshot.evaluation import classification
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.proportions import paired_difference, wilson
+from fewshot.identity import pixels
 from fewshot.reports.sweep import markdown
 from fewshot.runs import Run
 from fewshot.sweeps import launch
@@ -65,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{asked}; there are {there}, and --list has their recipes")
     plan = planned(tables, args.seeds, launch.threads(args, flags.get("device", "auto")) | flags)
     for name, root in {(config.dataset, config.data_root) for config in plan.values()}:
-        open_dataset(name, root)  # UserError now rather than in every run
+        if not open_dataset(name, root).shared_classes:  # found now rather than after hours
+            raise UserError(f"{name} has other classes in its test split: these tables are of classification")
     sweep = Sweep.make(args.out, plan)
     failed = launch.train(sweep, args, terminal())
     runs = {name: Run.open(sweep.path(name)) for name in plan if name not in failed}
@@ -133,7 +135,7 @@ def verdicts(name: str, runs: dict[str, Run], seeds: int) -> np.ndarray | None:
 
 def tested(each: Run) -> np.ndarray:
     """(images,) bool."""
-    (row,) = (row for row in each.classification if row["split"] == "test" and row["dataset"] == each.config.dataset)
+    row = next(row for row in each.classification if row["split"] == "test" and pixels(row) == pixels(each.resolved))
     return classification.read(each.folder, row).top1
 
 

@@ -109,7 +109,8 @@ def test_what_is_public_is_there():
 def test_ctrl_c_ends_a_command_before_it_has_begun_and_no_other_program(module, left_alone):
     """At our first line; what comes before is Python's own."""
     program = (
-        f"import signal, sys; sys.argv, sys.orig_argv = ['-m'], ['python', '-W', 'error', '-m', {module!r}];"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"  # nohup may have it ignored
+        f" sys.argv, sys.orig_argv = ['-m'], ['python', '-W', 'error', '-m', {module!r}];"
         " import fewshot; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)

@@ -179,4 +179,5 @@ class Ahead:
 def _pool() -> ThreadPoolExecutor:
     """Threads, for Pillow decodes and resizes without Python's lock."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(cores, thread_name_prefix="decode")
+    others = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # processes of one training on this machine share the cores
+    return ThreadPoolExecutor(max(1, (cores or 1) // others), thread_name_prefix="decode")

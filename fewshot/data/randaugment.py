@@ -30,6 +30,6 @@ class RandAugment:
         changed = []
         with torch.random.fork_rng(devices=[]):
             for image, seed in zip((images * 255).round().to(torch.uint8), seeds, strict=True):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)  # and no device's: those are the masks'
                 changed.append(self.transform(image))
         return torch.empty_like(images).copy_(torch.stack(changed)).div_(255)

@@ -229,7 +229,7 @@ def _listed(path: Path, entry: Mapping) -> tuple[list[str], list[int]]:
     data = read_bounded(path, _LARGEST_RECORD)
     if _sha256(data) != entry["sha256"]:
         raise UserError(f"{path} was changed since it was prepared; {again}")
-    pairs = [line.split("\t", 1) for line in data.decode().splitlines()]
+    pairs = [line.split("\t", 1) for line in data.decode().split("\n")[:-1]]
     if len(pairs) != entry["shape"][0]:
         raise UserError(f"{path} does not match dataset.json; {again}")
     return [name for _, name in pairs], [int(size) for size, _ in pairs]

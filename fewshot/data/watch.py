@@ -13,7 +13,8 @@ class Watch:
 
     def __init__(self, dataset: Dataset) -> None:
         names = list(dataset.splits) if dataset.root else []
-        self._stamps = {path: _stamp(path) for path in (Path(dataset.root or "") / f"{name}.npy" for name in names)}
+        paths = (Path(dataset.root or "") / f"{name}{ending}" for name in names for ending in (".npy", ".txt"))
+        self._stamps = {path: _stamp(path) for path in paths}
 
     def check(self) -> None:
         """UserError where a file has changed meanwhile: what was computed since may be of other pixels."""

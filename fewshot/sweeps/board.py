@@ -68,9 +68,8 @@ class SweepBoard:
             done = [self.scores[name] for name in names if name in self.scores]
             state = f"{len(done)} of {len(names)}" + ", failed" * any(name in failed for name in names)
             steps = [f"step {self.sweep.step(name):,}" for name in names if name in running]
-            means = [
-                f"{task} {100 * sum(each[task] for each in done) / len(done):.2f}" for task in (done[0] if done else ())
-            ]
+            tasks = [task for task in (done[0] if done else ()) if all(task in each for each in done)]
+            means = [f"{task} {100 * sum(each[task] for each in done) / len(done):.2f}" for task in tasks]
             table.add_row(group, state, ", ".join(steps), "  ".join(means))
         return table
 

@@ -62,7 +62,10 @@ def read(folder: Path) -> Study:
     finished, unfinished = found_runs(folder)
     runs: dict[str, dict[int, Run]] = {}
     for run in finished:
-        runs.setdefault(run.config.reg, {})[run.config.seed] = run
+        by_seed = runs.setdefault(run.config.reg, {})
+        if run.config.seed in by_seed:
+            raise UserError(f"{by_seed[run.config.seed].folder} and {run.folder}: one regularizer and seed; keep one")
+        by_seed[run.config.seed] = run
     return Study(folder, runs, unfinished)
 
 

@@ -160,7 +160,8 @@ class Logged(Forwarding):
 
     def _pass_on(self) -> None:
         if self._open:
-            _, rows = self._log.read()
+            rows: list[dict[str, Any]] = []
+            self._try(", ".join(self._open), lambda: rows.extend(self._log.read()[1]))
             for name, logger in list(self._open.items()):
                 self._try(name, partial(logger.write, rows))
 
@@ -168,12 +169,14 @@ class Logged(Forwarding):
         self._open[name] = LOGGERS[name](run)
 
     def _try(self, name: str, act: Callable[[], None]) -> None:
+        """`name`: the logger that is closed where it fails, or all of them, by commas."""
         try:
             act()
         except Exception as error:  # whatever a logger meets, a full disk or no network, is not the training's affair
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.say(f"Warning: --log {name} has failed ({reason}); training goes on without it.")
-            self._open.pop(name, None)
+            for each in name.split(", "):
+                self._open.pop(each, None)
 
 
 def numbers(row: dict[str, Any], within: str = "") -> dict[str, float]:
