@@ -27,8 +27,8 @@ class Here(Inline):
     """Says what it starts."""
 
     def start(self, names) -> None:
-        started.extend(names)
-        super().start(names)
+        super().start(begun := list(names))
+        started.extend(begun)
 
 
 started: list[str] = []
