@@ -124,12 +124,7 @@ def _evaluate(argv: list[str] | None) -> None:
             dataset = open_dataset(config.dataset if args.dataset == "auto" else args.dataset, root)
             model = load_run(run_folder, where, args.trust)
             training = _training(run_folder, dataset, root, args.trust)
-            if not asks_for_tasks and model.classifier and training is None and dataset.shared_classes:
-                raise UserError(
-                    f"the images that {folder} was trained on are not at hand, so whether its classifier knows these"
-                    " classes is not known: give their --data-root; or --shots 1 5, for few-shot tasks"
-                )
-            if asks_for_tasks or not _classifies(model, training, dataset, args.split):
+            if asks_for_tasks or not _classifies(folder, model, training, dataset, args.split):
                 wanted = [each.tasks(dataset) for each in lists] or [
                     frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
                 ]
@@ -170,10 +165,18 @@ def _evaluate(argv: list[str] | None) -> None:
             print_results(console, ", ".join([str(run_folder.folder), *solved]), rows)
 
 
-def _classifies(model: Model, training: Dataset | None, dataset: Dataset, split: str) -> bool:
-    """Whether the run's classifier can name the images of the split, and that is what the data set is for."""
-    if model.classifier is None or training is None or not dataset.shared_classes:
+def _classifies(folder: str, model: Model, training: Dataset | None, dataset: Dataset, split: str) -> bool:
+    """Whether the run's classifier can name the images of the split, and that is what the data set is for.
+
+    UserError where that is not known, because the images of its training are not at hand.
+    """
+    if model.classifier is None or not dataset.shared_classes:
         return False
+    if training is None:
+        raise UserError(
+            f"the images that {folder} was trained on are not at hand, so whether its classifier knows these classes is"
+            " not known: give their --data-root; or --shots 1 5, for few-shot tasks"
+        )
     return training["train"].classes == dataset[split].classes
 
 

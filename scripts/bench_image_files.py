@@ -9,7 +9,6 @@ second of training crops (224 px) and of the evaluation view, each the median of
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fewshot.core.console import Parser, run, terminal
+from fewshot.core.process import processors
 
 SIZE, QUALITY, GRAIN = (500, 375), 90, 20  # with so much noise such files have 110 KB
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         def crops() -> None:
             files.crops(index, np.random.default_rng(0), mirror=True)()
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        cores = processors()
         console = terminal()
         console.print(f"{args.images} JPEGs of {SIZE[0]}x{SIZE[1]}, {statistics.mean(sizes) / 1000:.0f} KB on average;")
         console.print(f"{cores} cores")

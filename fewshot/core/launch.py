@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from fewshot.core.process import STOPS
+from fewshot.core.process import STOPS, processors
 
 
 def launch(module: str, argv: list[str], processes: int) -> int:
@@ -16,7 +16,7 @@ def launch(module: str, argv: list[str], processes: int) -> int:
     A failure is told by the process that fails, in its own words, and by nothing else. Unless OMP_NUM_THREADS is set,
     the processes share the processors evenly.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // processes)))
 
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -40,7 +40,3 @@ def launch(module: str, argv: list[str], processes: int) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,6 +15,11 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 _INTERRUPTED = 130
 
 
+def processors() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def claim() -> None:
     """Take the process: `kill` then stops it as Ctrl-C does, even one begun with `&`; memory comes in huge pages.
 

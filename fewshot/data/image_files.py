@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from fewshot.core.errors import UserError
+from fewshot.core.process import processors
 from fewshot.data.importers.images import Unreadable, picture
 from fewshot.data.importers.items import open_regular
 
@@ -178,6 +179,5 @@ class Ahead:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads, for Pillow decodes and resizes without Python's lock."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     others = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # processes of one training on this machine share the cores
-    return ThreadPoolExecutor(max(1, (cores or 1) // others), thread_name_prefix="decode")
+    return ThreadPoolExecutor(max(1, processors() // others), thread_name_prefix="decode")

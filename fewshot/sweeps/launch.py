@@ -6,10 +6,10 @@ For their --help nothing here imports torch or NumPy.
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING, Any
 
 from fewshot.core.errors import UserError
+from fewshot.core.process import processors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ def threads(args: argparse.Namespace, device: str) -> dict[str, Any]:
     """
     if _gpus(device):
         return {}
-    return {"threads": max(1, _cores() // args.jobs) if args.jobs else 1}
+    return {"threads": max(1, processors() // args.jobs) if args.jobs else 1}
 
 
 def train(sweep: Sweep, args: argparse.Namespace, console: Console) -> dict[str, str]:
@@ -77,12 +77,7 @@ def _executor(sweep: Sweep, args: argparse.Namespace) -> Executor:
         return executors.Ray(sweep, args.address, most, args.gpus_per_run)
     if args.executor == "slurm":
         return executors.Slurm(sweep, most, args.gpus_per_run, args.minutes, args.partition)
-    return executors.Local(sweep, args.jobs or gpus or max(1, _cores() // most), gpus)
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return executors.Local(sweep, args.jobs or gpus or max(1, processors() // most), gpus)
 
 
 def _gpus(device: str) -> int:
