@@ -141,7 +141,7 @@ class Logged(Forwarding):
         super().begin(run, steps, done)
         self._log = Follower(run.metrics_path)
         for name in self._names:
-            self._try(name, partial(self._begin, name, run))
+            self._try([name], partial(self._begin, name, run))
         self._pass_on()
 
     def step(self, *what: Any) -> None:
@@ -155,28 +155,28 @@ class Logged(Forwarding):
     def end(self) -> None:
         super().end()
         for name, logger in list(self._open.items()):
-            self._try(name, logger.close)
+            self._try([name], logger.close)
         self._open.clear()
 
     def _pass_on(self) -> None:
         if self._open:
             rows: list[dict[str, Any]] = []
-            self._try(", ".join(self._open), lambda: rows.extend(self._log.read()[1]))
+            self._try([*self._open], lambda: rows.extend(self._log.read()[1]))
             for name, logger in list(self._open.items()):
-                self._try(name, partial(logger.write, rows))
+                self._try([name], partial(logger.write, rows))
 
     def _begin(self, name: str, run: Run) -> None:
         self._open[name] = LOGGERS[name](run)
 
-    def _try(self, name: str, act: Callable[[], None]) -> None:
-        """`name`: the logger that is closed where it fails, or all of them, by commas."""
+    def _try(self, names: Sequence[str], act: Callable[[], None]) -> None:
+        """`names`: the loggers that are left where it fails."""
         try:
             act()
         except Exception as error:  # whatever a logger meets, a full disk or no network, is not the training's affair
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.say(f"Warning: --log {name} has failed ({reason}); training goes on without it.")
-            for each in name.split(", "):
-                self._open.pop(each, None)
+            self.say(f"Warning: --log {','.join(names)} has failed ({reason}); training goes on without it.")
+            for name in names:
+                self._open.pop(name, None)
 
 
 def numbers(row: dict[str, Any], within: str = "") -> dict[str, float]:
