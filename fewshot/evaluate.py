@@ -37,7 +37,10 @@ def parser() -> Parser:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the one each run was trained on")
     parser.add_argument("--data-root", default=SUPPRESS, help="of prepared data sets; else $FEWSHOT_DATA, each run's")
-    parser.add_argument("--split", default=SUPPRESS, choices=("test", "val"), help="of the data set (default: test)")
+    parser.add_argument(
+        "--split", default=SUPPRESS, choices=("test", "val", "train"),
+        help="of the data set (default: test); a run that is far better on train than on val overfits",
+    )  # fmt: skip
     for name, text in _PROTOCOL_FLAGS.items():
         nargs = "+" if name == "shots" else None
         parser.add_argument(f"--{name}", type=int, nargs=nargs, default=SUPPRESS, metavar="N", help=text)

@@ -8,23 +8,51 @@ in here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from report_parts import claims, figures, regimes
-from report_parts.effects import Effect, Study, accuracies, gains, read
+from report_parts.effects import TOP1, Effect, Study, accuracies, gains, mcnemar, read
 
 from fewshot.core.console import Parser, run
 from fewshot.core.files import write_atomic
+from fewshot.evaluation.intervals import training_anew
 from fewshot.reports import pictures
 from fewshot.reports.sweep import Bold, markdown
 from fewshot.reports.tables import percent
 from fewshot.sweeps import grid
 
 PAGE = Path(__file__).parent / "report_parts" / "page.md"
+REGIMES = "regimes-42"
 _NAMED = 12  # runs without a result
-STUDY, REGIMES = "mini-imagenet-42", "regimes-42"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One study on the page: its folder, what it trains, and the questions that its tables answer, with their words."""
+
+    name: str
+    title: str
+    questions: Mapping[str, str]
+
+
+FEW_SHOT = Section(
+    "mini-imagenet-42",
+    "Conv-4 ProtoNet, mini-ImageNet at 42 px",
+    {
+        "this test set": "gain on this test set",
+        "training anew": "training anew",
+        "new classes": "new classes",
+    },
+)
+CLASSIFICATION = Section(
+    "fashion-mnist",
+    "ResNet-20, Fashion-MNIST",
+    {"new images": "gain on new images", "training anew": "training anew"},
+)
 
 
 def parser() -> Parser:
@@ -35,37 +63,49 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> None:
     results = parser().parse_args(argv).results
-    study = read(results / STUDY)
-    effects = gains(study)
-    if effects:
-        title = f"Conv-4 ProtoNet, mini-ImageNet at 42 px, {_seeds(effects)}: 95% intervals"
-        pictures.save(figures.forest(effects, title), results / "pictures" / "forest-42.png", dpi=150)
-    values = {
-        "runs": str(sum(map(len, study.runs.values()))),
-        "seeds": _seeds(effects),
-        "gains": "\n\n".join(f"**{shots}-shot**\n\n{table(study, effects, shots)}" for shots in _shots(effects)),
-        "claims": claims_table(study),
-        "failed": failed(study),
-        "regimes": regimes.table([results / STUDY, results / REGIMES]),
-    }
+    values = {"regimes": regimes.table([results / FEW_SHOT.name, results / REGIMES])}
+    for section in (FEW_SHOT, CLASSIFICATION):
+        study = read(results / section.name)
+        effects = gains(study)
+        if effects:
+            title = f"{section.title}, {_seeds(effects)}: 95% intervals"
+            figure = figures.forest(effects, title)
+            pictures.save(figure, results / "pictures" / f"forest-{section.name}.png", dpi=150)
+        tests = sorted({effect.test for effect in effects})
+        parts = {
+            "runs": str(sum(map(len, study.runs.values()))),
+            "seeds": _seeds(effects),
+            "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
+            "claims": claims_table(study),
+            "failed": failed(study),
+        }
+        values |= {f"{section.name} {part}": value for part, value in parts.items()}
     text = PAGE.read_text("utf-8")
     for name, value in values.items():
         text = text.replace(f"<!-- {name} -->", value)
     write_atomic(results / "README.md", text.encode())
 
 
-def table(study: Study, effects: Sequence[Effect], shots: int) -> str:
-    """Every regularizer's accuracy, and its gain over none for each question."""
-    header = ("regularizer", "seeds", "accuracy", "gain on this test set", "training anew", "new classes")
-    lines = [
-        (
-            effect.reg, str(len(effect.seeds)), f"{100 * effect.accuracy:.2f}", _points(effect, "this test set"),
-            _points(effect, "training anew"), _points(effect, "new classes"),
-        )
-        for effect in effects if effect.shots == shots
-    ]  # fmt: skip
-    none = accuracies(study, "none", shots)
-    return markdown(header, [("none", str(len(none)), f"{100 * sum(none) / len(none):.2f}", "", "", ""), *lines])
+def table(section: Section, study: Study, effects: Sequence[Effect], test: str) -> str:
+    """Every regularizer's accuracy (of classifiers the error), and its gain over none for each question."""
+    of_images = test == TOP1
+    header = ["regularizer", "seeds", "error" if of_images else "accuracy", *section.questions.values()]
+    lines = [_line(study, "none", test, [""] * len(section.questions))]
+    for effect in effects:
+        if effect.test == test:
+            lines.append(_line(study, effect.reg, test, [_points(effect, asked) for asked in section.questions]))
+    if of_images:
+        header.append("McNemar's p, seed by seed")
+        lines = [[*line, ", ".join(f"{p:.2g}" for p in mcnemar(study, line[0]))] for line in lines]
+    return markdown(header, lines)
+
+
+def _line(study: Study, reg: str, test: str, gained: Sequence[str]) -> list[str]:
+    each = np.array(accuracies(study, reg, test))
+    each = 1 - each if test == TOP1 else each
+    found = training_anew(each) if len(each) > 1 else None
+    mean = percent(found.estimate, found.half_width) if found else f"{100 * each[0]:.2f}"
+    return [reg, str(len(each)), mean, *gained]
 
 
 def _points(effect: Effect, question: str) -> str:
@@ -80,10 +120,9 @@ def _points(effect: Effect, question: str) -> str:
 
 def claims_table(study: Study) -> str:
     lines = [
-        (claim.said, claim.source, f"{shots}-shot", gain, verdict)
-        for claim, shots, gain, verdict in claims.decided(study)
+        (claim.said, claim.source, test, gain, verdict) for claim, test, gain, verdict in claims.decided(study)
     ]
-    return markdown(("claim", "whose", "tasks", "gain", "here"), lines)
+    return markdown(("claim", "whose", "test", "gain", "here"), lines)
 
 
 def failed(study: Study) -> str:
@@ -101,10 +140,6 @@ def planned(folder: Path) -> list[str]:
     """The names of the runs that the study's grid asks for."""
     path = folder / "grid.toml"
     return list(grid.points(*grid.read(path))) if path.is_file() else []
-
-
-def _shots(effects: Sequence[Effect]) -> list[int]:
-    return sorted({effect.shots for effect in effects})
 
 
 def _seeds(effects: Sequence[Effect]) -> str:

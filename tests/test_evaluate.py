@@ -224,6 +224,25 @@ def test_weights_of_another_network_are_refused(run_copy, capsys):
     assert "holds weights of another network" in one_line_error(capsys)
 
 
+def test_tasks_of_the_training_images_say_that_they_were_seen(run_copy, capsys):
+    """Beside tasks of the validation classes they tell how much a network overfits; no leaderboard has them."""
+
+    def board() -> bytes:
+        file = run_copy.parent / "board.csv"
+        assert console.run(leaderboard.main, ["--runs", str(run_copy.parent), "--csv", str(file)]) == 0
+        return file.read_bytes()
+
+    before, ranked = len(Run.open(run_copy).rows), board()
+    for split in ("train", "val"):
+        assert run(run_copy, "--shots", 1, "--queries", 10, "--episodes", 20, "--threads", 1, "--split", split) == 0
+    on_train, on_val = Run.open(run_copy).rows[before:]
+    images = open_dataset("glyphs")["train"]
+    assert on_train["seen_in_training"] == {"classes": len(images.classes), "images": len(images.images)}
+    assert (on_train["split"], on_val["split"]) == ("train", "val") and "seen_in_training" not in on_val
+    assert f"trained on {len(images.classes)} classes and" in capsys.readouterr().out
+    assert board() == ranked
+
+
 @pytest.mark.parametrize(
     "classes, images, expected",
     [(0, 0, None), (3, 0, {"classes": 3, "images": 0}), (0, 2, {"classes": 0, "images": 30})],

@@ -12,11 +12,14 @@ def seen(training: Dataset, tested: Dataset, split: str) -> dict[str, int]:
     """How many `classes` (by name) and `images` (by pixels) of a split were trained on; {} where none were.
 
     Both data sets have images of one size. Images in files, such as ImageNet's, are not compared. Within one data set
-    pixels are not compared: `prepare` has done that.
+    pixels are not compared: `prepare` has done that, and the training split was seen whole.
     """
     known, asked = training["train"], tested[split]
     classes = len(set(known.classes) & set(asked.classes))
-    images = 0 if training.fingerprint == tested.fingerprint else _shared_images(known, asked)
+    if training.fingerprint != tested.fingerprint:
+        images = _shared_images(known, asked)
+    else:
+        images = len(asked.images) if split == "train" else 0
     return {"classes": classes, "images": images} if classes or images else {}
 
 

@@ -15,10 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewshot.core.errors import UserError
+
+_FEW = 4  # threads: so many of torch's top-k are slower than one of NumPy's selection
 
 Place = Literal["map", "branch", "input", "image"]
 
@@ -195,8 +198,20 @@ class Regularizer(nn.Module):
 
 def largest(values: Tensor, count: int) -> Tensor:
     """1.0 for exactly `count` of the largest along the last dimension, lowest index first among equals, else 0.0."""
-    ranked = values.sort(dim=-1, descending=True, stable=True).indices
-    return torch.zeros_like(values).scatter(-1, ranked[..., :count], 1.0)
+    if count == 0:
+        return torch.zeros_like(values)
+    last = _ranked(values.detach(), count)
+    above, equal = values > last, values == last
+    room = count - above.sum(-1, keepdim=True)
+    return (above | equal & (equal.cumsum(-1) <= room)).to(values.dtype)
+
+
+def _ranked(values: Tensor, count: int) -> Tensor:
+    """(..., 1): the `count`-th largest value along the last dimension. No sort: that took as long as the network."""
+    if not torch.compiler.is_compiling() and values.device.type == "cpu" and torch.get_num_threads() <= _FEW:
+        place = values.shape[-1] - count
+        return torch.from_numpy(np.partition(values.numpy(), place)[..., place, None])
+    return values.topk(count, sorted=False).values.amin(-1, keepdim=True)
 
 
 def inverse_mean(keep: Tensor, dims: tuple[int, ...]) -> Tensor:

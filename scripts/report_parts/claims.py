@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fewshot.evaluation.power import Need
 from fewshot.reports.tables import percent
-from report_parts.effects import SIGNIFICANT, Effect, Study, gains
+from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,27 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def decided(study: Study) -> list[tuple[Claim, int, str, str]]:
-    """For each claim whose regularizers the study has, and each number of shots: the gain, and the verdict in words.
+def decided(study: Study) -> list[tuple[Claim, str, str, str]]:
+    """For each claim whose regularizers the study has, and each test: the gain, and the verdict in words.
 
     The gain is the mean over seeds with Student's interval of training anew. Each claim is tested by itself: p-values
     are not corrected for the number of claims.
     """
     found = []
     for claim in CLAIMS:
-        if claim.better in study.runs and claim.worse in study.runs:
-            pair = Study(study.folder, {name: study.runs[name] for name in (claim.better, claim.worse)}, {})
-            found += [(claim, effect.shots, gain(effect), verdict(effect)) for effect in gains(pair, claim.worse)]
+        better, worse = (_named(study, name) for name in (claim.better, claim.worse))
+        if better and worse:
+            pair = Study(study.folder, {name: study.runs[name] for name in (better, worse)}, {})
+            found += [(claim, effect.test, gain(effect), verdict(effect)) for effect in gains(pair, worse)]
     return found
+
+
+def _named(study: Study, wanted: str) -> str | None:
+    """The study's regularizer of that name; else the only one of that method, with whichever sites and options."""
+    if wanted in study.runs:
+        return wanted
+    same = [reg for reg in study.runs if re.split("[@:]", reg)[0] == wanted]
+    return same[0] if len(same) == 1 else None
 
 
 def gain(effect: Effect) -> str:
@@ -70,15 +80,16 @@ def verdict(effect: Effect) -> str:
     assert anew.p_value is not None
     if anew.p_value < SIGNIFICANT:
         word = "holds" if anew.estimate > 0 else "the opposite holds"
-        return f"{word} here, on these test classes{_wider(effect)}"
+        these = "images" if effect.test == TOP1 else "classes"
+        return f"{word} here, on these test {these}{_wider(effect)}"
     need = effect.plan["training anew"]
     takes = f"; a gain of that size takes about {need.n:,} seeds" if isinstance(need, Need) and need.n else ""
     return f"not decided by {len(effect.seeds)} seeds{takes}"
 
 
 def _wider(effect: Effect) -> str:
-    """Whether it is established for new classes, too: of the mean of these networks."""
-    classes = effect.interval("new classes")
+    """Whether it is established for new classes, too: of the mean of these networks. Of classifiers nothing."""
+    classes = effect.interval("new classes") if "new classes" in effect.answers else None
     if classes is None or classes.p_value is None:
         return ""
     same_way = classes.p_value < SIGNIFICANT and classes.estimate * effect.seen.estimate > 0

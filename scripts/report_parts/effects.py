@@ -10,12 +10,13 @@ import numpy as np
 
 import fewshot
 from fewshot.core.errors import UserError
-from fewshot.evaluation.comparison import QUESTIONS, Answers
+from fewshot.evaluation.comparison import Answers, adjust
 from fewshot.evaluation.intervals import Interval
-from fewshot.evaluation.statistics import holm
+from fewshot.reports.comparisons.difference import ImageDifference
 from fewshot.runs import Run
 
 SIGNIFICANT = 0.05
+TOP1 = "top-1"
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,15 @@ class Study:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a regularizer gains over the baseline under one protocol: intervals as `fewshot.compare` has them.
+    """What a regularizer gains over the baseline in one test: intervals as `fewshot.compare` has them.
 
-    p-values are Holm's over all regularizers of the study, for each question and number of shots. `seeds`: those that
-    both have. `plan`: how many more of what would establish the gain, as `compare` says it.
+    `test`: `1-shot`, or `top-1` of classifiers. p-values are Holm's over all regularizers of the study, for each
+    question and test. `seeds`: those that both have. `plan`: how many more of what would establish the gain, as
+    `compare` says it.
     """
 
     reg: str
-    shots: int
+    test: str
     accuracy: float
     seeds: Sequence[int]
     answers: Answers
@@ -47,8 +49,8 @@ class Effect:
 
     @property
     def seen(self) -> Interval:
-        """On this test set."""
-        answer = self.answers["this test set"]
+        """The narrowest: of few-shot tasks on this test set; of classifiers, on other images of these classes."""
+        answer = self.answers["new images" if self.test == TOP1 else "this test set"]
         assert isinstance(answer, Interval)
         return answer
 
@@ -84,35 +86,49 @@ def found_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
 
 
 def gains(study: Study, baseline: str = "none") -> list[Effect]:
-    """Every regularizer against the baseline, the largest gain on this test set first, for each number of shots."""
-    found: dict[int, list[Effect]] = {}
+    """Every regularizer against the baseline, test by test; in each the largest gain first."""
+    found: dict[str, list[Effect]] = {}
     base = study.runs.get(baseline, {})
     for reg, runs in study.runs.items():
         seeds = sorted(runs.keys() & base.keys())
         if reg == baseline or not seeds:
             continue
         for each in fewshot.difference([runs[seed] for seed in seeds], [base[seed] for seed in seeds]):
-            accuracy = float(np.mean(accuracies(study, reg, each.shots, seeds)))
-            found.setdefault(each.shots, []).append(
-                Effect(reg, each.shots, accuracy, seeds, each.answers, each.needs)
-            )
-    return [effect for shots in sorted(found) for effect in _corrected(found[shots])]
+            if each.split == "test":
+                test = TOP1 if isinstance(each, ImageDifference) else f"{each.shots}-shot"
+                accuracy = float(np.mean(accuracies(study, reg, test, seeds)))
+                found.setdefault(test, []).append(Effect(reg, test, accuracy, seeds, each.answers, each.needs))
+    return [effect for test in sorted(found) for effect in _corrected(found[test])]
 
 
-def accuracies(study: Study, reg: str, shots: int, seeds: Sequence[int] = ()) -> list[float]:
+def mcnemar(study: Study, reg: str, baseline: str = "none") -> list[float]:
+    """The p-value of McNemar's test against the baseline's network of the same seed, seed by seed; not corrected."""
+    runs, base = study.runs[reg], study.runs[baseline]
+    found = []
+    for seed in sorted(runs.keys() & base.keys()) if reg != baseline else ():
+        for each in fewshot.difference(runs[seed], base[seed]):
+            if isinstance(each, ImageDifference) and each.split == "test":
+                answer = each.answers["new images"]
+                assert isinstance(answer, Interval) and answer.p_value is not None
+                found.append(answer.p_value)
+    return found
+
+
+def accuracies(study: Study, reg: str, test: str, seeds: Sequence[int] = ()) -> list[float]:
     """The test accuracy of each seed (all seeds, if none is given)."""
-    runs = [study.runs[reg][seed] for seed in seeds or sorted(study.runs[reg])]
-    return [
-        next(row["accuracy"] for row in run.longest if row["shots"] == shots and row["split"] == "test") for run in runs
-    ]
+    return [tested(study.runs[reg][seed])[test] for seed in seeds or sorted(study.runs[reg])]
+
+
+def tested(run: Run, split: str = "test") -> dict[str, float]:
+    """The accuracy that a run's own head, or its classifier, has in each test on a split."""
+    own = (run.config.head, run.config.transform)
+    rows = [row for row in run.longest if row["split"] == split and (row["head"], row["transform"]) == own]
+    few_shot = {f"{row['shots']}-shot": row["accuracy"] for row in rows}
+    return few_shot | {TOP1: row["top1"] for row in run.classification if row["split"] == split}
 
 
 def _corrected(effects: Sequence[Effect]) -> list[Effect]:
     """The same with Holm's p-values over the effects, for each question by itself."""
-    answers = [dict(effect.answers) for effect in effects]
-    for question in QUESTIONS:
-        tested = [each for each in answers if isinstance(each[question], Interval)]
-        for each, p_value in zip(tested, holm([each[question].p_value for each in tested]), strict=True):
-            each[question] = replace(each[question], p_value=float(p_value))
-    corrected = [replace(effect, answers=each) for effect, each in zip(effects, answers, strict=True)]
+    answers = adjust({(0, i): dict(effect.answers) for i, effect in enumerate(effects)}, list(effects[0].answers))
+    corrected = [replace(effect, answers=answers[0, i]) for i, effect in enumerate(effects)]
     return sorted(corrected, key=lambda effect: -effect.seen.estimate)

@@ -15,21 +15,21 @@ _TEST_SET, _ANEW = pictures.COLOURS[0], pictures.COLOURS[1]
 
 
 def forest(effects: Sequence[Effect], title: str) -> Figure:
-    """Each regularizer's gain over `none` in points, a panel for each number of shots, in the order of the first one.
+    """Each regularizer's gain over `none` in points, a panel for each test, in the order of the first one.
 
-    A thick line is the 95% interval of this test set, a thin one that of training anew.
+    A thick line is the 95% interval of these networks (Effect.seen), a thin one that of training anew.
     """
-    shots = sorted({effect.shots for effect in effects})
-    order = [effect.reg for effect in effects if effect.shots == shots[0]]
+    tests = sorted({effect.test for effect in effects})
+    order = [effect.reg for effect in effects if effect.test == tests[0]]
     with matplotlib.rc_context(pictures.STYLE):
-        figure = Figure(figsize=(4.2 * len(shots) + 1.4, 1.3 + 0.28 * len(order)), layout="constrained")
-        panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
-        for panel, number in zip(panels, shots, strict=True):
+        figure = Figure(figsize=(4.2 * len(tests) + 1.4, 1.3 + 0.28 * len(order)), layout="constrained")
+        panels = figure.subplots(1, len(tests), sharey=True, squeeze=False)[0]
+        for panel, test in zip(panels, tests, strict=True):
             for effect in effects:
-                if effect.shots == number:
+                if effect.test == test:
                     _row(panel, order.index(effect.reg), effect)
             panel.axvline(0, color="0.4", linewidth=0.8)
-            panel.set(xlabel="points above none", title=f"{number}-shot")
+            panel.set(xlabel="points above none", title=test)
             panel.grid(axis="x", color="0.9", linewidth=0.6)
             panel.set_axisbelow(True)
         panels[0].set_yticks(range(len(order)), order)

@@ -10,6 +10,7 @@ import torch
 from fewshot import regularizers
 from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
+from fewshot.regularizers._base import largest
 from fewshot.regularizers.attentiondrop import attentiondrop_mask, weakening
 
 MODES = pytest.mark.parametrize("mode", ["am", "sm", "ad"])
@@ -43,6 +44,23 @@ def brute_force(x, drawn, mode, top_percent, literal):
             total = out[i, j].sum().item()
             out[i, j] *= (1 if literal else h * w) / total if total else 0
     return out.view_as(x)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_top_is_the_first_of_a_stable_sort(threads):
+    """Of few threads and of many, which select in different ways; with ties, and signs of zero."""
+    torch.manual_seed(0)
+    x = torch.randn(20, 3, 4, 5).relu().round(decimals=1)
+    x[0, 0, 0, 0], x[1] = -0.0, -torch.inf
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for count in (1, 4, 12, 20):
+            first = x.flatten(2).sort(dim=2, descending=True, stable=True).indices[..., :count]
+            expected = torch.zeros(20, 3, 20).scatter(2, first, 1.0).view_as(x)
+            assert torch.equal(largest(x.flatten(2), count).view_as(x), expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 @MODES
