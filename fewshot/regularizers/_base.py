@@ -202,8 +202,8 @@ def largest(values: Tensor, count: int) -> Tensor:
         return torch.zeros_like(values)
     last = _ranked(values.detach(), count)
     above, equal = values > last, values == last
-    room = count - above.sum(-1, keepdim=True)
-    return (above | equal & (equal.cumsum(-1) <= room)).to(values.dtype)
+    room = count - above.sum(-1, keepdim=True, dtype=torch.int32)
+    return (above | equal & (equal.cumsum(-1, dtype=torch.int32) <= room)).to(values.dtype)
 
 
 def _ranked(values: Tensor, count: int) -> Tensor:

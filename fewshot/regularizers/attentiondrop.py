@@ -28,7 +28,7 @@ def weakening(x: Tensor, mode: str, count: int) -> Tensor:
     """
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     varies = high > low
-    gone = varies if mode == "am" else torch.where(varies, (x - low) / (high - low), 0)
+    gone = varies if mode == "am" else (x - low) / torch.where(varies, high - low, 1)
     return gone.float() if mode == "sm" else gone * largest(x.flatten(2), count).view_as(x)
 
 
