@@ -14,7 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from report_parts import claims, figures, regimes
+from report_parts import claims, figures, gaps, regimes
 from report_parts.effects import TOP1, Effect, Study, accuracies, gains, mcnemar, read
 
 from fewshot.core.console import Parser, run
@@ -27,6 +27,7 @@ from fewshot.sweeps import grid
 
 PAGE = Path(__file__).parent / "report_parts" / "page.md"
 REGIMES = "regimes-42"
+GAP = "training - validation"
 _NAMED = 12  # runs without a result
 
 
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
 def table(section: Section, study: Study, effects: Sequence[Effect], test: str) -> str:
     """Every regularizer's accuracy (of classifiers the error), and its gain over none for each question."""
     of_images = test == TOP1
-    header = ["regularizer", "seeds", "error" if of_images else "accuracy", *section.questions.values()]
+    header = ["regularizer", "seeds", "error" if of_images else "accuracy", GAP, *section.questions.values()]
     lines = [_line(study, "none", test, [""] * len(section.questions))]
     for effect in effects:
         if effect.test == test:
@@ -105,7 +106,8 @@ def _line(study: Study, reg: str, test: str, gained: Sequence[str]) -> list[str]
     each = 1 - each if test == TOP1 else each
     found = training_anew(each) if len(each) > 1 else None
     mean = percent(found.estimate, found.half_width) if found else f"{100 * each[0]:.2f}"
-    return [reg, str(len(each)), mean, *gained]
+    gap = gaps.gaps(study, reg, test)
+    return [reg, str(len(each)), mean, f"{100 * np.mean(gap):.2f}" if gap else "-", *gained]
 
 
 def _points(effect: Effect, question: str) -> str:

@@ -24,12 +24,12 @@ def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     variant(small_run, lower, gain=-0.2)
     for reg, gain in GAINS.items():
         for seed, more in SPREAD.items():
-            folder = results / report.STUDY / f"{reg}-seed{seed}"
+            folder = results / report.FEW_SHOT.name / f"{reg}-seed{seed}"
             folder.parent.mkdir(exist_ok=True)
             variant(lower, folder, seed=seed, reg=reg, gain=gain + (more if reg != "none" else 0))
     shutil.rmtree(lower)
-    unfinished = results / report.STUDY / "camdrop-seed0"
-    shutil.copytree(results / report.STUDY / "none-seed0", unfinished)
+    unfinished = results / report.FEW_SHOT.name / "camdrop-seed0"
+    shutil.copytree(results / report.FEW_SHOT.name / "none-seed0", unfinished)
     (unfinished / "result.json").unlink()
     assert console.run(report.main, ["--results", str(results)]) == 0
     return results
@@ -70,7 +70,7 @@ def test_the_same_files_give_the_same_bytes(written):
 
 def test_the_page_in_the_checkout_is_the_one_that_its_runs_give(tmp_path):
     committed = ROOT / "results"
-    for name in (report.STUDY, report.REGIMES):
+    for name in (report.FEW_SHOT.name, report.CLASSIFICATION.name, report.REGIMES):
         shutil.copytree(committed / name, tmp_path / name)
     assert console.run(report.main, ["--results", str(tmp_path)]) == 0
     assert (tmp_path / "README.md").read_bytes() == (committed / "README.md").read_bytes()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fewshot.core.errors import UserError
 
@@ -25,6 +27,7 @@ except ImportError:  # on Windows, where two processes are not kept from each ot
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)  # 0: on Windows
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV)  # what opening a link or device says
+_MOMENT, _LOOKS = 0.01, 100  # seconds that another's look at a lock may last, and how many of them are waited for
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a network file system without them
 
 
@@ -76,13 +79,16 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
     if fcntl is None:
         yield False
         return
-    while True:
+    for attempt in itertools.count():
         with os.fdopen(open_own(path, os.O_RDWR | os.O_CREAT), "rb+") as file:
             alone = True
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
+                    if attempt < _LOOKS and _free(file):  # somebody only looked, in `held`
+                        time.sleep(_MOMENT)
+                        continue
                     raise
                 alone = False
             if not _is_at(file.fileno(), path):  # who held it before us took it away: the lock is on nothing
@@ -103,11 +109,16 @@ def held(path: Path) -> bool:
     with os.fdopen(handle, "rb") as file:
         if fcntl is None:
             return True
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment, and beside others who only look
-        except OSError:
-            return True
+        return not _free(file)
+
+
+def _free(file: BinaryIO) -> bool:
+    """Whether nobody holds an open file by `locked`. It is locked for a moment, beside others who only look."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
         return False
+    return True
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -123,8 +123,11 @@ def tested(run: Run, split: str = "test") -> dict[str, float]:
     """The accuracy that a run's own head, or its classifier, has in each test on a split."""
     own = (run.config.head, run.config.transform)
     rows = [row for row in run.longest if row["split"] == split and (row["head"], row["transform"]) == own]
-    few_shot = {f"{row['shots']}-shot": row["accuracy"] for row in rows}
-    return few_shot | {TOP1: row["top1"] for row in run.classification if row["split"] == split}
+    found = {f"{row['shots']}-shot": row["accuracy"] for row in rows}
+    for row in run.classification:
+        if row["split"] == split:
+            found[TOP1] = row["top1"]
+    return found
 
 
 def _corrected(effects: Sequence[Effect]) -> list[Effect]:

@@ -35,6 +35,36 @@ def test_one_process_at_a_time_holds_a_lock_and_the_last_leaves_nothing(tmp_path
     assert count.read_text() == "1200" and not lock.exists()
 
 
+_LOOK = """
+import sys
+from pathlib import Path
+from fewshot.core.files import held
+print("looking", flush=True)
+while Path(sys.argv[1]).parent.is_dir():
+    held(Path(sys.argv[1]))
+"""
+
+
+def test_who_looks_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
+    """`fewshot watch` looks; a training that took its lock in that moment gave up."""
+    lock = tmp_path / "watched" / "lock"
+    lock.parent.mkdir()
+    looking = [
+        subprocess.Popen([sys.executable, "-c", _LOOK, lock], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    try:
+        for each in looking:
+            assert each.stdout.readline() == "looking\n"
+        for _ in range(3000):
+            with locked(lock):
+                pass
+    finally:
+        shutil.rmtree(lock.parent)
+        for each in looking:
+            with each:
+                assert each.wait(60) == 0
+
+
 def link(path, to):
     path.symlink_to(to)
 
