@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from fewshot.evaluation.intervals import training_anew
-from fewshot.reports.sweep import markdown
+from fewshot.reports.sweep import Bold, markdown
 from fewshot.reports.tables import head_name, percent
 from fewshot.runs import Run
-from report_parts.effects import found_runs
+from report_parts.effects import SIGNIFICANT, found_runs
 
+EPISODIC = "episodic"
 Scores = Mapping[tuple[str, int], Mapping[int, float]]
 """By what solved the tasks and the number of shots, then by seed: test accuracy, a fraction of 1."""
 
@@ -37,20 +38,38 @@ def scores(runs: Sequence[Run]) -> Scores:
 
 
 def table(folders: Sequence[Path]) -> str:
-    """A line for each head, a column for each training and number of shots: the mean over seeds, and its interval."""
+    """A line for each training and head: the means over seeds, and what they are more than after episodic training."""
     by_training = {name: scores(runs) for name, runs in trainings(folders).items()}
+    episodic = by_training.get(EPISODIC, {})
     shots = sorted({number for each in by_training.values() for _, number in each})
-    heads = list(dict.fromkeys(head for each in by_training.values() for head, _ in each))
-    columns = [(name, number) for name in by_training for number in shots]
-    header = ["head", *(f"{name}, {number}-shot" for name, number in columns)]
-    lines = [[head, *(_mean(by_training[name].get((head, number), {})) for name, number in columns)] for head in heads]
+    header = ["training", "head", "seeds"]
+    for number in shots:
+        header += [f"{number}-shot", "more than episodic"]
+    lines = []
+    for name, found in by_training.items():
+        for head in dict.fromkeys(head for head, _ in found):
+            line = [name, head, str(max(len(found.get((head, number), {})) for number in shots))]
+            for number in shots:
+                own = found.get((head, number), {})
+                line += [mean(own), "" if name == EPISODIC else gain(own, episodic.get((head, number), {}))]
+            lines.append(line)
     return markdown(header, lines)
 
 
-def _mean(by_seed: Mapping[int, float]) -> str:
+def mean(by_seed: Mapping[int, float]) -> str:
     """Over seeds, with Student's interval of training anew where there are several."""
     values = np.array(list(by_seed.values()))
     if len(values) < 2:
-        return "".join(f"{100 * value:.2f} (one seed)" for value in values)
+        return "".join(f"{100 * value:.2f}" for value in values)
     found = training_anew(values)
     return percent(found.estimate, found.half_width)
+
+
+def gain(by_seed: Mapping[int, float], other: Mapping[int, float]) -> str:
+    """The mean difference of equal seeds, with its interval where there are several; bold where p < 0.05."""
+    values = np.array([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
+    if len(values) < 2:
+        return "".join(f"{100 * value:+.2f} (one seed)" for value in values)
+    found = training_anew(values)
+    text = "+" * (found.estimate >= 0) + percent(found.estimate, found.half_width)
+    return Bold(text) if found.p_value is not None and found.p_value < SIGNIFICANT else text
