@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from commands import SMALL, one_line_error
 
 import fewshot
-from fewshot import experiment, train
+from fewshot import evaluate, experiment, train
 from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
@@ -171,6 +172,14 @@ def test_several_seeds_are_one_command(tmp_path, capsys):
     out = capsys.readouterr().out
     assert [Run.open(tmp_path / "runs" / f"seed{n}").config.seed for n in (0, 1)] == [0, 1]
     assert "2 seeds" in out
+    runs = [str(tmp_path / "runs" / f"seed{n}") for n in (0, 1)]
+    few = ["--shots", "1", "--episodes", "20", "--threads", "1"]
+    assert console.run(evaluate.main, [*runs, *few, "--head", "simpleshot"]) == 0
+    assert console.run(train.main, [*flags, "--seeds", "0", "1", "--resume"]) == 0
+    summed_up = capsys.readouterr().out.partition("2 seeds")[2]
+    (own, other) = re.findall("5-way 1-shot(.*)", summed_up)
+    assert own.split() in [line.split() for line in re.findall("5-way 1-shot(.*)", out)]
+    assert other.startswith(", simpleshot "), "what another head made of them is a line of its own"
     assert console.run(train.main, [*flags, "--seeds", "0", "0"]) == 2
     assert "--seeds: 0 comes twice" in one_line_error(capsys)
     assert console.run(train.main, [*flags, "--seeds", "0", "--seed", "1"]) == 2

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
-from fewshot.reports.tables import DEFAULTS, markdown_text, percent, task_name
+from fewshot.reports.tables import DEFAULTS, head_name, markdown_text, percent, print_whole, task_name
 from fewshot.runs import Run
 
 
@@ -31,20 +31,27 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
             )
 
     for row in runs[0].rows:
-        same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest")
-        rows = [each for run in runs for each in run.rows if all(each[name] == row[name] for name in same)]
-        add(row, task_name(DEFAULTS | row), [each["accuracy"] for each in rows])
+        same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest", "head", "transform")
+        rows = [each for run in runs for each in run.rows if all(each.get(name) == row.get(name) for name in same)]
+        add(row, _task(runs[0], row), [each["accuracy"] for each in rows])
     for row in runs[0].classification:
         same_images = ("dataset", "split", "membership", "fingerprint")
         rows = [
             each for run in runs for each in run.classification if all(each[name] == row[name] for name in same_images)
         ]
         add(row, f"{row['classes']} classes, top-1", [each["top1"] for each in rows])
-    console.print(table)
+    print_whole(console, table)
     console.print(
         "95% CI: Student's t over the seeds, of what training anew gives on average on this test set; each seed's own"
         " interval stands above."
     )
+
+
+def _task(run: Run, row: dict[str, Any]) -> str:
+    """The task, and what solved it where that is not the run's own head."""
+    row = {"head": run.config.head} | DEFAULTS | row
+    own = (row["head"], row["transform"]) == (run.config.head, run.config.transform)
+    return task_name(row) + f", {head_name(row)}" * (not own)
 
 
 def score(ours: np.ndarray) -> str:

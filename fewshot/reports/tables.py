@@ -80,8 +80,7 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
             f"{row['dataset']} {row['split']}", task_name(row), str(row["queries"]), *([head] if extra else []),
             percent(row["accuracy"], row["ci95"]), f"{row['episodes']:,}",
         )  # fmt: skip
-    table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
-    console.print(table)
+    print_whole(console, table)
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
     drawn = ", on average where their numbers are drawn (Dirichlet)" * any(row["query_alpha"] for row in rows)
     console.print(
@@ -102,8 +101,7 @@ def print_classification(console: Console, title: str, rows: Iterable[Mapping[st
             f"{row['dataset']} {row['split']}", f"{row['images']:,}", within(row["top1"], row["top1_ci95"]),
             f"{100 * row['error']:.2f}", f"{100 * row['top5']:.2f}" if "top5" in row else "-",
         )  # fmt: skip
-    table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
-    console.print(table)
+    print_whole(console, table)
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
     console.print(f"CI: {methods}, of this network on other images of these classes.")
     if failed := [f"{row['dataset']} {row['split']}" for row in rows if row.get("at_chance")]:
@@ -111,6 +109,12 @@ def print_classification(console: Console, title: str, rows: Iterable[Mapping[st
     for row in rows:
         if seen := row.get("seen_in_training", {}).get("images"):
             console.print(f"Warning: training saw {seen:,} of the images of {row['dataset']} {row['split']}.")
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table in which nothing is cut, even where it is then wider than the terminal."""
+    table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    console.print(table)
 
 
 def within(value: float, interval: Sequence[float]) -> str:

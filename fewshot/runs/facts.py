@@ -263,6 +263,13 @@ class Facts:
         """Of `rows`, for each protocol and copy of the images the one of most episodes."""
         return longest(self.rows)
 
+    def own(self, split: str = "test") -> list[dict[str, Any]]:
+        """Of `longest`, those of its own head and transform on tasks of a split of the data set that it trained on."""
+        config = self.config
+        said = {"head": config.head, "transform": config.transform}  # by rows that are too old to say it
+        wanted = said | {"dataset": config.dataset, "split": split}
+        return [row for row in self.longest if (said | row).items() >= wanted.items()]
+
     @property
     def summary(self) -> dict[str, Any]:
         """What result.json says of the run itself."""

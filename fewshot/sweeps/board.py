@@ -53,12 +53,13 @@ class SweepBoard:
             self.console.print(self._title(running, failed))
 
     def _scores(self, name: str) -> dict[str, float]:
-        """What a run scored, by task; of a classifier the top-1 accuracy by split."""
+        """What a run scored in its own tests, by task; of a classifier the top-1 accuracy."""
         from fewshot.runs import Run
 
         run = Run.open(self.sweep.path(name))
-        few_shot = {task_name(DEFAULTS | row): row["accuracy"] for row in run.rows}
-        return few_shot | {f"{row['split']} top-1": row["top1"] for row in run.classification}
+        few_shot = {task_name(DEFAULTS | row): row["accuracy"] for row in run.own()}
+        tested = [row for row in run.classification if row["split"] == "test"]
+        return few_shot | {f"{row['split']} top-1": row["top1"] for row in tested}
 
     def _table(self, running: set[str], failed: Mapping[str, str]) -> Table:
         table = Table(box=box.SIMPLE_HEAD, title=self._title(running, failed), title_justify="left")

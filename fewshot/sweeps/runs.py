@@ -31,6 +31,6 @@ def accuracies(runs: Sequence[Run], shots: int) -> np.ndarray:
     """(seeds, episodes): what each run scored in each test episode of that number of shots."""
     scored = []
     for each in runs:
-        row = next(row for row in each.longest if row["shots"] == shots and row["split"] == "test")
+        row = next(row for row in each.own() if row["shots"] == shots)
         scored.append(read_accuracies(each.folder, row))
     return np.stack(scored)

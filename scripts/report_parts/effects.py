@@ -121,9 +121,7 @@ def accuracies(study: Study, reg: str, test: str, seeds: Sequence[int] = ()) -> 
 
 def tested(run: Run, split: str = "test") -> dict[str, float]:
     """The accuracy that a run's own head, or its classifier, has in each test on a split."""
-    own = (run.config.head, run.config.transform)
-    rows = [row for row in run.longest if row["split"] == split and (row["head"], row["transform"]) == own]
-    found = {f"{row['shots']}-shot": row["accuracy"] for row in rows}
+    found = {f"{row['shots']}-shot": row["accuracy"] for row in run.own(split)}
     for row in run.classification:
         if row["split"] == split:
             found[TOP1] = row["top1"]

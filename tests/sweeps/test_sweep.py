@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from commands import SMALL, command, one_line_error
 from inline import Inline
 
-from fewshot import experiment, sweep
+from fewshot import evaluate, experiment, sweep
 from fewshot.core import console
 from fewshot.sweeps import executors, grid
 from fewshot.sweeps.conduct import conduct
@@ -98,6 +99,12 @@ def test_from_the_command_line(tmp_path, capsys):
     names = {path.parent.name for path in out.glob("*/result.json")}
     assert names == {"lr=0.05-seed0"}
     assert (out / "leaderboard.csv").read_text().count("\n") == 3  # a head, 1 and 5 shots
+    (ended,) = re.findall("lr=0.05-seed0: 5-way.*", shown.out)
+    done = [str(out / "lr=0.05-seed0"), "--shots", "1", "--episodes", "20", "--threads", "1"]
+    for other in (["--head", "simpleshot"], ["--split", "train"]):
+        assert console.run(evaluate.main, [*done, *other]) == 0
+    assert console.run(sweep.main, [*SMALL, "--out", str(out), "--vary", "lr=0.05"]) == 0
+    assert ended in capsys.readouterr().out, "what it scored in its own tests"
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(plan, undisturbed, tmp_path):
