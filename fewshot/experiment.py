@@ -247,6 +247,8 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
             for reg in model.backbone.regularizers
         ],
     }  # fmt: skip
+    if setup.regime.splits != ("train",):
+        facts["trained_splits"] = list(setup.regime.splits)
     facts |= model.backbone.facts
     if setup.regime.classifier:
         facts["classifier"] = dataclasses.asdict(setup.regime.classifier)

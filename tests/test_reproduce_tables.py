@@ -13,7 +13,9 @@ from commands import one_line_error
 from inline import Inline
 from scipy import stats
 
+from fewshot import evaluate
 from fewshot.core import console
+from fewshot.data import open_dataset
 from fewshot.evaluation.proportions import wilson
 from fewshot.runs import Run
 from fewshot.sweeps import executors
@@ -83,6 +85,11 @@ def test_rows_are_trained_once_and_compared_image_by_image(tmp_path, capsys):
     half = stats.t.ppf(0.975, 1) * np.std(accuracies, ddof=1) / 2**0.5
     expected = f"{np.mean(accuracies):.2f} ± {half:.2f} ({accuracies[0]:.2f}, {accuracies[1]:.2f})"
     assert expected in out and "Student's t over 2 seeds" in out
+
+    seen = len(open_dataset("letters", tmp_path / "data")["val"].images)
+    assert console.run(evaluate.main, [str(runs[0].folder), "--split", "val", "--threads", "1"]) == 0
+    assert f"training saw {seen:,} of the images of letters val" in capsys.readouterr().out
+    assert "seen_in_training" not in runs[0].classification[0]
 
 
 def test_without_a_held_out_part_all_training_images_are_trained_on(tmp_path, capsys):

@@ -28,7 +28,7 @@ from fewshot.core.errors import UserError
 from fewshot.data.store import Dataset, Split
 from fewshot.evaluation import folding, record_files
 from fewshot.evaluation.embed import VALIDATION_BATCH, embed_split
-from fewshot.evaluation.overlap import seen
+from fewshot.evaluation.overlap import seen, trained_splits
 from fewshot.evaluation.proportions import WILSON, wilson
 from fewshot.evaluation.score import evaluated_by
 from fewshot.model import Model
@@ -121,7 +121,7 @@ def classify_run(
         **found.figures(classes), "membership": images.membership, **dataset.fingerprints,
     }  # fmt: skip
     row |= {"at_chance": True} if guessed(row) else {}
-    if training is not None and (known := seen(training, dataset, split).get("images")):
+    if training is not None and (known := seen(training, dataset, split, trained_splits(run)).get("images")):
         row["seen_in_training"] = {"images": known}
     row["evaluated_by"] = evaluated_by(compute)
     row |= keep(run, f"{dataset.name}-{split}", found)

@@ -16,7 +16,7 @@ from fewshot.data.store import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation import folding
 from fewshot.evaluation.embed import VALIDATION_BATCH, Base, embed_base, embed_split
-from fewshot.evaluation.overlap import seen
+from fewshot.evaluation.overlap import seen, trained_splits
 from fewshot.evaluation.record_files import forget
 from fewshot.evaluation.records import Outcomes, Record, keep
 from fewshot.evaluation.solve import accuracies, solve_episodes, wants_base
@@ -104,7 +104,7 @@ def score_run(
     }  # fmt: skip
     if theirs := users_code(solver, mapped):
         shared["solver_code"] = theirs
-    if training is not None and (overlap := seen(training, dataset, split.name)):
+    if training is not None and (overlap := seen(training, dataset, split.name, trained_splits(run))):
         shared["seen_in_training"] = overlap
     other = _other_solver(shared, {"head": config.head, "transform": config.transform})
     shared["evaluated_by"] = evaluated_by(compute)

@@ -75,6 +75,11 @@ class Regime(ABC, Generic[Batch]):
         """
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the data set whose images are trained on."""
+        return ("train",)
+
+    @property
     def classifier(self) -> Form | None:
         """The classifier of the base classes that the model is to have: `model.classifier`. None: it needs none."""
         return None

@@ -91,6 +91,7 @@ class Supervised(Regime[Batch]):
     compute: Compute
     images: int
     """In all processes."""
+    trained: tuple[str, ...]
     classifier_form: Form
     smoothing: float
     mixup: float
@@ -143,6 +144,7 @@ class Supervised(Regime[Batch]):
             dataset["val"] if dataset.shared_classes else validation,
             compute,
             batch,
+            ("train", "val") if train == "all" else ("train",),
             Form(classifier, len(trained.classes), ROTATIONS if rotation else 0),
             smoothing,
             mixup,
@@ -150,6 +152,11 @@ class Supervised(Regime[Batch]):
             config.mirror,
             RandAugment(randaugment, magnitude) if randaugment else None,
         )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """See Regime.splits."""
+        return self.trained
 
     @property
     def classifier(self) -> Form:
