@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> None:
         kept, old = (scores, []) if args.no_aggregate else newest(scores)
         rows = rank(aggregate(kept, over_seeds=not args.no_aggregate), paired=not args.append)
         written = {
-            path: as_csv.render(kind, some) for kind, path in tables.items() if (some := of_kind(kind, rows))
+            path: as_csv.render(kind, some)
+            for kind, path in tables.items()
+            if (some := of_kind(kind, rows)) or path.exists()  # what is there must not look like the runs' of now
         }
         if "markdown" in files:
             written[files["markdown"]] = as_text.render(rows)

@@ -12,13 +12,15 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from report_parts.effects import found_runs
+
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.runs import Run
 
 SMALL_FILES = (
-    "config.json", "environment.json", "metrics.jsonl", "result.json",
-    "episodes-*.npy", "tasks-*.npz", "images-*.np[yz]",
+    "config.json", "environment.json", "metrics.jsonl", "episodes-*.npy", "tasks-*.npz", "images-*.np[yz]",
+    "result.json",  # which names the files above
 )  # fmt: skip
 
 
@@ -31,15 +33,13 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    places = sorted(path.parent for path in args.runs.glob("*/config.json"))
-    if not places:
+    if not any(args.runs.glob("*/config.json")):
         raise UserError(f"{args.runs}: there is no run folder in it")
-    finished = {place: run for place in places if (run := Run.open(place)).finished}
-    keep(finished.values(), args.kept)
+    finished, others = found_runs(args.runs)
+    keep(finished, args.kept)
     terminal().print(f"{len(finished)} runs kept in {args.kept}")
-    for place in places:
-        if place not in finished:
-            terminal().print(f"left out, not finished: {place}")
+    for name, why in others.items():
+        terminal().print(f"left out: {args.runs / name}: {why}")
 
 
 def keep(runs: Iterable[Run], folder: Path) -> None:

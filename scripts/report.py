@@ -22,7 +22,7 @@ from fewshot.core.files import write_atomic
 from fewshot.evaluation.intervals import training_anew
 from fewshot.reports import pictures
 from fewshot.reports.sweep import Bold, markdown
-from fewshot.reports.tables import percent
+from fewshot.reports.tables import percent, within
 from fewshot.sweeps import grid
 
 PAGE = Path(__file__).parent / "report_parts" / "page.md"
@@ -71,7 +71,9 @@ def main(argv: list[str] | None = None) -> None:
         if effects:
             title = f"{section.title}, {_seeds(effects)}: 95% intervals"
             figure = figures.forest(effects, title)
-            pictures.save(figure, results / "pictures" / f"forest-{section.name}.png", dpi=150)
+            picture = f"pictures/forest-{section.name}.png"
+            pictures.save(figure, results / picture, dpi=150)
+            values[f"{section.name} picture"] = f"![Gains over none, with intervals]({picture})"
         tests = sorted({effect.test for effect in effects})
         parts = {
             "runs": str(sum(map(len, study.runs.values()))),
@@ -115,7 +117,12 @@ def _points(effect: Effect, question: str) -> str:
     found = effect.interval(question)
     if found is None:
         return "one seed" if question == "training anew" else "-"
-    text = "+" * (found.estimate >= 0) + percent(found.estimate, found.half_width)
+    sign = "+" * (found.estimate >= 0)
+    symmetric = abs(found.low + found.high - 2 * found.estimate) < 1e-9
+    if symmetric:
+        text = sign + percent(found.estimate, found.half_width)
+    else:
+        text = sign + within(found.estimate, (found.low, found.high))
     assert found.p_value is not None
     return Bold(text) if found.p_value < claims.SIGNIFICANT else text
 
@@ -130,7 +137,7 @@ def claims_table(study: Study) -> str:
 def failed(study: Study) -> str:
     """Runs that are planned and have no result here: failed, diverged, or still to be trained."""
     there = {run.folder.name for runs in study.runs.values() for run in runs.values()}
-    missing = [name for name in planned(study.folder) if name not in there]
+    missing = [name for name in planned(study.folder) if name not in there | study.unfinished.keys()]
     lines = [f"- {name}: {why}" for name, why in study.unfinished.items()]
     if missing:
         names = ", ".join(missing) if len(missing) <= _NAMED else f"{len(missing)} runs"
@@ -145,6 +152,8 @@ def planned(folder: Path) -> list[str]:
 
 
 def _seeds(effects: Sequence[Effect]) -> str:
+    if not effects:
+        return "no seeds yet"
     counts = sorted({len(effect.seeds) for effect in effects})
     text = " to ".join(map(str, (counts[0], counts[-1]) if len(counts) > 1 else counts))
     return f"{text} seed{'s' * (text != '1')}"

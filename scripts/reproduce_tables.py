@@ -174,7 +174,7 @@ def explained(seeds: int) -> str:
             "In brackets: Wilson's 95% interval of this network on other images of these classes; of differences"
             " Newcombe's, with McNemar's p. One seed: what training anew would change is not in them."
         )
-    return f"±: 95%, Student's t over {seeds} seeds, of what training anew gives on average on this test set."
+    return f"±: 95%, Student's t over {seeds} seeds, of what training anew gives on average on these images."
 
 
 def keep(folder: Path, tables: list[Table], runs: dict[str, Run], seeds: int, command: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TypeAlias
 
@@ -21,24 +21,28 @@ Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text where th
 
 @dataclass(frozen=True)
 class Scores(Record):
-    """The mean record of a configuration's training seeds, and each seed's own accuracy. Also the difference of two."""
+    """The mean record of a configuration's training seeds, and each seed's own accuracy. Also the difference of two.
+
+    `void`: questions that these tasks cannot answer, and why.
+    """
 
     seeds: Mapping[int, float]
+    void: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, records: Mapping[int, Record]) -> Scores:
+    def of(cls, records: Mapping[int, Record], void: Mapping[str, str] | None = None) -> Scores:
         """From one record for each training seed, all of the same tasks."""
         every = list(records.values())
         episodes = Outcomes(_mean(each.episodes for each in every), every[0].episodes.classes)
         apart = [each.disjoint for each in every if each.disjoint is not None]
         disjoint = Outcomes(_mean(apart), apart[0].classes) if len(apart) == len(every) else None
         seeds = {seed: float(each.episodes.accuracies.mean()) for seed, each in records.items()}
-        return cls(episodes, disjoint, seeds)
+        return cls(episodes, disjoint, seeds, void or {})
 
     def __sub__(self, other: Scores) -> Scores:
         disjoint = self.disjoint and other.disjoint and _minus(self.disjoint, other.disjoint)
         seeds = {seed: self.seeds[seed] - other.seeds[seed] for seed in sorted(self.seeds.keys() & other.seeds.keys())}
-        return Scores(_minus(self.episodes, other.episodes), disjoint, seeds)
+        return Scores(_minus(self.episodes, other.episodes), disjoint, seeds, {**self.void, **other.void})
 
 
 def answers(scores: Scores) -> Answers:
@@ -59,7 +63,7 @@ def answers(scores: Scores) -> Answers:
         found["training anew"] = training_anew(np.array(list(scores.seeds.values())))
     else:
         found["training anew"] = "nothing is known: that takes two training seeds or more, the same for all"
-    return found
+    return found | {question: f"nothing is known: {why}" for question, why in scores.void.items()}
 
 
 def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:
@@ -75,7 +79,7 @@ def adjust(
         intervals = {pair: it for pair, each in found.items() if isinstance(it := each[question], Interval)}
         adjusted = holm(np.array([each.p_value for each in intervals.values()]))
         for (pair, interval), p_value in zip(intervals.items(), adjusted, strict=True):
-            found[pair][question] = replace(interval, p_value=float(p_value))
+            found[pair][question] = replace(interval, p_value=float(p_value), unadjusted=interval.p_value)
     return found
 
 

@@ -5,7 +5,7 @@ An accuracy can be meant in four ways, from the narrowest to the widest:
     this test set     what every possible episode of these very images would average
     new images        what other images of the same classes would give
     new classes       what other classes of the same kind, with their images, would give
-    training anew     what the same training would give with another seed
+    training anew     what the same training would give with other seeds, on these very tasks
 
 All functions take accuracies, or differences of two runs on the same tasks: what both find easy or hard then
 cancels. `scripts/coverage.py` measures in a simulation how often each interval holds its own value
@@ -25,7 +25,7 @@ LEVEL = 0.95
 THIS_TEST_SET = "these networks on this test set: the mean over all its episodes"
 NEW_IMAGES = "these networks on new images of these classes"
 NEW_CLASSES = "these networks on new classes of this kind"
-TRAINING_ANEW = "the same training with other seeds, on this test set"
+TRAINING_ANEW = "the same training with other seeds, on these very tasks or images"
 
 _RESAMPLES = 9_999
 _EPISODES_PER_CLASS = 10  # with fewer the classes' effects drown in the episodes' noise
@@ -58,6 +58,8 @@ class Interval:
     """Two-sided, of the hypothesis that the value is zero: for differences. None where the method has none."""
     units: Units | None = None
     """What one more of them would change. None where the method has none."""
+    unadjusted: float | None = None
+    """The p-value before it was made Holm's, where it was."""
 
     @property
     def half_width(self) -> float:
@@ -152,9 +154,10 @@ def new_classes(values: np.ndarray, classes: np.ndarray) -> Interval:
 def training_anew(values: np.ndarray) -> Interval:
     """Interval of what further training seeds would average, from (s,) seeds' values: mean +- t(s - 1) * std / sqrt(s).
 
-    For two recipes: the differences of runs of the same seed. Seeds' values are taken to be normal; the test set
-    is the same for all, so nothing is said of others (Bouthillier et al., "Accounting for Variance in Machine
-    Learning Benchmarks", MLSys 2021).
+    For two recipes: the differences of runs of the same seed. Seeds' values are taken to be normal; the tasks are the
+    same for all, so nothing is said of others: what the draw of these tasks leaves open is common to all seeds, is in
+    each one's own interval, and not in this one (Bouthillier et al., "Accounting for Variance in Machine Learning
+    Benchmarks", MLSys 2021).
     """
     values = _checked(values)
     error = values.std(ddof=1) / len(values) ** 0.5

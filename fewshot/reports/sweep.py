@@ -42,7 +42,7 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
         add(row, f"{row['classes']} classes, top-1", [each["top1"] for each in rows])
     print_whole(console, table)
     console.print(
-        "95% CI: Student's t over the seeds, of what training anew gives on average on this test set; each seed's own"
+        "95% CI: Student's t over the seeds, of what training anew gives on average in these tests; each seed's own"
         " interval stands above."
     )
 

@@ -15,7 +15,7 @@ from fewshot.core.console import visible
 from fewshot.episodes.sampler import protocol_name
 from fewshot.runs import Run
 
-DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": ""}
+DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": "", "regime": ""}
 """What a few-shot row, or a line of a leaderboard, means by a field that is not there."""
 
 _SORTED_BY = ("ways", "shots", "queries", "head")

@@ -263,12 +263,20 @@ class Facts:
         """Of `rows`, for each protocol and copy of the images the one of most episodes."""
         return longest(self.rows)
 
-    def own(self, split: str = "test") -> list[dict[str, Any]]:
-        """Of `longest`, those of its own head and transform on tasks of a split of the data set that it trained on."""
+    def own(self, split: str = "test", any_head: bool = False) -> list[dict[str, Any]]:
+        """Of `longest`, those of its own test protocol on a split of the data set that it was trained on.
+
+        By its own head and transform, or by any.
+        """
         config = self.config
-        said = {"head": config.head, "transform": config.transform}  # by rows that are too old to say it
-        wanted = said | {"dataset": config.dataset, "split": split}
-        return [row for row in self.longest if (said | row).items() >= wanted.items()]
+        solved = {"head": config.head, "transform": config.transform}
+        asked = {"dataset": config.dataset, "split": split, "ways": config.test_ways, "queries": config.test_queries}
+        wanted = asked if any_head else asked | solved
+        return [
+            row for row in self.longest
+            if (solved | row).items() >= wanted.items()  # old rows do not say what solved them
+            and row["shots"] in config.test_shots and "query_alpha" not in row
+        ]  # fmt: skip
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fewshot import experiment
 from fewshot.config import TrainConfig
+from fewshot.core.errors import UserError
 from fewshot.evaluation.records import read_accuracies
 from fewshot.learning.reporter import SILENT, Reporter
 from fewshot.runs import Run
@@ -29,8 +30,11 @@ def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run
 
 def accuracies(runs: Sequence[Run], shots: int) -> np.ndarray:
     """(seeds, episodes): what each run scored in each test episode of that number of shots."""
-    scored = []
+    scored, digests = [], set()
     for each in runs:
         row = next(row for row in each.own() if row["shots"] == shots)
         scored.append(read_accuracies(each.folder, row))
+        digests.add(row["episodes_digest"])
+    if len(digests) > 1:
+        raise UserError(f"{runs[0].folder} and others were tested on different tasks: evaluate them alike")
     return np.stack(scored)

@@ -80,11 +80,17 @@ def verdict(effect: Effect) -> str:
     assert anew.p_value is not None
     if anew.p_value < SIGNIFICANT:
         word = "holds" if anew.estimate > 0 else "the opposite holds"
-        these = "images" if effect.test == TOP1 else "classes"
-        return f"{word} here, on these test {these}{_wider(effect)}"
-    need = effect.plan["training anew"]
-    takes = f"; a gain of that size takes about {need.n:,} seeds" if isinstance(need, Need) and need.n else ""
-    return f"not decided by {len(effect.seeds)} seeds{takes}"
+        these = "images" if effect.test == TOP1 else "tasks"
+        return f"{word} here, on these {these}{_wider(effect)}"
+    return f"not decided by {len(effect.seeds)} seeds{_takes(effect.plan.get('training anew'))}"
+
+
+def _takes(need: object) -> str:
+    """How many seeds would establish a difference of the size that was seen, with 80% power."""
+    if not isinstance(need, Need) or need.n is None:
+        return ""
+    most = "more" if need.high is None else f"{need.high:,}"
+    return f"; a difference of that size takes about {need.n:,} seeds (95% interval: {need.low:,} to {most})"
 
 
 def _wider(effect: Effect) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 import fewshot
+from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.evaluation.comparison import Answers, adjust
 from fewshot.evaluation.intervals import Interval
-from fewshot.reports.comparisons.difference import ImageDifference
+from fewshot.reports.boards.leaderboard import experiment_of
+from fewshot.reports.comparisons.difference import Difference, ImageDifference
 from fewshot.runs import Run
 
 SIGNIFICANT = 0.05
@@ -60,15 +62,26 @@ class Effect:
 
 
 def read(folder: Path) -> Study:
-    """Every run folder of a study. The seeds that two regularizers share are what tells of training anew."""
+    """Every run folder of a study. The seeds that two regularizers share are what tells of training anew.
+
+    UserError where two runs differ in more than regularizer and seed, or in neither.
+    """
     finished, unfinished = found_runs(folder)
     runs: dict[str, dict[int, Run]] = {}
     for run in finished:
         by_seed = runs.setdefault(run.config.reg, {})
         if run.config.seed in by_seed:
             raise UserError(f"{by_seed[run.config.seed].folder} and {run.folder}: one regularizer and seed; keep one")
+        if _but_for_reg(run) != _but_for_reg(finished[0]):
+            raise UserError(f"{finished[0].folder} and {run.folder} differ in more than regularizer and seed")
         by_seed[run.config.seed] = run
+        if run.code_digest != (first := next(iter(by_seed.values()))).code_digest:
+            raise UserError(f"{first.folder} and {run.folder} were trained by different code: keep one version's")
     return Study(folder, runs, unfinished)
+
+
+def _but_for_reg(run: Run) -> dict[str, object]:
+    return {name: value for name, value in experiment_of(run).items() if name != "reg"}
 
 
 def found_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
@@ -94,11 +107,21 @@ def gains(study: Study, baseline: str = "none") -> list[Effect]:
         if reg == baseline or not seeds:
             continue
         for each in fewshot.difference([runs[seed] for seed in seeds], [base[seed] for seed in seeds]):
-            if each.split == "test":
-                test = TOP1 if isinstance(each, ImageDifference) else f"{each.shots}-shot"
+            if test := _test(each, runs[seeds[0]].config):
                 accuracy = float(np.mean(accuracies(study, reg, test, seeds)))
                 found.setdefault(test, []).append(Effect(reg, test, accuracy, seeds, each.answers, each.needs))
     return [effect for test in sorted(found) for effect in _corrected(found[test])]
+
+
+def _test(each: Difference | ImageDifference, config: TrainConfig) -> str:
+    """What the runs' own test is called here: "" of any other that they were put to besides."""
+    if (each.dataset, each.split) != (config.dataset, "test"):
+        return ""
+    if isinstance(each, ImageDifference):
+        return TOP1
+    usual = config.test_ways, config.test_queries, None
+    own = (each.ways, each.queries, each.query_alpha) == usual and each.shots in config.test_shots
+    return f"{each.shots}-shot" if own else ""
 
 
 def mcnemar(study: Study, reg: str, baseline: str = "none") -> list[float]:
@@ -107,7 +130,7 @@ def mcnemar(study: Study, reg: str, baseline: str = "none") -> list[float]:
     found = []
     for seed in sorted(runs.keys() & base.keys()) if reg != baseline else ():
         for each in fewshot.difference(runs[seed], base[seed]):
-            if isinstance(each, ImageDifference) and each.split == "test":
+            if isinstance(each, ImageDifference) and _test(each, runs[seed].config):
                 answer = each.answers["new images"]
                 assert isinstance(answer, Interval) and answer.p_value is not None
                 found.append(answer.p_value)
@@ -120,10 +143,10 @@ def accuracies(study: Study, reg: str, test: str, seeds: Sequence[int] = ()) -> 
 
 
 def tested(run: Run, split: str = "test") -> dict[str, float]:
-    """The accuracy that a run's own head, or its classifier, has in each test on a split."""
+    """The accuracy that a run's own head, or its classifier, has in its own test, on a split; by test."""
     found = {f"{row['shots']}-shot": row["accuracy"] for row in run.own(split)}
     for row in run.classification:
-        if row["split"] == split:
+        if (row["dataset"], row["split"]) == (run.config.dataset, split):
             found[TOP1] = row["top1"]
     return found
 

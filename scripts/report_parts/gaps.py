@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-
-from report_parts.effects import Effect, Study, tested
+from report_parts.effects import Study, tested
 
 
 def gaps(study: Study, reg: str, test: str) -> list[float]:
@@ -21,21 +16,3 @@ def gaps(study: Study, reg: str, test: str) -> list[float]:
         if test in train and test in val:
             found.append(train[test] - val[test])
     return found
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A training in which regularizers were tried: how far it overfits without one, and what each gained there."""
-
-    title: str
-    gap: float
-    effects: Sequence[Effect]
-
-
-def settings(studies: Sequence[tuple[str, Study, Sequence[Effect]]], test: str) -> list[Setting]:
-    """Of (title, study, its effects), those whose `none` has gaps, the smallest gap first."""
-    found = []
-    for title, study, effects in studies:
-        if there := gaps(study, "none", test):
-            found.append(Setting(title, float(np.mean(there)), [each for each in effects if each.test == test]))
-    return sorted(found, key=lambda setting: setting.gap)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import training_anew
 from fewshot.reports.sweep import Bold, markdown
 from fewshot.reports.tables import head_name, percent
@@ -31,9 +32,11 @@ def trainings(folders: Sequence[Path]) -> dict[str, list[Run]]:
 def scores(runs: Sequence[Run]) -> Scores:
     found: dict[tuple[str, int], dict[int, float]] = {}
     for run in runs:
-        for row in run.longest:
-            if row["split"] == "test":
-                found.setdefault((head_name(row), row["shots"]), {})[run.config.seed] = row["accuracy"]
+        for row in run.own(any_head=True):
+            by_seed = found.setdefault((head_name(row), row["shots"]), {})
+            if run.config.seed in by_seed:
+                raise UserError(f"{run.folder}: a second run of one training and seed; keep one")
+            by_seed[run.config.seed] = row["accuracy"]
     return found
 
 

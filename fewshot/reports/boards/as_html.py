@@ -144,7 +144,8 @@ def _trained(row: Row) -> str:
     if not row["steps"]:  # by somebody else
         return row["trained_on"]
     on = "" if row["trained_on"] == row["dataset"] else f"{row['trained_on']} "
-    return f"{on}{row['train_shots']}-shot, {_count(int(row['steps']), 'step')}"
+    tasks = f"{row['train_shots']}-shot" if row["train_shots"] else row["regime"]
+    return f"{on}{tasks}, {_count(int(row['steps']), 'step')}"
 
 
 def _style(column: str) -> str:

@@ -7,7 +7,7 @@ their values come from, how rows are ranked and how they are shown: `Kind`. All 
 **Seeds.** Runs that agree in everything but the seed are one row: the same test tasks or images, and pixels,
 components, configuration, precision, training images and code. Its accuracy is the mean over the seeds, and so is
 train_seconds. The interval of one seed is the kind's own, of this network. That of n seeds is Student's t,
-t(0.975, n - 1) * std / sqrt(n): of what training again gives on average, on this test set. Recipes, devices, commits
+t(0.975, n - 1) * std / sqrt(n): of what training again gives on average, on these tasks. Recipes, devices, commits
 and versions that differ are listed, joined by `; `.
 
 **Repeated runs.** Of several runs with one configuration and one seed the newest counts, and the command names the

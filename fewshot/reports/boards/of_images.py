@@ -73,7 +73,7 @@ class Images(Kind):
         "Classification: each test image is named by the classifier that was trained, among all classes. The figures"
         " are per cent; in brackets the 95% interval of top-1 accuracy, whose formula stands below each table. That of"
         " a row of one training seed is of this network on other images of these classes; that of several seeds is of"
-        " what training again gives on average, on this test set. Rows that share a rank (=) cannot be separated from"
+        " what training again gives on average, on these images. Rows that share a rank (=) cannot be separated from"
         " the first of them. These figures are of another kind than few-shot accuracies and never ranked beside them."
     )
 

@@ -12,8 +12,9 @@ The columns, all of them strings, in the order of the CSV:
     fingerprint         of the test set's pixels (`identity.pixels`)    episodes_digest  of the test episodes
     run                 folder, relative to --runs; several in the shell's notation, runs/seed{0,1}
     queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
-    trained_on, train_ways, train_shots     data set and episodes of the training; behind the data set, in brackets,
-                        how many of the classes and images that are tested were trained on, where there are any
+    trained_on, train_ways, train_shots     data set and episodes of the training (empty where it had no episodes);
+                        behind the data set, in brackets, how many of the classes and images that are tested were
+                        trained on, where there are any
     tasks               `common`, or how the row's tasks differ from those of most rows of that data set, ways and
                         shots: `other queries`, `other episodes`, `other pixels`. Their ranks begin at 1 again
     rank_by             what decided whether rows share a rank: `paired differences`, or `ci95`
@@ -25,6 +26,8 @@ The columns, all of them strings, in the order of the CSV:
     csv_version         the version of this file's format that made the row (reports/boards/as_csv.py)
     query_alpha         Dirichlet's concentration, where numbers of queries are drawn from it (then `queries` is their
                         mean); empty for balanced tasks. Ranked separately. Only in files that have such a row
+    regime              the regime of the training, as written; empty for episodes, and for networks trained elsewhere.
+                        Only in files that have such a row
 
 The interval of one seed is the field's, of this network on this test set. It says nothing of new images or classes.
 
@@ -67,13 +70,13 @@ COLUMNS = (
     "train_seconds", "device", "parameters", "recipe", "commit", "fingerprint", "episodes_digest", "run",
     "queries", "ci_method", "seed", "steps", "precision", "python", "torch", "numpy", "membership",
     "trained_on", "train_ways", "train_shots", "tasks", "rank_by", "key", "each_run",
-    "setting", "transform", "code", "csv_version", "query_alpha",
+    "setting", "transform", "code", "csv_version", "query_alpha", "regime",
 )  # fmt: skip
-OPTIONAL = ("query_alpha",)  # left out of a file in which no row has it
+OPTIONAL = ("query_alpha", "regime")  # left out of a file in which no row has it
 SHARED = (
     "dataset", "ways", "shots", "queries", "episodes", "episodes_digest", "fingerprint", "membership", "backbone",
     "head", "regularizer", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
-    "setting", "transform", "code", "query_alpha",
+    "setting", "transform", "code", "query_alpha", "regime",
 )  # fmt: skip
 OWN = (
     "seed", "run", "started", "accuracy", "ci95", "ci_method", "train_seconds", "recipe", "device", "commit", "python",
@@ -103,7 +106,7 @@ class FewShot(Kind):
         "An N-way K-shot task: sort new images into N classes, after K labelled images of each. The figures are test"
         " accuracy in per cent, the mean over the episodes, ± the half-width of its 95% interval; its formula stands"
         " below each table. The interval of a row of one training seed is of this network on this test set; that of"
-        " several seeds is of what training again gives on average, on this test set. Neither speaks of new images or"
+        " several seeds is of what training again gives on average, on these tasks. Neither speaks of new images or"
         " new classes. Rows that share a rank (=) cannot be separated from the first of them."
     )
 
@@ -120,6 +123,8 @@ class FewShot(Kind):
             facts["code"] = code_behind(run, [scored])
             if config.regime == FOREIGN:  # of its training nothing is known
                 facts |= {"steps": "", "train_ways": "", "train_shots": "", "parameters": summary["parameters"] or ""}
+            elif config.regime.partition(":")[0] != "episodic":
+                facts |= {"regime": config.regime, "train_ways": "", "train_shots": ""}
             if known := pixels(scored):
                 facts["fingerprint"] = known
             if scored.get("seen_in_training"):
@@ -207,6 +212,6 @@ def _episodes(row: Row) -> np.ndarray:
 
 
 def _trained_on(row: Row) -> str:
-    """The data set, and the form of the training tasks where we trained."""
-    tasks = f" {row['train_ways']}-way {row['train_shots']}-shot" if row["steps"] else ""
-    return row["trained_on"] + tasks
+    """The data set, and the form of the training tasks, or the regime that has none, where we trained."""
+    tasks = f"{row['train_ways']}-way {row['train_shots']}-shot" if row["train_shots"] else row["regime"]
+    return f"{row['trained_on']} {tasks}".rstrip()

@@ -147,9 +147,10 @@ def shared(compared: Sequence[Entry]) -> dict[ModuleType, list[list[BySeed]]]:
 
 
 def _shared(compared: Sequence[Entry], kind: ModuleType) -> list[list[BySeed]]:
-    """The same for one kind."""
+    """The same for one kind. UserError where all common questions were asked on other tasks or images."""
     first, *others = [run for each in compared for run in each.runs.values()]
-    found = []
+    found: list[list[BySeed]] = []
+    problems: list[UserError] = []
     for key in first.results[kind]:
         if not all(key in run.results[kind] for run in others):
             continue
@@ -160,15 +161,23 @@ def _shared(compared: Sequence[Entry], kind: ModuleType) -> list[list[BySeed]]:
         measures = [kind.measured(each.row) for each in first.results[kind][key]]
         common = [each for each in measures if all(each in its for its in by_measure.values())]
         if not common:
-            row = first.results[kind][key][0].row
-            for run in others:
-                if kind.measured(other := run.results[kind][key][0].row) != kind.measured(row):
-                    raise kind.refuse(first.folder, row, run.folder, other)
-            raise UserError(f"these runs share nothing of {kind.name(row)}; evaluate them alike")
+            problems.append(_unlike(first, others, kind, key))
+            continue
         found.append(
             [{seed: by_measure[run.folder][common[0]] for seed, run in each.runs.items()} for each in compared]
         )
+    if problems and not found:
+        raise problems[0]
     return found
+
+
+def _unlike(first: Finished, others: Sequence[Finished], kind: ModuleType, key: tuple) -> UserError:
+    """Why a question that all were asked cannot be compared."""
+    row = first.results[kind][key][0].row
+    for run in others:
+        if kind.measured(other := run.results[kind][key][0].row) != kind.measured(row):
+            return kind.refuse(first.folder, row, run.folder, other)
+    return UserError(f"these runs share nothing of {kind.name(row)}; evaluate them alike")
 
 
 def _nothing_shared(compared: Sequence[Entry]) -> UserError:

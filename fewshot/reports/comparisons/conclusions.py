@@ -29,7 +29,7 @@ def _verdict(first: str, second: str, gain: Interval) -> str:
         better, worse = (first, second) if gain.estimate > 0 else (second, first)
         return f"{better} is better than {worse} by {_by(gain)} points ({probability})"
     between = f"{100 * gain.low:+.2f} .. {100 * gain.high:+.2f}"
-    alone = ", though by itself it would be" if gain.low > 0 or gain.high < 0 else ""
+    alone = ", though by itself it would be" * (gain.unadjusted is not None and gain.unadjusted < SIGNIFICANT)
     return f"a difference is not established{alone}: {first} - {second} is {between} points ({probability})"
 
 

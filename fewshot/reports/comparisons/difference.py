@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation import image_comparison
-from fewshot.evaluation.comparison import Answers, Scores, answers
+from fewshot.evaluation.comparison import Answers, answers
 from fewshot.evaluation.image_comparison import Right
 from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import Pairs
@@ -34,6 +34,7 @@ class Difference:
     ways: int
     shots: int
     queries: int
+    query_alpha: float | None
     episodes: int
     setting: str
     answers: Answers
@@ -100,12 +101,13 @@ def difference(
 
 
 def _of_tasks(results: Sequence[comparison.BySeed], detect: float | None, names: tuple[str, str]) -> Difference:
-    one, other = (Scores.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
+    one, other = map(of_tasks.scores_of, results)
     row, gain = next(iter(results[0].values())).row, one - other
     said = answers(gain)
     size = of_tasks.size_of(said, detect)
     return Difference(
-        row["dataset"], row["split"], row["ways"], row["shots"], row["queries"], row["episodes"], row["setting"], said,
+        row["dataset"], row["split"], row["ways"], row["shots"], row["queries"], row["query_alpha"] or None,
+        row["episodes"], row["setting"], said,
         size, of_tasks.plan(said, size, row, gain), names, of_tasks.title(row),
     )  # fmt: skip
 

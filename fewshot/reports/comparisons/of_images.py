@@ -34,9 +34,11 @@ class Result:
 
 
 def results(run: Run) -> dict[tuple, list[Result]]:
-    """By data set and split. UserError where a row or its record is damaged."""
+    """By data set and split, of images that training did not see. UserError where a row or its record is damaged."""
     found: dict[tuple, list[Result]] = {}
     for row in run.classification:
+        if row.get("seen_in_training"):  # they say nothing of new images
+            continue
         found.setdefault((row["dataset"], row["split"]), []).append(Result(row, read(run.folder, row)))
     return found
 

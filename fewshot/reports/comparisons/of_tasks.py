@@ -88,7 +88,7 @@ def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Resul
     names: of the entries, whose results by seed are `found`. detect: the difference that is to be established, in
     points; None: the one seen on this test set.
     """
-    scores = [Scores.of({seed: result.record for seed, result in by_seed.items()}) for by_seed in found]
+    scores = [scores_of(by_seed) for by_seed in found]
     row = next(iter(found[0].values())).row
     episodes = np.stack([each.episodes.accuracies for each in scores])
     placed = ranks(episodes.mean(1), distinguishable(episodes))
@@ -109,6 +109,17 @@ def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Resul
         takes = plan(gain, size, row, scores[order[0]], len(pairs))
         lines = [*conclusions(first, names[order[place]], gain), *what_it_takes(size, takes)]
         console.print("\n".join(lines) + "\n")
+
+
+def scores_of(by_seed: Mapping[int, Result]) -> Scores:
+    """An entry's scores. Classes and images that training saw are no sample of new ones."""
+    seen = [result.row.get("seen_in_training", {}) for result in by_seed.values()]
+    void = {
+        f"new {what}": f"training saw these {what}"
+        for what in ("classes", "images")
+        if any(each.get(what) for each in seen)
+    }
+    return Scores.of({seed: result.record for seed, result in by_seed.items()}, void)
 
 
 def size_of(gain: Answers, detect: float | None) -> float:
@@ -136,5 +147,5 @@ def explained() -> str:
     return (
         "Per cent, with 95% intervals; each column has its own question. this test set: these networks on these images;"
         " new images: on other images of these classes, from the tasks that share no image, which are few; new classes:"
-        " on other classes like these; training anew: the mean over training seeds, on this test set."
+        " on other classes like these; training anew: the mean over training seeds, on these tasks."
     )
