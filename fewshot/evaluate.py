@@ -107,7 +107,7 @@ def _evaluate(argv: list[str] | None) -> None:
     if args.transform is not None:
         transforms.build(args.transform)
     where = compute.choose(args.device, args.precision)
-    compute.settle(where, args.threads)
+    compute.settle(where, args.threads, tuned=False)  # the same run gives the same rows
     if args.episodes < 2:
         raise UserError(f"--episodes {args.episodes}: an interval needs at least 2")
     if args.episodes > MOST_EPISODES:

@@ -40,9 +40,9 @@ from fewshot.transforms import Transform
 
 # Ours that every training runs through; the files of its components come besides.
 TRAINING_CODE = (
-    "model.py", "core/compute.py", "core/crew.py", "core/seeding.py", "data/augment.py", "data/images.py",
-    "episodes/sampler.py", "learning/keeper.py", "learning/loop.py", "learning/optimizer.py", "learning/schedule.py",
-    "backbones/_base.py", "heads/_base.py",
+    "model.py", "core/compute.py", "core/crew.py", "core/seeding.py", "data/augment.py", "data/image_files.py",
+    "data/images.py", "data/joined.py", "episodes/sampler.py", "learning/keeper.py", "learning/loop.py",
+    "learning/optimizer.py", "learning/schedule.py", "backbones/_base.py", "heads/_base.py",
     "regularizers/__init__.py", "regularizers/_base.py", "learning/regimes/_base.py",
 )  # fmt: skip
 

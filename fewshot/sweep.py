@@ -43,7 +43,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     flags = {name: value for name, value in vars(args).items() if name not in (*_OWN, *launch.FLAGS)}
     shared, vary, seeds = grid.read(Path(args.grid)) if args.grid else ({}, {}, None)
-    vary |= dict(map(grid.parse_vary, args.vary))
+    flagged: dict[str, list[Any]] = {}
+    for field, its in map(grid.parse_vary, args.vary):
+        if field in flagged:
+            raise UserError(f"--vary {field} is given twice: write all values in one, {field}=A,B")
+        flagged[field] = its
+    vary |= flagged
     if args.seeds is not None and args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: give a number from 1 on")
     seeds = args.seeds if args.seeds is not None else seeds

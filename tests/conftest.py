@@ -27,6 +27,16 @@ def a_state_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def auto_is_the_cpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`--device auto` means the CPU in all tests but CUDA's own, on a machine with a GPU too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_cuda.py":
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the commands that tests start
+            patch.setattr("torch.cuda.is_available", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on glyphs; tests must not change it."""

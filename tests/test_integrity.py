@@ -25,6 +25,7 @@ from fewshot import compare, evaluate, experiment, leaderboard, train
 from fewshot.core import compute, console, files
 from fewshot.core.errors import UserError
 from fewshot.heads.proto import Proto
+from fewshot.learning.regimes import Validation
 from fewshot.learning.regimes.episodic import Episodic
 from fewshot.learning.reporter import Reporter
 from fewshot.reports import pictures
@@ -218,6 +219,40 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(small_run, tmp_pat
     (tmp_path / ".new-abandoned" / ".lock").write_text("")
     files.clear_abandoned(tmp_path, ".lock")
     assert [path.name for path in tmp_path.glob(".new-*")] == [".new-other"]
+
+
+def test_the_best_of_the_checkpoint_comes_back_where_newer_ones_do_not_come_again(settled, tmp_path, monkeypatch):
+    """As on a GPU, where training goes on in other bits: the newer best of a killed run may never be found again."""
+    selected = iter([0.5, 0.6, 0.4, 0.3])
+
+    def validate(self, model):
+        return Validation(found := next(selected), {"1shot": found})
+
+    monkeypatch.setattr(Episodic, "validate", validate)
+    run = cut(settled, tmp_path / "run")  # at the second, whose weights are the best, and no checkpoint's yet
+    newer = run.best_path.read_bytes()
+    assert run.spare_path.exists() and run.spare_path.read_bytes() != newer
+    older = run.spare_path.read_bytes()
+    finished = experiment.run(settled, tmp_path / "run", resume=True)
+    assert finished.best_path.read_bytes() == older and finished.weights() == older
+    assert finished.finished and finished.environment["best_step"] < finished.steps
+    assert not finished.spare_path.exists()
+
+
+def test_what_is_being_made_is_not_taken_for_abandoned(tmp_path):
+    """A folder whose lock is gone is about to be renamed: no lock is made in it to take it away."""
+    (tmp_path / ".new-ready").mkdir()
+    (tmp_path / ".new-ready" / ".lock").write_text("")
+    opened = os.open
+
+    def vanishing(path, *rest):
+        Path(path).unlink()  # found, and then given up by its process
+        return opened(path, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", vanishing)
+        files.clear_abandoned(tmp_path, ".lock")
+    assert (tmp_path / ".new-ready").is_dir() and not (tmp_path / ".new-ready" / ".lock").exists()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_verdicts_follow_from_the_intervals(written):
     assert verdicts["TargetDrop helps", "1-shot"].startswith("holds here")
     assert verdicts["TargetDrop is better than DropBlock", "1-shot"].startswith("holds here")
     undecided = verdicts["FocusedDropout helps", "1-shot"]
-    assert undecided.startswith("not decided by 3 seeds; a gain of that size takes about ")
+    assert undecided.startswith("not decided by 3 seeds; a difference of that size takes about ")
     assert not any("CamDrop" in claim for claim, _ in verdicts)
 
 

@@ -227,6 +227,7 @@ def test_separate_embedding_trains_too(tmp_path):
         (["--recipe", "glyph"], "Did you mean 'glyphs'?"),
         (["--reg", "dropout:drop_prob=1.2"], "drop_prob=1.2 is not within 0..1"),
         (["--reg", "dropblock@4:block_size=3"], "larger than the 2x2 map at site 4"),
+        (["--reg", "camdrop", "--head", "matching"], "head Matching has no method `fit`, which camdrop"),
         (["--ways", "0"], "--ways 0: give at least 2"),
         (["--shots", "-1"], "--shots -1: give at least 1"),
         (["--ways", "1000"], "1000-way episodes need 1000 classes, and the train split has 337"),

@@ -87,7 +87,8 @@ class Backbone(nn.Module):
 
     def on_images(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [0, 1] after what regularizes images before they are normalised."""
-        return self._regularize("0", "image", images)
+        with torch.autocast(images.device.type, enabled=False):  # in bf16, products of positions move pixels
+            return self._regularize("0", "image", images)
 
     def place(self, reg: str) -> None:
         """Put the regularizers of the text `reg` at their sites; to be called once, when all layers are made.

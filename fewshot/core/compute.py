@@ -8,11 +8,12 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from fewshot.core.errors import UserError
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _ROOM_TO_KEEP_HEAP = 12 * 2**30  # bytes of memory from which holding on to some is harmless
 _HEAP_SHARE = 0.25  # of the machine's memory
+T = TypeVar("T")
 _cudnn: Any = torch.backends.cudnn  # torch's stubs know less of it than there is
 
 
@@ -51,11 +53,12 @@ def choose(device: str = "auto", precision: str = "auto", crew: Crew = ALONE) ->
     return Compute(chosen, precision, crew)
 
 
-def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> None:
+def settle(where: Compute, threads: int = 0, deterministic: bool = False, tuned: bool = True) -> None:
     """What holds for the whole process that computes there: commands and experiments call it, nothing else does.
 
     `threads` of the CPU; 0 leaves torch's choice. `deterministic` asks CUDA for kernels that repeat to the bit; those
-    of a CPU always do. Raises UserError for a number of threads below 0.
+    of a CPU always do. `tuned`: whether cuDNN may try which of its kernels is fastest, which is not always the same
+    one. Raises UserError for a number of threads below 0.
     """
     if threads < 0:
         raise UserError(f"--threads {threads}: give at least 0")
@@ -63,23 +66,45 @@ def settle(where: Compute, threads: int = 0, deterministic: bool = False) -> Non
         torch.set_num_threads(threads)
     where.crew.use(where.device)
     if where.device.type == "cuda":
-        _cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32: cuDNN's own choice is TF32
-        torch.backends.cudnn.benchmark = not deterministic
+        _ieee()
+        torch.backends.cudnn.benchmark = tuned and not deterministic
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for repeating
-            # Only warned of: 2x2 pooling's backward is listed, whose windows never meet and so add nothing twice.
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            # 2x2 pooling's backward is listed, whose windows never meet and so add nothing twice.
+            warnings.filterwarnings("ignore", "max_pool2d_with_indices_backward_cuda")
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
 @contextmanager
 def full_fp32() -> Iterator[None]:
-    """Convolutions in fp32 mean it, as after `settle`, for a while: cuDNN's own choice is TF32."""
-    conv = _cudnn.conv
-    before, conv.fp32_precision = conv.fp32_precision, "ieee"
+    """Convolutions and products in fp32 mean it for a while, whatever the process has chosen."""
+    legacy, products = _read(lambda: _cudnn.allow_tf32), _read(torch.get_float32_matmul_precision)
+    before = _cudnn.conv.fp32_precision, _cudnn.rnn.fp32_precision
+    _ieee()
+    if products:
+        torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        conv.fp32_precision = before
+        if products:
+            torch.set_float32_matmul_precision(products)
+        if legacy is not None:
+            _cudnn.allow_tf32 = legacy
+        _cudnn.conv.fp32_precision, _cudnn.rnn.fp32_precision = before
+
+
+def _ieee() -> None:
+    """fp32 is to mean fp32 in convolutions: cuDNN's own choice is TF32. torch's two ways of saying so must agree."""
+    _cudnn.allow_tf32 = False
+    _cudnn.conv.fp32_precision = _cudnn.rnn.fp32_precision = "ieee"
+
+
+def _read(setting: Callable[[], T]) -> T | None:
+    """One of torch's older settings; None where newer ones contradict it, so that torch raises."""
+    try:
+        return setting()
+    except RuntimeError:
+        return None
 
 
 def _device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # as torchrun sets it
 _PATIENCE = timedelta(hours=6)  # with one that lives: it may solve many tasks, or write to a slow disk
 _JOINING = timedelta(minutes=5)
+_ANSWER = 5.0  # seconds for which the store is waited for by one that is about to end
 _LINGER = 2.0  # seconds for which who failed keeps the store, where it is in that process, for the others to ask
 _INTERRUPTED, _USER_ERROR, _FAILED = 130, 2, 1  # exit statuses, as in console.py
 
@@ -135,9 +136,12 @@ class Crew:
                 signal.signal(number, signal.SIG_IGN)
         speaks, status = self._first_to_end(_status(error))
         if self._pulse:
-            self._pulse.leave()
+            self._pulse.stop()
         if self._hosts and self._store is not None:
             time.sleep(_LINGER)
+        if self.devices is not None:
+            with suppress(Exception):  # torch warns of a group that is left as it is, and leave-taking would wait
+                self.devices.abort()
         if speaks and not isinstance(error, Lost):
             return
         if speaks:
@@ -154,11 +158,16 @@ class Crew:
         """Whether no other process has failed before, and the status of the one that has."""
         if self._store is None:  # not joined: all are to fail alike
             return self.first, status
-        try:
-            told = self._store.compare_set("ended", "", f"{self.rank} {status}").decode().split()
-        except RuntimeError:  # the store has ended with its process
-            return True, status
-        return told[0] == str(self.rank), int(told[1])
+        told: list[str] = []
+
+        def ask() -> None:
+            with suppress(RuntimeError):  # the store has ended with its process
+                told.extend(self._store.compare_set("ended", "", f"{self.rank} {status}").decode().split())
+
+        asking = threading.Thread(target=ask, daemon=True)  # a store whose machine is gone may never answer
+        asking.start()
+        asking.join(_ANSWER)
+        return (told[0] == str(self.rank), int(told[1])) if told else (True, status)
 
     def _fallen_silent(self, rank: int, seconds: float) -> None:
         """End this process: another gives no sign of life."""

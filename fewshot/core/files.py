@@ -116,6 +116,7 @@ def _free(file: BinaryIO) -> bool:
     """Whether nobody holds an open file by `locked`. It is locked for a moment, beside others who only look."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)
     except OSError:
         return False
     return True
@@ -197,9 +198,12 @@ def new_folder(folder: Path, prefix: str = ".new-") -> Iterator[Path]:
 
 def clear_abandoned(root: Path, mark: str) -> None:
     """Take away what killed processes have left of `new_folder` in `root`: one at work holds the lock `mark` in its."""
+    if fcntl is None:
+        return
     for path in root.glob(f".new-*/{mark}"):
-        with suppress(OSError), locked(path) as alone:
-            if alone:
+        with suppress(OSError, UserError), os.fdopen(open_own(path, os.O_RDWR), "rb+") as file:  # never a new lock
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(file.fileno(), path):
                 shutil.rmtree(path.parent)
 
 

@@ -45,8 +45,12 @@ class Pulse:
             if max(unanswered, missed) >= MISSED:
                 self._silent(0 if unanswered >= MISSED else self._next, MISSED * BEAT)
 
-    def leave(self) -> None:
-        """Nobody is to wait for our next beat."""
+    def stop(self) -> None:
+        """No more beats: who waits for this process, and is told by nothing else, notices so that it has failed."""
         self._left.set()
+
+    def leave(self) -> None:
+        """All is done: nobody is to wait for our next beat."""
+        self.stop()
         with suppress(RuntimeError):
             self._store.add(f"pulse/{self._rank}", _LEFT)

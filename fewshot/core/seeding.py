@@ -30,5 +30,5 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, 0, purpose))
+        torch.default_generator.manual_seed(derive(seed, 0, purpose))  # torch.manual_seed would seed CUDA's, too
         yield

@@ -63,10 +63,10 @@ class ImageSource:
         return part if self.resident else part.pin_memory().to(self.device, non_blocking=True)
 
 
-    def near(self, pixels: np.ndarray) -> Tensor:
-        """Decoded images (B, S, S, 3) on the device."""
-        images = torch.from_numpy(pixels)
-        return images if self.device.type == "cpu" else images.pin_memory().to(self.device, non_blocking=True)
+    def near(self, values: np.ndarray) -> Tensor:
+        """Decoded images (B, S, S, 3), or other values of a batch, on the device, which is not waited for."""
+        here = torch.from_numpy(values)
+        return here if self.device.type == "cpu" else here.pin_memory().to(self.device, non_blocking=True)
 
 
 class Normalise(nn.Module):

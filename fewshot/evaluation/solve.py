@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot.core.compute import full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
 from fewshot.episodes import Protocol, Tasks
@@ -38,6 +39,7 @@ def wants_base(head: Head, transform: Transform | None = None) -> bool:
 
 
 @torch.no_grad()
+@full_fp32()
 def solve_episodes(
     head: Head,
     embeddings: Tensor,

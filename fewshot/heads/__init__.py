@@ -9,7 +9,7 @@ from fewshot.core.components import Family, parse
 from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, Products
 
-__all__ = ["FAMILY", "Head", "Products", "begin", "build", "check_trainable", "check_untrained"]
+__all__ = ["FAMILY", "Head", "Products", "begin", "build", "check_guide", "check_trainable", "check_untrained"]
 
 FAMILY: Family[Head] = Family("fewshot.heads", "head", "Head")
 
@@ -55,6 +55,12 @@ def check_trainable(head: Head) -> None:
         raise UserError(f"head {name} cannot be trained with (its class says trainable = False): {remedy}")
     if head.needs_base:
         raise UserError(f"head {name} needs features of the base classes, which training episodes lack: {remedy}")
+
+
+def check_guide(head: Head) -> None:
+    """UserError where a head gives no class weights, by which CamDrop is guided in training."""
+    if type(head).fit is Head.fit and type(head).class_weights is Head.class_weights:
+        raise head.no_weights
 
 
 def check_untrained(head: Head) -> None:

@@ -157,8 +157,13 @@ class Head(nn.Module):
 
         UserError from a head that has not implemented it.
         """
+        raise self.no_weights
+
+    @property
+    def no_weights(self) -> UserError:
+        """What is said where class weights are needed of a head without them."""
         name = type(self).__name__
-        raise UserError(f"head {name} has no method `fit`, which camdrop and show cam need; add it, or take proto")
+        return UserError(f"head {name} has no method `fit`, which camdrop and show cam need; add it, or take proto")
 
 
 def check_length(head: Head, given: int) -> None:

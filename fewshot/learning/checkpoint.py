@@ -71,8 +71,8 @@ def load(
         if not sealed.check_line(data) and sealed_only:
             raise ValueError("it lacks its sha256")
         return parse(data, restore, identity)
-    except (MemoryError, torch.OutOfMemoryError):  # the machine's fault, not the file's: it must not be deleted
-        raise
+    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # the machine's fault, not the file's: it must not be deleted
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read ({reason}); delete it to start again from step 0") from None

@@ -68,10 +68,12 @@ class Keeper:
         """The state of the checkpoint, and the metrics up to there."""
         run = self.run
         if not run.checkpoint_path.is_file():
+            run.drop_spare()
             self._metrics = Log(run.metrics_path)
             run.note_metrics(self._metrics)
             return Progress()
         progress = checkpoint.load(run.checkpoint_path, self.parts.load, run.identity, run.sealed)
+        run.bring_back(progress.best_sha256)
         if progress.best_sha256:
             run.check_weights(progress.step, progress.best_sha256)
         self._metrics = Log(run.metrics_path, progress.metrics_bytes, progress.metrics_sha256)
@@ -94,6 +96,7 @@ class Keeper:
         self._metrics.sync()
         progress.metrics_bytes, progress.metrics_sha256 = self._metrics.length, self._metrics.digest
         checkpoint.save(self.run.checkpoint_path, self.parts.state(), progress, self.run.identity)
+        self.run.drop_spare()
         self.run.note_metrics(self._metrics)
 
     def check_same(self) -> None:

@@ -34,7 +34,8 @@ class AutoAugment(Regularizer):
         """Images (N, 3, S, S) in [0, 1] to such images, in x's dtype and memory format; x itself in evaluation."""
         if not self.training:
             return x
-        changed = [self.transform(image) for image in (x * 255).round().to(torch.uint8)]
+        with torch.autocast(x.device.type, enabled=False):  # in bf16, products of positions move pixels
+            changed = [self.transform(image) for image in (x * 255).round().to(torch.uint8)]
         return torch.empty_like(x).copy_(torch.stack(changed)).div_(255)
 
     def extra_repr(self) -> str:

@@ -65,7 +65,8 @@ class CamDrop(Regularizer):
     (the paper, in classification, has r = 8 on CIFAR's 8x8 maps and 7 on ImageNet's); a constant rate from the
     first step, without a schedule; the square, not the L1 ring of the formula; rescaled over each image.
     `Guide.weights` of shallow sites are compressed (`compress`). In training a guide is required, unless neither J
-    nor the channels ask for it (`guide=avg,channels=1`). The training loop fits one to each episode.
+    nor the channels ask for it (`guide=avg,channels=1`). The training loop fits one to each episode: the run's head, on
+    embeddings before `--transform`.
 
     Expected drop fraction: small by design, about drop_prob * n'/C * n/HW, exactly `expected_drop` where every
     position is as likely to be important: .0112 for the defaults on 64 channels of 10x10.

@@ -58,6 +58,7 @@ class Facts:
         self.metrics_path = folder / "metrics.jsonl"
         self.checkpoint_path = folder / "checkpoint.pt"
         self.best_path = folder / "best.safetensors"
+        self.spare_path = folder / ".best-before.safetensors"
         self.result_path = folder / "result.json"
         self._kept: dict[str, tuple[list, Any]] = {}
 

@@ -52,12 +52,23 @@ class Run(Facts):
                 if folder.exists():
                     raise FileExistsError
                 clear_abandoned(folder.parent, _LOCK)
-                with new_folder(folder) as work, locked(work / _LOCK):
-                    cls(work).begin(config, resolved, code)
+                cls._make(folder, config, resolved, code)
                 return cls(folder)
             except FileExistsError:  # by another run, begun in the same second: the next name is ours
                 continue
         raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
+
+    @classmethod
+    def _make(cls, folder: Path, *about: Any) -> None:
+        """Make a run folder with `begin`. FileExistsError where there is one."""
+        for left in reversed(range(3)):
+            try:
+                with new_folder(folder) as work, locked(work / _LOCK):
+                    cls(work).begin(*about)
+                return
+            except (BlockingIOError, FileNotFoundError):  # another process found ours not yet locked, and took it away
+                if not left:
+                    raise
 
     def begin(self, config: TrainConfig, resolved: dict[str, Any], code: Mapping[str, Path] | None = None) -> None:
         """Write what a run has from its first moment on into its folder, which is empty: see `create`."""
@@ -141,12 +152,32 @@ class Run(Facts):
     def keep_weights(self, data: bytes, step: int) -> str:
         """Write best.safetensors, those of a validation after `step`; returns their digest.
 
-        environment.json names the digest that the file has, and the one that it gets: one of them is always right.
+        environment.json names the digest that the file has, and the one that it gets: one of them is always right. The
+        weights that the last checkpoint counts on are set aside until the next one (`bring_back`).
         """
         before, new = self._weights_digest(), sealed.sha256(data)
         self.note_environment(weights_sha256=[*([before] if before not in (None, new) else []), new], best_step=step)
+        if before not in (None, new) and not self.spare_path.exists():
+            try:
+                os.link(self.best_path, self.spare_path)
+            except OSError:  # a file system without links
+                write_atomic(self.spare_path, self.best_path.read_bytes())
         write_atomic(self.best_path, data)
         return new
+
+    def bring_back(self, digest: str) -> None:
+        """Put back the weights of this digest, which a checkpoint counts on, where newer ones have taken their place.
+
+        The newer ones need not come again: on a GPU training repeats itself to the bit only with --deterministic.
+        """
+        with suppress(FileNotFoundError):
+            if digest and sealed.sha256(read_bounded(self.spare_path, _LARGEST_WEIGHTS)) == digest:
+                os.replace(self.spare_path, self.best_path)
+        self.drop_spare()
+
+    def drop_spare(self) -> None:
+        """Take away what `keep_weights` has set aside: a checkpoint counts on the weights that there are."""
+        self.spare_path.unlink(missing_ok=True)
 
     def weights(self) -> bytes:
         """The content of best.safetensors. UserError where it is missing, damaged, or another run's."""

@@ -21,7 +21,7 @@ def conduct(
     """Train every run of the sweep that is not done. By name, the runs that failed, and why.
 
     Runs that another process works on are waited for, and taken over if it dies. `look(running, failed)` is called
-    several times a second. At KeyboardInterrupt the executor's processes are stopped, and save.
+    several times a second. At KeyboardInterrupt, and at any error, the executor's processes are stopped, and save.
     """
     left = {name for name in sweep.plan if not sweep.done(name)}
     failed: dict[str, str] = {}
@@ -51,8 +51,10 @@ def conduct(
             look(executor.running() | others, failed)
             if left:
                 time.sleep(_PAUSE)
-    except KeyboardInterrupt:
+    except BaseException as error:  # whatever it is, no process is to train on that nobody knows of
         executor.stop()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
         done = len(sweep.plan) - len(left) - len(failed)
         raise KeyboardInterrupt(
             f"interrupted: {done} of {len(sweep.plan)} runs are done; the same command goes on"

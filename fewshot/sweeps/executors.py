@@ -107,7 +107,11 @@ class Ray(Executor):
         except ImportError:
             raise UserError("--executor ray needs Ray: pip install 'fewshot[ray]'") from None
         self._ray = ray
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+        try:
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
         # A worker that is lost is started again, elsewhere if need be; an exception of ours is not.
         self._work = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=5)(work)
         self._jobs: dict[Any, str] = {}

@@ -6,6 +6,7 @@ Exit status: that of `fewshot train`, or TAKEN where another process is at work 
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from fewshot.core import console
@@ -15,7 +16,10 @@ TAKEN = 75  # EX_TEMPFAIL of sysexits.h: come again later
 
 
 def work(folder: Path, name: str, own_process: bool = False) -> int:
-    """Train and test one run of the sweep in `folder`, or go on with it; the exit status."""
+    """Train and test one run of the sweep in `folder`, or go on with it; the exit status.
+
+    `own_process`: it was begun for this alone, and what it prints goes to the run's log already.
+    """
     taken = False
 
     def attempt(_argv: list[str] | None) -> None:
@@ -30,7 +34,13 @@ def work(folder: Path, name: str, own_process: bool = False) -> int:
         except BlockingIOError:
             taken = True
 
-    status = console.run(attempt, [], own_process)
+    if own_process:
+        status = console.run(attempt, [], own_process)
+    else:
+        log = Sweep(folder, {}).log(name)
+        log.parent.mkdir(exist_ok=True)
+        with open(log, "a") as file, redirect_stdout(file), redirect_stderr(file):
+            status = console.run(attempt, [])
     return TAKEN if taken else status
 
 

@@ -19,7 +19,7 @@ from torture_cases import kills
 
 from fewshot import backbones, experiment, train
 from fewshot.config import TrainConfig
-from fewshot.core import console, pulse
+from fewshot.core import console, crew, pulse
 from fewshot.core.compute import Compute
 from fewshot.core.crew import Crew
 from fewshot.core.errors import UserError
@@ -280,6 +280,28 @@ class Store(dict):
     def add(self, key, amount):
         self[key] = self.get(key, 0) + amount
         return self[key]
+
+
+def test_who_ends_waits_for_no_store_that_is_gone(monkeypatch):
+    class Dead:
+        def compare_set(self, *_):
+            threading.Event().wait()
+
+    monkeypatch.setattr(crew, "_ANSWER", 0.1)
+    alone = Crew(1, 2)
+    alone._store = Dead()
+    assert alone._first_to_end(1) == (True, 1)
+
+
+def test_who_fails_is_missed(monkeypatch):
+    """Only who has done all takes leave: one that waits for a device is told of a failure by nothing but silence."""
+    monkeypatch.setattr(pulse, "BEAT", 0.01)
+    store, heard = Store(), threading.Event()
+    failing = Pulse(store, 1, 2, lambda *_: None)
+    failing.stop()
+    waiting = Pulse(store, 0, 2, lambda rank, seconds: heard.set())
+    assert heard.wait(10)
+    waiting.leave()
 
 
 def test_silence_is_noticed_and_leave_is_not(monkeypatch):

@@ -121,6 +121,27 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(plan, undisturbed, tmp_path):
     assert digests(made.path(NAME)) == undisturbed
 
 
+def test_an_error_leaves_no_process_at_work(plan, tmp_path):
+    made = Sweep.make(tmp_path / "sweep", plan)
+    local, found = Local(made, 1), []
+
+    def look(running: set[str], failed: dict[str, str]) -> None:
+        if made.step(NAME) >= 1:
+            found.append(local._processes[NAME][0])
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        conduct(made, local, look)
+    assert found[0].poll() is not None and not made.claimed(NAME)
+
+
+def test_what_a_run_prints_elsewhere_is_in_its_log(plan, tmp_path):
+    """As of Ray's and Slurm's workers: `Inline` works as they do."""
+    made = Sweep.make(tmp_path / "sweep", grid.points(FLAGS | {"lr": 1e30}, {"reg": ["none"]}, None))
+    (why,) = conduct(made, Inline(made)).values()
+    assert "no longer finite" in why
+
+
 def test_grids_from_a_file(tmp_path):
     file = tmp_path / "grid.toml"
     shared = 'dataset = "glyphs"\nepochs = 3\nseeds = 2\n'
@@ -146,6 +167,7 @@ def test_grids_from_a_file(tmp_path):
         (["--vary", "reg=none,targetdorp"], "unknown reg in --vary: 'targetdorp'. Did you mean 'targetdrop'?"),
         (["--vary", "lr=0.1,0.2", "--lr", "0.3"], "--lr is given, and varies"),
         (["--seeds", "0"], "--seeds 0: give a number from 1 on"),
+        (["--vary", "lr=0.1", "--vary", "lr=0.2"], "--vary lr is given twice"),
         (["--seeds", "2", "--seed", "1"], "--seed 1: give --seeds N, or --vary seed=1"),
         (["--vary", "mirror=yes,no"], "--vary mirror=yes: give true or false"),
         (["--vary", "test-shots=1,5"], "--vary test_shots: it is a list itself"),

@@ -61,6 +61,8 @@ class Episodic(Regime[Tensor]):
     def check(self, model: Model) -> None:
         """See Regime.check: head and transform must be trainable, and tell as many classes apart as tasks have."""
         heads.check_trainable(model.head)
+        if model.backbone.guided:
+            heads.check_guide(model.head)
         for protocol in (self.protocol, *(tasks.protocol for tasks in self.validation)):
             model.head.check_ways(protocol.ways)
         transforms.check_trainable(model.transform)

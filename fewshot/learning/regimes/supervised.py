@@ -199,7 +199,7 @@ class Supervised(Regime[Batch]):
         if self.randaugment:
             numbers = range(step * self.images, (step + 1) * self.images)[some]
             batch = self.randaugment(batch, [derive(self.seed, number, "RandAugment") for number in numbers])
-        labels = torch.from_numpy(self.classes[index[some]]).to(self.compute.device)
+        labels = self.source.near(self.classes[index[some]])
         if not (self.mixup or self.cutmix):
             return Batch(batch, labels, labels, 1.0)
         batch, order, share = self._mixed(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
@@ -266,7 +266,7 @@ class Supervised(Regime[Batch]):
         way = ways[draw.integers(len(ways))]
         alpha = self.mixup if way == "mixup" else self.cutmix
         share = float(draw.beta(alpha, alpha))
-        order = torch.from_numpy(draw.permutation(len(batch))).to(batch.device)
+        order = self.source.near(draw.permutation(len(batch)))
         if way == "mixup":
             return batch.lerp(batch[order], 1 - share), order, share
         size = batch.shape[2]

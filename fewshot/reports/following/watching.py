@@ -93,14 +93,17 @@ class Followed(ConsoleReporter):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self.last, self.best, self.best_step = 0, 0.0, 0
-        self._validated = 0
+        self._validated: dict[int, dict[str, float]] = {}
 
     def rows(self, rows: Sequence[dict[str, Any]]) -> None:
         """These lines come next. Those that a run repeats after a kill are the same, and not shown twice."""
         for row in rows:
             self.last = row["step"]
-            if (found := row.get("validation")) and self.last > self._validated:
-                self._validated = self.last
+            if (found := row.get("validation")) and self._validated.get(self.last) != found:
+                if self.last <= max(self._validated, default=0):  # other figures than before: it was begun anew
+                    self._validated.clear()
+                    self.best, self.best_step = 0.0, 0
+                self._validated[self.last] = found
                 if row.get("best"):
                     self.best, self.best_step = next(iter(found.values())), self.last
                 self.validated(f"step {self.last}/{self.total}", found, row.get("best", False))
