@@ -57,9 +57,9 @@ def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str
 
 def _trained(cells: Sequence[dict[str, str]]) -> str:
     """On what the rows of a board were trained; where that differs, which run on what."""
-    runs: dict[str, list[str]] = {}
+    runs: dict[str, dict[str, None]] = {}  # several heads may have solved with one run
     for line in cells:
-        runs.setdefault(line["trained on"], []).append(line["run"])
+        runs.setdefault(line["trained on"], {})[line["run"]] = None
     if len(runs) == 1:
         return f"Trained on {next(iter(runs))}."
     return "Trained on " + "; ".join(f"{on} ({', '.join(names)})" for on, names in runs.items()) + "."
