@@ -78,7 +78,7 @@ def test_logits_equal_the_cpus(small_run, precision, tolerance, head):
     [
         ("--reg", AT_SITE), ("--backbone", "resnet12", "--reg", AT_SITE),
         ("--reg", "focuseddropout+attentiondrop@1+spatialdropout@1+dropblock@2:variant=metaopt+cutout"),
-        ("--backbone", "resnet12", "--reg", "droppath+stochasticdepth"),
+        ("--backbone", "resnet12", "--reg", "droppath+stochasticdepth", "--ema", "0.9"),
         ("--regime", "supervised:batch=16,mixup=0.2", "--reg", AT_SITE),
     ],
     ids=["conv4", "resnet12", "other methods", "branches", "supervised"],

@@ -20,7 +20,7 @@ from fewshot.core.seeding import derive, generator_for
 from fewshot.learning.checkpoint import Progress
 from fewshot.learning.interrupt import Interrupt
 from fewshot.learning.keeper import Keeper, Parts
-from fewshot.learning.optimizer import moving_average
+from fewshot.learning.optimizer import MovingAverage
 from fewshot.learning.regimes import Regime
 from fewshot.learning.reporter import Reporter
 from fewshot.learning.schedule import Schedule
@@ -66,7 +66,7 @@ def train(
     """
     if next(model.parameters()).device.type == "cpu":
         keep_heap()
-    average = moving_average(model, plan.ema) if plan.ema else None
+    average = MovingAverage(model, plan.ema) if plan.ema else None
     parts = Parts(model, optimizer, average)
     keeper = Keeper(run, parts, crew)
     progress = keeper.start()
@@ -180,7 +180,7 @@ class _Log:
             return
         gathered = torch.stack(self.pending)
         self.crew.add_up([gathered], self.weight)
-        figures = gathered.tolist()  # waits for the device: the loop's only such point without --ema
+        figures = gathered.tolist()  # waits for the device: the loop's only such point
         if not all(math.isfinite(loss) for loss, *_ in figures):
             raise _diverged("the loss is", self.progress, self.rates[-1])
         speed = len(figures) * self.images_per_step / self._lap()

@@ -1,13 +1,14 @@
-"""The optimizer, and what goes with its step; all of it torch's own."""
+"""The optimizer, and what goes with its step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 _SCHEDULED = {"lr", "weight_decay"}  # of a group: set anew before each step
 
@@ -24,9 +25,34 @@ def build(
     )
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy whose weights and statistics follow the model's: decay * its own + (1 - decay) * the model's."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+class MovingAverage(AveragedModel):
+    """A copy whose weights and statistics follow the model's: decay * its own + (1 - decay) * the model's.
+
+    torch's own update gives the same bits, but copies its count to the device in every step, and waits for that.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        pairs = list(zip(_moved(self.module), _moved(model), strict=True))
+        moving = [(mine, its) for mine, its in pairs if mine.is_floating_point()]
+        if self.n_averaged == 0:  # in the processor's memory
+            for mine, its in pairs:
+                mine.copy_(its)
+        else:
+            torch._foreach_lerp_([mine for mine, _ in moving], [its for _, its in moving], 1 - self.decay)
+            for mine, its in pairs:
+                if not mine.is_floating_point():
+                    mine.copy_(mine * self.decay + its * (1 - self.decay))
+        self.n_averaged += 1
+
+
+def _moved(model: nn.Module) -> Iterator[Tensor]:
+    """All that an average follows: parameters, and buffers, those too that are not saved."""
+    return itertools.chain(model.parameters(), model.buffers())
 
 
 def check_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
