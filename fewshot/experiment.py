@@ -186,9 +186,10 @@ def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Rep
         steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
         intact = Watch(data).check
         progress = loop.train(folder, model, setup.regime, steps, plan(config, setup.regime), reporter, intact, crew)
+    seconds = round(progress.train_seconds, 1)  # as it is kept, so that `watch` says the same
     if crew.first:
-        folder.note_trained(progress.train_seconds, progress.best_step, progress.best_sha256)
-    reporter.trained(progress.train_seconds, progress.best_accuracy, progress.best_step)
+        folder.note_trained(seconds, progress.best_step, progress.best_sha256)
+    reporter.trained(seconds, progress.best_accuracy, progress.best_step)
     weights = crew.tell(folder.weights) if crew.several else b""
     with compute.room_for("--device cpu"):
         if crew.first:

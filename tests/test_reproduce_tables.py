@@ -87,7 +87,8 @@ def test_rows_are_trained_once_and_compared_image_by_image(tmp_path, capsys):
     assert expected in out and "Student's t over 2 seeds" in out
 
     seen = len(open_dataset("letters", tmp_path / "data")["val"].images)
-    assert console.run(evaluate.main, [str(runs[0].folder), "--split", "val", "--threads", "1"]) == 0
+    again = [str(runs[0].folder), "--split", "val", "--data-root", str(tmp_path / "data")]
+    assert console.run(evaluate.main, again) == 0
     assert f"training saw {seen:,} of the images of letters val" in capsys.readouterr().out
     assert "seen_in_training" not in runs[0].classification[0]
 

@@ -133,7 +133,7 @@ class Run(Facts):
     def note_trained(self, seconds: float, best_step: int, best_sha256: str) -> None:
         """Training has come to its end, with these weights as its best."""
         known = {"weights_sha256": [best_sha256]} if best_sha256 else {}
-        self.note_environment(train_seconds=round(seconds, 1), best_step=best_step, **known)
+        self.note_environment(train_seconds=seconds, best_step=best_step, **known)
 
     @property
     def trained(self) -> bool:
