@@ -50,7 +50,7 @@ class TrainConfig:
     head: str = option("proto", "what solves an episode from embeddings")
     reg: str = option("none", "regularizers: name[@sites][:key=value,...], joined by +")
     transform: str = option("none", "of embeddings, before the head: name[:key=value,...], joined by +")
-    init: str = option("", "run folder whose backbone's best weights training begins with")
+    init: str = option("", "start from the best weights of this run's backbone")
 
     ways: int = option(5, "classes in a training episode")
     shots: int = option(1, "support images a class in training")

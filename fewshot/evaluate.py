@@ -52,7 +52,9 @@ def parser() -> Parser:
         "--tasks", nargs="+", default=SUPPRESS, metavar="LIST",
         help="frozen task lists, by name or file, in place of all options of the protocol",
     )  # fmt: skip
-    parser.add_argument("--head", default=None, help="what solves the episodes, untrained; else each run's own")
+    parser.add_argument(
+        "--head", default=None, help="in place of each run's own; anil and relation only of runs trained with them"
+    )
     parser.add_argument("--transform", default=None, help="of embeddings, such as center+l2; else each run's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the network")

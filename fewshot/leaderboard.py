@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             " with new runs; write the file again from all run folders, without --append, to renew them."
         )
     if old:
-        names = ", ".join(dict.fromkeys(score.own["run"] for score in old))
+        names = ", ".join(dict.fromkeys(str(Path(args.runs) / score.own["run"]) for score in old))
         console.print(f"Left out, because a newer run has the same configuration and seed: {names}.")
     if begun := unfinished(Path(args.runs)):
         console.print(f"Left out, because they are not finished: {', '.join(begun)}.")

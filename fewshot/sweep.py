@@ -29,7 +29,9 @@ def parser() -> Parser:
         help="a field of the configuration and its values, as reg=none,targetdrop; values that have commas themselves"
         " are separated by |; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=None, metavar="N", help="of each configuration, from 0 on: 1")
+    parser.add_argument(
+        "--seeds", type=int, default=None, metavar="N", help="seeds of each configuration: 0 .. N - 1 (default: 1)"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="the sweep's folder; without it, one under runs/sweeps")
     launch.add_flags(parser)
     configs.add_flags(parser)

@@ -32,6 +32,7 @@ from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.proportions import paired_difference, wilson
 from fewshot.identity import pixels
 from fewshot.reports.sweep import markdown
+from fewshot.reports.tables import print_whole
 from fewshot.runs import Run
 from fewshot.sweeps import launch
 from fewshot.sweeps.folder import Sweep
@@ -101,7 +102,7 @@ def show(tables: list[Table], runs: dict[str, Run], seeds: int) -> None:
         drawn = rich.Table(*HEADER, box=box.SIMPLE_HEAD, title=title(table), title_justify="left")
         for line in lines(table, runs, seeds):
             drawn.add_row(*line)
-        console.print(drawn)
+        print_whole(console, drawn)  # names of recipes are there to be copied
     if runs:
         console.print(explained(seeds))
 

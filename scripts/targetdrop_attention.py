@@ -29,9 +29,8 @@ import torch
 
 import fewshot
 from fewshot import regularizers, train
-from fewshot.config import default_dataset
 from fewshot.core import console
-from fewshot.data import open_dataset
+from fewshot.data import default_dataset, open_dataset
 from fewshot.evaluation.inspection import outputs
 from fewshot.regularizers.targetdrop import targets
 

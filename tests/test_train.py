@@ -255,8 +255,10 @@ def test_a_users_mistake_is_one_line_and_leaves_nothing(flags, expected, tmp_pat
 
 def test_an_existing_folder_needs_resume_and_resume_an_unchanged_run(small_run, tmp_path, capsys):
     before = weights(small_run)
-    assert run(*SMALL, "--out", small_run) == console.USER_ERROR
+    assert run(*SMALL, "--reg", "targetdrop", "--out", small_run) == console.USER_ERROR
     assert "exists; give --resume" in one_line_error(capsys)
+    assert run(*SMALL, "--out", small_run) == console.USER_ERROR
+    assert "began with --reg targetdrop, not none; give another --out" in one_line_error(capsys)
     assert run("--out", small_run, "--resume", "--lr", "0.5") == console.USER_ERROR
     assert "--lr 0.5 differs from 0.1" in one_line_error(capsys)
     assert run("--out", tmp_path, "--resume") == console.USER_ERROR

@@ -40,10 +40,11 @@ _USERS_TO_MEND = {
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Prints a default where it says something: "(default: None)" does not."""
+    """Prints a default where it says something, "(default: None)" does not, and the help does not say it itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, True) or action.default == [""]:
+        said = action.default not in (None, False, True, "") and action.default not in ([], [""])
+        if not said or "(default:" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 

@@ -67,4 +67,5 @@ def check_untrained(head: Head) -> None:
     """UserError where this head solves nothing before its parameters are trained."""
     if head.needs_training:
         name = type(head).__name__
-        raise UserError(f"head {name} means nothing untrained: train with it on episodes, and evaluate that run")
+        remedy = "train with it on episodes, and evaluate that run"
+        raise UserError(f"head {name} has weights that must be trained: {remedy}")

@@ -56,6 +56,8 @@ class Run(Facts):
                 return cls(folder)
             except FileExistsError:  # by another run, begun in the same second: the next name is ours
                 continue
+        if (Path(str(out)) / "config.json").is_file():
+            cls.open(str(out)).check_is_of(config)  # whose remedy is not --resume
         raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
 
     @classmethod

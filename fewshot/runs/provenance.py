@@ -10,16 +10,17 @@ from importlib import metadata
 from typing import Any
 
 from fewshot.core.sources import PACKAGE
+from fewshot.version import __version__
 
 
 def environment() -> dict[str, Any]:
     """Versions, machine and commit: what a number's reader may ask about."""
-    packages = ("fewshot", "torch", "torchvision", "numpy", "scipy", "pillow")
+    packages = ("torch", "torchvision", "numpy", "scipy", "pillow")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": {"fewshot": __version__} | {name: _version(name) for name in packages},
         "commit": _commit(),
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -82,7 +82,7 @@ def test_options_that_are_no_parameters_may_differ_from_the_training():
 def test_untrained_ones_are_refused(small_run, head, capsys):
     name = type(heads.build(head)).__name__
     assert console.run(evaluate.main, [str(small_run), *EVALUATION, "--head", head]) == 2
-    complaint = f"head {name} means nothing untrained: train with it on episodes, and evaluate that run"
+    complaint = f"head {name} has weights that must be trained: train with it on episodes, and evaluate that run"
     assert complaint in one_line_error(capsys)
     with pytest.raises(UserError, match=complaint):
         fewshot.benchmark(torch.randn(30, 4), labels=torch.arange(30) % 6, head=head, queries=2, episodes=10)
@@ -112,7 +112,7 @@ def test_heads_on_maps_are_refused_where_an_embedding_is_none(backbone, tmp_path
 @pytest.mark.parametrize(
     "flags, complaint",
     [
-        (["--head", "anil", "--regime", "supervised"], "head ANIL means nothing untrained: train with it on episodes"),
+        (["--head", "anil", "--regime", "supervised"], "head ANIL has weights that must be trained"),
         (["--head", "anil", "--ways", "6"], "begin for 5 classes, and these tasks have 6: train with anil:ways=6"),
         (["--head", "anil", "--test-ways", "8"], "learns where to begin for 5 classes, and these tasks have 8"),
     ],
