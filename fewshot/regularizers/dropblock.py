@@ -33,7 +33,8 @@ def seed_rate(drop_prob: Tensor | float, block_size: int, height: int, width: in
 def blocks_from_seeds(seeds: Tensor, block_size: int) -> Tensor:
     """Seeds (N, C, H-b+1, W-b+1), each a block's upper left corner, to the blocks' union (N, C, H, W).
 
-    A maximum over all windows, by doubling: a window of 2w is two of w. Down to a twentieth of max_pool2d's time.
+    A maximum over all windows, by doubling: a window of 2w is two of w. On a processor 3 to 18 times as fast as
+    max_pool2d.
     """
     covered = F.pad(seeds.bool(), [block_size - 1] * 4)
     for dim in (-2, -1):
