@@ -107,7 +107,8 @@ def test_of_runs_with_the_same_seed_the_newest_counts_and_that_is_said(small_run
     variant(small_run, runs / "seed1", seed=1)
     (row,) = board("--runs", runs, "--csv", file)
     assert (row["run"], row["seeds"]) == ("{new,seed1}", "2")
-    assert "Left out, because a newer run has the same configuration and seed: old." in capsys.readouterr().out
+    said = "Left out, because a newer run has the same configuration and seed:"
+    assert f"{said} {runs / 'old'}." in capsys.readouterr().out
     assert len(board("--runs", runs, "--csv", file, "--no-aggregate")) == 3
 
 
