@@ -15,14 +15,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from report_parts import claims, figures, gaps, regimes
-from report_parts.effects import TOP1, Effect, Study, accuracies, gains, mcnemar, read
+from report_parts.effects import TOP1, Effect, Study, accuracies, gains, mcnemar, mean, read, signed
 
 from fewshot.core.console import Parser, run
 from fewshot.core.files import write_atomic
-from fewshot.evaluation.intervals import training_anew
 from fewshot.reports import pictures
 from fewshot.reports.sweep import Bold, markdown
-from fewshot.reports.tables import percent, within
+from fewshot.reports.tables import within
 from fewshot.sweeps import grid
 
 PAGE = Path(__file__).parent / "report_parts" / "page.md"
@@ -102,9 +101,10 @@ def table(section: Section, study: Study, effects: Sequence[Effect], test: str) 
     for effect in effects:
         if effect.test == test:
             shown[effect.reg] = {words: _points(effect, asked) for asked, words in section.questions.items()}
+    gap = {reg: _gap(study, reg, [test]) for reg in shown}
     for reg, cells in shown.items():
-        if any(_gap(study, each, [test]) for each in shown):
-            cells[GAP] = _gap(study, reg, [test])
+        if any(gap.values()):
+            cells[GAP] = gap[reg]
         if of_images:
             cells["McNemar's p, seed by seed"] = ", ".join(f"{p:.2g}" for p in mcnemar(study, reg))
     header = ["regularizer", "seeds", "error (%)" if of_images else "accuracy (%)", *shown["none"]]
@@ -113,10 +113,8 @@ def table(section: Section, study: Study, effects: Sequence[Effect], test: str) 
 
 def _measured(study: Study, reg: str, test: str) -> tuple[str, str]:
     """How many seeds, and their mean with its interval."""
-    each = np.array(accuracies(study, reg, test))
-    each = 1 - each if test == TOP1 else each
-    found = training_anew(each) if len(each) > 1 else None
-    return str(len(each)), percent(found.estimate, found.half_width) if found else f"{100 * each[0]:.2f}"
+    each = accuracies(study, reg, test)
+    return str(len(each)), mean([1 - accuracy for accuracy in each] if test == TOP1 else each)
 
 
 def _gap(study: Study, reg: str, tests: Sequence[str]) -> str:
@@ -130,12 +128,9 @@ def _points(effect: Effect, question: str) -> str:
     found = effect.interval(question)
     if found is None:
         return "one seed" if question == "training anew" else "-"
-    sign = "+" * (found.estimate >= 0)
-    symmetric = abs(found.low + found.high - 2 * found.estimate) < 1e-9
-    if symmetric:
-        text = sign + percent(found.estimate, found.half_width)
-    else:
-        text = sign + within(found.estimate, (found.low, found.high))
+    text = signed(found)
+    if not found.symmetric:
+        text = "+" * (found.estimate >= 0) + within(found.estimate, (found.low, found.high))
     assert found.p_value is not None
     return Bold(text) if found.p_value < claims.SIGNIFICANT else text
 

@@ -65,6 +65,11 @@ class Interval:
     def half_width(self) -> float:
         return (self.high - self.low) / 2
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether the estimate is its middle: Newcombe's and Wilson's are not."""
+        return abs(self.low + self.high - 2 * self.estimate) < 1e-9
+
 
 def this_test_set(values: np.ndarray, method: str = "t") -> Interval:
     """Interval of the mean over all episodes of this test set, from (n,) drawn ones.

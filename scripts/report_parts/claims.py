@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 
 from fewshot.evaluation.power import Need
-from fewshot.reports.tables import percent
-from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains
+from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains, signed
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def gain(effect: Effect) -> str:
     anew = effect.interval("training anew")
     if anew is None:
         return f"{100 * effect.seen.estimate:+.2f}"
-    return "+" * (anew.estimate >= 0) + percent(anew.estimate, anew.half_width)
+    return signed(anew)
 
 
 def verdict(effect: Effect) -> str:

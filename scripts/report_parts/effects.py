@@ -12,9 +12,10 @@ import fewshot
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.evaluation.comparison import Answers, adjust
-from fewshot.evaluation.intervals import Interval
+from fewshot.evaluation.intervals import Interval, training_anew
 from fewshot.reports.boards.leaderboard import experiment_of
 from fewshot.reports.comparisons.difference import Difference, ImageDifference
+from fewshot.reports.tables import percent
 from fewshot.runs import Run
 
 SIGNIFICANT = 0.05
@@ -82,6 +83,19 @@ def read(folder: Path) -> Study:
 
 def _but_for_reg(run: Run) -> dict[str, object]:
     return {name: value for name, value in experiment_of(run).items() if name != "reg"}
+
+
+def mean(values: Sequence[float]) -> str:
+    """In per cent, over seeds, with Student's interval of training anew where there are several; "" of none."""
+    if len(values) < 2:
+        return "".join(f"{100 * value:.2f}" for value in values)
+    found = training_anew(np.array(values))
+    return percent(found.estimate, found.half_width)
+
+
+def signed(gain: Interval) -> str:
+    """`+0.52 ± 0.41` points."""
+    return "+" * (gain.estimate >= 0) + percent(gain.estimate, gain.half_width)
 
 
 def found_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:

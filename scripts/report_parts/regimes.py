@@ -10,9 +10,9 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import training_anew
 from fewshot.reports.sweep import Bold, markdown
-from fewshot.reports.tables import head_name, percent
+from fewshot.reports.tables import head_name
 from fewshot.runs import Run
-from report_parts.effects import SIGNIFICANT, found_runs
+from report_parts.effects import SIGNIFICANT, found_runs, mean, signed
 
 EPISODIC = "episodic"
 Scores = Mapping[tuple[str, int], Mapping[int, float]]
@@ -54,18 +54,10 @@ def table(folders: Sequence[Path]) -> str:
             line = [name, head, str(max(len(found.get((head, number), {})) for number in shots))]
             for number in shots:
                 own = found.get((head, number), {})
-                line += [mean(own), "" if name == EPISODIC else gain(own, episodic.get((head, number), {}))]
+                more = "" if name == EPISODIC else gain(own, episodic.get((head, number), {}))
+                line += [mean(list(own.values())), more]
             lines.append(line)
     return markdown(header, lines)
-
-
-def mean(by_seed: Mapping[int, float]) -> str:
-    """Over seeds, with Student's interval of training anew where there are several."""
-    values = np.array(list(by_seed.values()))
-    if len(values) < 2:
-        return "".join(f"{100 * value:.2f}" for value in values)
-    found = training_anew(values)
-    return percent(found.estimate, found.half_width)
 
 
 def gain(by_seed: Mapping[int, float], other: Mapping[int, float]) -> str:
@@ -74,5 +66,4 @@ def gain(by_seed: Mapping[int, float], other: Mapping[int, float]) -> str:
     if len(values) < 2:
         return "".join(f"{100 * value:+.2f} (one seed)" for value in values)
     found = training_anew(values)
-    text = "+" * (found.estimate >= 0) + percent(found.estimate, found.half_width)
-    return Bold(text) if found.p_value is not None and found.p_value < SIGNIFICANT else text
+    return Bold(signed(found)) if found.p_value is not None and found.p_value < SIGNIFICANT else signed(found)

@@ -36,8 +36,7 @@ def _verdict(first: str, second: str, gain: Interval) -> str:
 def _by(gain: Interval) -> str:
     """`0.52 ± 0.41`, or, where the interval is not symmetric, `0.52 (0.10 .. 0.93)`; of the better one."""
     ends = (gain.low, gain.high) if gain.estimate > 0 else (-gain.high, -gain.low)
-    symmetric = abs(gain.low + gain.high - 2 * gain.estimate) < 1e-9
-    return percent(abs(gain.estimate), gain.half_width) if symmetric else within(abs(gain.estimate), ends)
+    return percent(abs(gain.estimate), gain.half_width) if gain.symmetric else within(abs(gain.estimate), ends)
 
 
 def what_it_takes(size: float, needs: Mapping[str, Need | str]) -> list[str]:
