@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fewshot.core import process
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, nearest
 from fewshot.version import __version__
 
 if TYPE_CHECKING:
@@ -59,8 +59,25 @@ class Parser(argparse.ArgumentParser):
         if self.prog.startswith("fewshot."):
             self.add_argument("--version", action="version", version=f"fewshot {__version__}")
 
+    def parse_args(self, args=None, namespace=None):  # argparse's own, with a hint at what was meant
+        args = sys.argv[1:] if args is None else list(args)
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._hint(args, rest[0])}")
+        return found
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see python -m {self.prog} --help)")
+
+    def _hint(self, args: list[str], wrong: str) -> str:
+        """What may be meant by `wrong`, an argument that was not understood; "" where nobody knows."""
+        if wrong.startswith("-"):
+            flags = [flag.strip("-") for flag in self._option_string_actions]
+            near = nearest(wrong.partition("=")[0].strip("-"), flags)
+            return f"; did you mean --{near}?" if near else ""
+        before = args[args.index(wrong) - 2 : args.index(wrong)]
+        action = self._option_string_actions.get(before[0]) if len(before) == 2 else None
+        return f"; {before[0]} takes one value" if action and action.nargs is None else ""
 
 
 def summary(doc: str | None) -> str:

@@ -17,6 +17,12 @@ class UserError(ValueError):
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """The error for a name that is not among `valid`: lists them, nearest match first in line."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, valid)
+    hint = f" Did you mean {near!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid) or '(none)'}.")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The one of `valid` that `name` is probably a misspelling of; None where none is like it."""
+    near = difflib.get_close_matches(name, sorted(valid), n=1)
+    return near[0] if near else None

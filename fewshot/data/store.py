@@ -14,7 +14,6 @@ whatever layout they came in.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, nearest
 from fewshot.core.files import read_bounded, writable_parent
 from fewshot.data.channels import Channels, Triple
 from fewshot.data.image_files import ImageFiles
@@ -191,12 +190,11 @@ def open_store(
         raise UserError(f"{name!r} is no name of a data set: letters, digits and . _ - only")
     folder = Path(root) / name
     if not is_store(folder):
-        near = difflib.get_close_matches(name, sorted(known), n=1)
+        near = nearest(name, known)
         raise UserError(
             f"data set {name!r} is not prepared under {Path(root)}: run"
             f" python -m fewshot.prepare {asked or name} --from PATH{'' if asked else ' --splits CSV'}"
-            f" --data-root {Path(root)}"
-            + (f" (or did you mean {near[0]!r}?)" if near and near[0] != name else "")
+            f" --data-root {Path(root)}" + f" (or did you mean {near!r}?)" * (near not in (None, name))
         )
     record = read_record(folder / "dataset.json")
     splits = {}

@@ -8,7 +8,6 @@ tasks, or ends with an error. episodes/README.md describes the format.
 
 from __future__ import annotations
 
-import difflib
 import json
 import typing
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from fewshot.config import MOST_EPISODES
 from fewshot.core import typed
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, nearest
 from fewshot.core.files import read_bounded
 from fewshot.core.shipped import shipped
 from fewshot.data import Dataset
@@ -130,7 +129,7 @@ def read(name: str) -> TaskList:
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
-        near = "".join(f"; did you mean {other!r}?" for other in difflib.get_close_matches(name, names(), n=1))
+        near = f"; did you mean {other!r}?" if (other := nearest(name, names())) else ""
         raise UserError(f"no task list {name!r}: give a file, or one that `fewshot list tasks` names{near}")
     hints = typing.get_type_hints(TaskList)
     try:
