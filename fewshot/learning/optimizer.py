@@ -20,9 +20,14 @@ def build(
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
     assert name == "sgd"
-    return torch.optim.SGD(
+    sgd = torch.optim.SGD(
         parameters, lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, fused=True
     )
+    if momentum:  # torch's fused step fails where a weight has its first gradient later than others
+        for weight in itertools.chain.from_iterable(group["params"] for group in sgd.param_groups):
+            if weight.requires_grad:
+                sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return sgd
 
 
 class MovingAverage(AveragedModel):

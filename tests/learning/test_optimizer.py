@@ -1,12 +1,13 @@
-"""The moving average of the weights: torch's, to the bit."""
+"""The optimizer and the moving average of the weights: torch's."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fewshot import backbones
-from fewshot.learning.optimizer import MovingAverage
+from fewshot.learning.optimizer import MovingAverage, build
 
 
 def test_the_moving_average_is_torchs():
@@ -23,3 +24,23 @@ def test_the_moving_average_is_torchs():
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert not all(torch.equal(found[f"module.{name}"], value) for name, value in model.state_dict().items())
+
+
+def test_a_weight_may_have_its_first_gradient_later_than_others():
+    """As those of a branch that a network begins to use, or a head that waits for its features."""
+
+    def trained(make) -> torch.Tensor:
+        early, late = (nn.Parameter(torch.linspace(-1, 1, 5)) for _ in range(2))
+        steps = make([early, late])
+        for number in range(4):
+            steps.zero_grad()
+            loss = early.square().sum()
+            if number >= 2:
+                loss = loss + (late - 2).square().sum()
+            loss.backward()
+            steps.step()
+        return torch.cat([early, late]).detach()
+
+    found = trained(lambda weights: build("sgd", weights, lr=0.1, momentum=0.9, weight_decay=5e-4))
+    plain = trained(lambda weights: torch.optim.SGD(weights, 0.1, 0.9, weight_decay=5e-4, nesterov=True))
+    assert torch.allclose(found, plain, atol=1e-6)
