@@ -15,13 +15,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from report_parts import claims, figures, gaps, regimes
-from report_parts.effects import TOP1, Effect, Study, accuracies, gains, mcnemar, mean, read, signed
+from report_parts.effects import TOP1, Effect, Study, accuracies, gains, marked, mcnemar, mean, read
 
 from fewshot.core.console import Parser, run
 from fewshot.core.files import write_atomic
 from fewshot.reports import pictures
-from fewshot.reports.sweep import Bold, markdown
-from fewshot.reports.tables import within
+from fewshot.reports.sweep import markdown
 from fewshot.sweeps import grid
 
 PAGE = Path(__file__).parent / "report_parts" / "page.md"
@@ -52,12 +51,19 @@ FEW_SHOT = Section(
     "the accuracy on 10,000 tasks of the training images less that on tasks of the validation classes. The two splits"
     " have different classes, so the value is not 0 without overfitting. Compare rows with each other.",
 )
+TENTH = Section(
+    "mini-imagenet-42-tenth",
+    "Conv-4 ProtoNet, a tenth of mini-ImageNet at 42 px",
+    FEW_SHOT.questions,
+    FEW_SHOT.gap,
+)
 CLASSIFICATION = Section(
     "fashion-mnist",
     "ResNet-20, Fashion-MNIST",
     {"new images": "gain on new images", "training anew": "training anew"},
     "top-1 accuracy on the training images less that on the validation images.",
 )
+SECTIONS = (FEW_SHOT, TENTH, CLASSIFICATION)
 
 
 def parser() -> Parser:
@@ -68,30 +74,44 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> None:
     results = parser().parse_args(argv).results
+    studies = {section.name: read(results / section.name) for section in SECTIONS}
     values = {"regimes": regimes.table([results / FEW_SHOT.name, results / REGIMES])}
-    for section in (FEW_SHOT, CLASSIFICATION):
-        study = read(results / section.name)
-        effects = gains(study)
-        if effects:
-            title = f"{section.title}, {_seeds(effects)}: 95% intervals"
-            figure = figures.forest(effects, title)
-            picture = f"pictures/forest-{section.name}.png"
-            pictures.save(figure, results / picture, dpi=150)
-            values[f"{section.name} picture"] = f"![Gains over none, with intervals]({picture})"
-        tests = sorted({effect.test for effect in effects})
-        parts = {
-            "runs": str(sum(map(len, study.runs.values()))),
-            "seeds": _seeds(effects),
-            "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
-            "claims": claims_table(study),
-            "failed": failed(study),
-            "gap": f"*{GAP.capitalize()}*: {section.gap} " * any(_gap(study, reg, tests) for reg in study.runs),
-        }
+    for section in SECTIONS:
+        parts = measured(section, studies[section.name], results)
         values |= {f"{section.name} {part}": value for part, value in parts.items()}
+    values["overfitting"] = overfitting({"all images": studies[FEW_SHOT.name], "a tenth": studies[TENTH.name]}, results)
     text = PAGE.read_text("utf-8")
     for name, value in values.items():
         text = text.replace(f"<!-- {name} -->", value)
     write_atomic(results / "README.md", text.encode())
+
+
+def measured(section: Section, study: Study, results: Path) -> dict[str, str]:
+    """What the page says of one study, by the part's name; its forest plot is drawn below `results`."""
+    effects = gains(study)
+    tests = sorted({effect.test for effect in effects})
+    picture = f"pictures/forest-{section.name}.png"
+    if effects:
+        title = f"{section.title}, {_seeds(effects)}: 95% intervals"
+        pictures.save(figures.forest(effects, title), results / picture, dpi=150)
+    return {
+        "runs": f"{sum(map(len, study.runs.values()))} of {len(planned(study.folder))} planned runs are done",
+        "seeds": _seeds(effects),
+        "picture": f"![Gains over none, with intervals]({picture})" * bool(effects),
+        "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
+        "claims": claims_table(study),
+        "failed": failed(study),
+        "gap": f"*{GAP.capitalize()}*: {section.gap} " * any(_gap(study, reg, tests) for reg in study.runs),
+    }
+
+
+def overfitting(studies: Mapping[str, Study], results: Path) -> str:
+    """Each regularizer's gain beside the gap that a network has without it, as a table and a figure."""
+    found = gaps.settings(studies)
+    picture = "pictures/gain-against-gap.png"
+    if len(found) > 1:
+        pictures.save(figures.against_gaps(found), results / picture, dpi=150)
+    return f"![Gain against gap]({picture})\n\n" * (len(found) > 1) + gaps.table(found)
 
 
 def table(section: Section, study: Study, effects: Sequence[Effect], test: str) -> str:
@@ -128,17 +148,11 @@ def _points(effect: Effect, question: str) -> str:
     found = effect.interval(question)
     if found is None:
         return "one seed" if question == "training anew" else "-"
-    text = signed(found)
-    if not found.symmetric:
-        text = "+" * (found.estimate >= 0) + within(found.estimate, (found.low, found.high))
-    assert found.p_value is not None
-    return Bold(text) if found.p_value < claims.SIGNIFICANT else text
+    return marked(found)
 
 
 def claims_table(study: Study) -> str:
-    lines = [
-        (claim.said, claim.source, test, gain, verdict) for claim, test, gain, verdict in claims.decided(study)
-    ]
+    lines = [(claim.said, claim.source, test, gain, verdict) for claim, test, gain, verdict in claims.decided(study)]
     return markdown(("claim", "whose", "test", "gain (points)", "here"), lines)
 
 

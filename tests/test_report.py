@@ -10,7 +10,9 @@ import report
 from boards import variant
 from commands import ROOT
 
+from fewshot import evaluate
 from fewshot.core import console
+from fewshot.runs import Run
 
 GAINS = {"none": 0.0, "targetdrop": 0.02, "dropblock": -0.01, "focuseddropout": 0.0005}  # of fractions of 1
 SPREAD = {0: -0.001, 1: 0.0, 2: 0.001}  # what each seed adds to a gain
@@ -22,11 +24,17 @@ def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
     lower = small_run.parent / "lower"  # accuracies of 100 % leave no room for a gain
     variant(small_run, lower, gain=-0.2)
+    for split in ("train", "val"):
+        assert console.run(evaluate.main, [str(lower), "--split", split, "--episodes", "20", "--threads", "1"]) == 0
     for reg, gain in GAINS.items():
         for seed, more in SPREAD.items():
             folder = results / report.FEW_SHOT.name / f"{reg}-seed{seed}"
             folder.parent.mkdir(exist_ok=True)
             variant(lower, folder, seed=seed, reg=reg, gain=gain + (more if reg != "none" else 0))
+    for reg in ("none", "targetdrop"):
+        folder = results / report.TENTH.name / f"{reg}-seed0"
+        folder.parent.mkdir(exist_ok=True)
+        variant(lower, folder, reg=reg, gain=2 * GAINS[reg])
     shutil.rmtree(lower)
     unfinished = results / report.FEW_SHOT.name / "camdrop-seed0"
     shutil.copytree(results / report.FEW_SHOT.name / "none-seed0", unfinished)
@@ -43,7 +51,7 @@ def test_gains_are_those_of_the_runs(written):
     one_shot, _ = lines(written, "| targetdrop | 3 |")
     # Student's t of -0.1, 0, +0.1 points around 2: 4.303 * 0.1 / sqrt(3).
     assert "| **+2.00 ± 0.25** |" in one_shot
-    assert [line.split(" | ")[0] for line in lines(written, "| ")[-40:]].count("| none") == 2
+    assert len(lines(written, "| none | 3 |")) == 2
     assert "| +0.05 ± 0.25 |" in lines(written, "| focuseddropout | 3 |")[0]
 
 
@@ -61,16 +69,27 @@ def test_a_run_that_did_not_finish_is_named(written):
     assert lines(written, "- camdrop-seed0: ")
 
 
+def test_gains_stand_beside_the_gap_between_training_and_validation(written):
+    none = Run.open(written / report.FEW_SHOT.name / "none-seed0")
+    train, val = ({row["shots"]: row["accuracy"] for row in none.own(split)} for split in ("train", "val"))
+    for shots in (1, 5):
+        gap = f"{100 * (train[shots] - val[shots]):.2f}"
+        assert f"| {shots}-shot | all images | {gap} | **+2.00 ± 0.25** |" in lines(written, f"| {shots}-shot | all")
+        assert f"| {shots}-shot | a tenth | {gap} | +4.00 (one seed) |" in lines(written, f"| {shots}-shot | a tenth")
+    header = "| regularizer | seeds | accuracy (%) | gain on this test set | training anew | new classes | training - "
+    assert len(lines(written, header)) == 4, "of both studies, at 1 and at 5 shots"
+
+
 def test_the_same_files_give_the_same_bytes(written):
     before = {path: path.read_bytes() for path in written.rglob("*") if path.suffix in (".md", ".png")}
-    assert len(before) == 2
+    assert len(before) == 4
     assert console.run(report.main, ["--results", str(written)]) == 0
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_the_page_in_the_checkout_is_the_one_that_its_runs_give(tmp_path):
     committed = ROOT / "results"
-    for name in (report.FEW_SHOT.name, report.CLASSIFICATION.name, report.REGIMES):
+    for name in (*(section.name for section in report.SECTIONS), report.REGIMES):
         shutil.copytree(committed / name, tmp_path / name)
     assert console.run(report.main, ["--results", str(tmp_path)]) == 0
     assert (tmp_path / "README.md").read_bytes() == (committed / "README.md").read_bytes()

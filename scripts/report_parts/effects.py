@@ -15,7 +15,8 @@ from fewshot.evaluation.comparison import Answers, adjust
 from fewshot.evaluation.intervals import Interval, training_anew
 from fewshot.reports.boards.leaderboard import experiment_of
 from fewshot.reports.comparisons.difference import Difference, ImageDifference
-from fewshot.reports.tables import percent
+from fewshot.reports.sweep import Bold
+from fewshot.reports.tables import percent, within
 from fewshot.runs import Run
 
 SIGNIFICANT = 0.05
@@ -96,6 +97,14 @@ def mean(values: Sequence[float]) -> str:
 def signed(gain: Interval) -> str:
     """`+0.52 ± 0.41` points."""
     return "+" * (gain.estimate >= 0) + percent(gain.estimate, gain.half_width)
+
+
+def marked(gain: Interval) -> str:
+    """The same, bold where it is established; of an interval that is not symmetric, with its ends."""
+    text = signed(gain)
+    if not gain.symmetric:
+        text = "+" * (gain.estimate >= 0) + within(gain.estimate, (gain.low, gain.high))
+    return Bold(text) if gain.p_value is not None and gain.p_value < SIGNIFICANT else text
 
 
 def found_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import matplotlib
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from fewshot.reports import pictures
 from report_parts.effects import TOP1, Effect
+from report_parts.gaps import Setting
 
 _TEST_SET, _ANEW = pictures.COLOURS[0], pictures.COLOURS[1]
 
@@ -44,6 +46,38 @@ def forest(effects: Sequence[Effect], title: str) -> Figure:
             loc="outside lower center", ncols=2,
         )  # fmt: skip
         return figure
+
+
+def against_gaps(settings: Sequence[Setting]) -> Figure:
+    """Each regularizer's gain in each setting, above the gap that a network has there without one; a panel a test.
+
+    A line joins one regularizer's settings. Vertical bars: 95% intervals of training anew, where there are seeds.
+    """
+    tests = list(settings[0].gap)
+    regs = sorted({effect.reg for setting in settings for effect in setting.effects})
+    with matplotlib.rc_context(pictures.STYLE):
+        figure = Figure(figsize=(3.6 * len(tests) + 1.8, 3.4), layout="constrained")
+        for panel, test in zip(figure.subplots(1, len(tests), squeeze=False)[0], tests, strict=True):
+            for reg, colour in zip(regs, itertools.cycle(pictures.COLOURS), strict=False):
+                _line(panel, test, reg, settings, colour)
+            panel.axhline(0, color="0.4", linewidth=0.8)
+            panel.set(xlabel="training - validation of none (points)", title=test)
+            panel.grid(color="0.9", linewidth=0.6)
+            panel.set_axisbelow(True)
+        figure.axes[0].set_ylabel("points above none")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
+        return figure
+
+
+def _line(panel: Axes, test: str, reg: str, settings: Sequence[Setting], colour: str) -> None:
+    there = [(100 * each.gap[test], effect) for each in settings if (effect := each.find(reg, test))]
+    panel.plot(
+        [gap for gap, _ in there], [100 * effect.seen.estimate for _, effect in there],
+        color=colour, marker="o", markersize=4, linewidth=0.8, label=reg,
+    )  # fmt: skip
+    for gap, effect in there:
+        if anew := effect.interval("training anew"):
+            panel.plot([gap] * 2, [100 * anew.low, 100 * anew.high], color=colour, linewidth=1.2)
 
 
 def _row(panel: Axes, place: int, effect: Effect) -> None:

@@ -1,18 +1,68 @@
-"""How far networks overfit: how much better they do on what they were trained on than on validation images."""
+"""How far networks overfit, and whether regularizers gain more where networks overfit more.
+
+The gap: how much better a network does on what it was trained on than on validation images. `python -m fewshot.evaluate
+RUN --split train`, and `--split val`, put the two accuracies into a run's folder.
+"""
 
 from __future__ import annotations
 
-from report_parts.effects import Study, tested
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewshot.reports.sweep import markdown
+from report_parts.effects import Effect, Study, gains, marked, tested
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A training in which regularizers were tried: its gap without one, by test, and what each gained there."""
+
+    title: str
+    gap: Mapping[str, float]
+    effects: Sequence[Effect]
+
+    def find(self, reg: str, test: str) -> Effect | None:
+        return next((each for each in self.effects if (each.reg, each.test) == (reg, test)), None)
 
 
 def gaps(study: Study, reg: str, test: str) -> list[float]:
-    """Accuracy on the training split less that on the validation split, of each seed that has both; fractions of 1.
-
-    `python -m fewshot.evaluate RUN --split train`, and `--split val`, put the two into a run's folder.
-    """
+    """Accuracy on the training split less that on the validation split, of each seed that has both; fractions of 1."""
     found = []
     for _, run in sorted(study.runs.get(reg, {}).items()):
         train, val = tested(run, "train"), tested(run, "val")
         if test in train and test in val:
             found.append(train[test] - val[test])
     return found
+
+
+def settings(studies: Mapping[str, Study]) -> list[Setting]:
+    """Of studies by title: those whose `none` has gaps, with the regularizers that all of them tried."""
+    tried = set.intersection(*(set(study.runs) for study in studies.values())) - {"none"}
+    found = []
+    for title, study in studies.items():
+        effects = [effect for effect in gains(study) if effect.reg in tried]
+        gap = {test: gaps(study, "none", test) for test in sorted({effect.test for effect in effects})}
+        if gap and all(gap.values()):
+            found.append(Setting(title, {test: float(np.mean(values)) for test, values in gap.items()}, effects))
+    return found
+
+
+def table(found: Sequence[Setting]) -> str:
+    """A line for each test and setting: its gap without a regularizer, and what each regularizer gains."""
+    regs = sorted({effect.reg for setting in found for effect in setting.effects})
+    lines = [
+        (test, setting.title, f"{100 * setting.gap[test]:.2f}", *(_gain(setting.find(reg, test)) for reg in regs))
+        for test in (found[0].gap if found else ())
+        for setting in found
+    ]
+    return markdown(("test", "trained on", "training - validation", *regs), lines)
+
+
+def _gain(effect: Effect | None) -> str:
+    """With the interval of training anew, where there are several seeds."""
+    if effect is None:
+        return ""
+    anew = effect.interval("training anew")
+    return f"{100 * effect.seen.estimate:+.2f} (one seed)" if anew is None else marked(anew)

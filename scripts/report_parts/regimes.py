@@ -9,10 +9,10 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import training_anew
-from fewshot.reports.sweep import Bold, markdown
+from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name
 from fewshot.runs import Run
-from report_parts.effects import SIGNIFICANT, found_runs, mean, signed
+from report_parts.effects import found_runs, marked, mean
 
 EPISODIC = "episodic"
 Scores = Mapping[tuple[str, int], Mapping[int, float]]
@@ -65,5 +65,4 @@ def gain(by_seed: Mapping[int, float], other: Mapping[int, float]) -> str:
     values = np.array([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
     if len(values) < 2:
         return "".join(f"{100 * value:+.2f} (one seed)" for value in values)
-    found = training_anew(values)
-    return Bold(signed(found)) if found.p_value is not None and found.p_value < SIGNIFICANT else signed(found)
+    return marked(training_anew(values))
