@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewshot.evaluation.power import Need
-from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains, signed
+from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains, holm_of, signed
+
+MANY = 100
+"""Seeds that nobody trains of one small study."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,10 @@ CLAIMS = (
     Claim("TargetDrop helps", "TargetDrop, tables 1 to 3", "targetdrop", "none"),
     Claim("TargetDrop is better than DropBlock", "TargetDrop, tables 1 and 3", "targetdrop", "dropblock"),
     Claim("TargetDrop is better than Dropout", "TargetDrop, tables 1 to 3", "targetdrop", "dropout"),
-    Claim("its attention matters: better than random channels", "TargetDrop, section 3", "targetdrop",
-          "targetdrop:attention=random"),
-    Claim("its attention matters: better than the plain channel mean", "TargetDrop, section 3", "targetdrop",
-          "targetdrop:attention=gap"),
+    Claim("TargetDrop's attention matters: better than random channels", "ours, after TargetDrop's section 3",
+          "targetdrop", "targetdrop:attention=random"),
+    Claim("TargetDrop's attention matters: better than the plain channel mean", "ours, after TargetDrop's section 3",
+          "targetdrop", "targetdrop:attention=gap"),
     Claim("trained attention is better than the frozen one that the paper's equations give", "ours",
           "targetdrop:attention=ste", "targetdrop"),
     Claim("FocusedDropout helps", "FocusedDropout, tables 1 to 3", "focuseddropout", "none"),
@@ -40,19 +43,68 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def decided(study: Study) -> list[tuple[Claim, str, str, str]]:
-    """For each claim whose regularizers the study has, and each test: the gain, and the verdict in words.
+@dataclass(frozen=True)
+class Finding:
+    """What a study says of a claim in one test."""
 
-    The gain is the mean over seeds with Student's interval of training anew. Each claim is tested by itself: p-values
-    are not corrected for the number of claims.
+    claim: Claim
+    effect: Effect
+    better: str
+    worse: str
+
+    @property
+    def said(self) -> str:
+        return self.claim.said + " (at other sites)" * (
+            _sites(self.better) != _sites(self.worse) and "none" != self.worse
+        )
+
+    @property
+    def gain(self) -> str:
+        """In points, with the interval of training anew where there is one."""
+        anew = self.effect.interval("training anew")
+        return f"{100 * self.effect.seen.estimate:+.2f}" if anew is None else signed(anew)
+
+    @property
+    def verdict(self) -> str:
+        """What training anew says, and of these networks other images or classes; what it would take, where nothing."""
+        anew = self.effect.interval("training anew")
+        if anew is None:
+            return "not decided: one seed"
+        assert anew.p_value is not None
+        if anew.p_value < SIGNIFICANT:
+            word = "holds" if anew.estimate > 0 else "the opposite holds"
+            these = "images" if self.effect.test == TOP1 else "tasks"
+            return f"{word} here, on these {these} (p = {anew.p_value:.2g}){self._wider()}"
+        alone = f", {anew.unadjusted:.2g} by itself" * (anew.unadjusted is not None and anew.unadjusted < SIGNIFICANT)
+        takes = _takes(self.effect.plan.get("training anew"))
+        return f"not decided by {len(self.effect.seeds)} seeds (p = {anew.p_value:.2g}{alone}){takes}"
+
+    def _wider(self) -> str:
+        """Whether the mean of these networks is established more widely, too."""
+        asked = "new images" if self.effect.test == TOP1 else "new classes"
+        wide = self.effect.interval(asked)
+        if wide is None or wide.p_value is None:
+            return ""
+        same_way = wide.p_value < SIGNIFICANT and wide.estimate * self.effect.seen.estimate > 0
+        return f", and of these networks for {asked}" if same_way else f"; for {asked} it is not established"
+
+
+def decided(study: Study) -> list[Finding]:
+    """For each claim whose regularizers the study has, and each test, what it says.
+
+    p-values are Holm's over all claims of the study in that test, for each question.
     """
     found = []
     for claim in CLAIMS:
         better, worse = (_named(study, name) for name in (claim.better, claim.worse))
         if better and worse:
             pair = Study(study.folder, {name: study.runs[name] for name in (better, worse)}, {})
-            found += [(claim, effect.test, gain(effect), verdict(effect)) for effect in gains(pair, worse)]
-    return found
+            found += [Finding(claim, effect, better, worse) for effect in gains(pair, worse)]
+    corrected = {}
+    for test in {each.effect.test for each in found}:
+        places = [place for place, each in enumerate(found) if each.effect.test == test]
+        corrected |= dict(zip(places, holm_of([found[place].effect for place in places]), strict=True))
+    return [replace(each, effect=corrected[place]) for place, each in enumerate(found)]
 
 
 def _named(study: Study, wanted: str) -> str | None:
@@ -63,39 +115,15 @@ def _named(study: Study, wanted: str) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
-def gain(effect: Effect) -> str:
-    """In points, with the interval of training anew where there is one."""
-    anew = effect.interval("training anew")
-    if anew is None:
-        return f"{100 * effect.seen.estimate:+.2f}"
-    return signed(anew)
-
-
-def verdict(effect: Effect) -> str:
-    """What the interval of training anew says of a positive gain; where it says nothing, what it would take."""
-    anew = effect.interval("training anew")
-    if anew is None:
-        return "not decided: one seed"
-    assert anew.p_value is not None
-    if anew.p_value < SIGNIFICANT:
-        word = "holds" if anew.estimate > 0 else "the opposite holds"
-        these = "images" if effect.test == TOP1 else "tasks"
-        return f"{word} here, on these {these}{_wider(effect)}"
-    return f"not decided by {len(effect.seeds)} seeds{_takes(effect.plan.get('training anew'))}"
+def _sites(reg: str) -> str:
+    return reg.partition(":")[0].partition("@")[2]
 
 
 def _takes(need: object) -> str:
     """How many seeds would establish a difference of the size that was seen, with 80% power."""
-    if not isinstance(need, Need) or need.n is None:
+    if not isinstance(need, Need):
         return ""
-    most = "more" if need.high is None else f"{need.high:,}"
-    return f"; a difference of that size takes about {need.n:,} seeds (95% interval: {need.low:,} to {most})"
-
-
-def _wider(effect: Effect) -> str:
-    """Whether it is established for new classes, too: of the mean of these networks. Of classifiers nothing."""
-    classes = effect.interval("new classes") if "new classes" in effect.answers else None
-    if classes is None or classes.p_value is None:
-        return ""
-    same_way = classes.p_value < SIGNIFICANT and classes.estimate * effect.seen.estimate > 0
-    return ", and of these networks for new classes" if same_way else "; for new classes it is not established"
+    if need.n is None or need.n > MANY:
+        return f"; a difference as small as that takes more than {MANY} seeds"
+    most = f"more than {MANY}" if need.high is None or need.high > MANY else f"{need.high}"
+    return f"; a difference of that size takes about {need.n} seeds ({need.low} to {most})"

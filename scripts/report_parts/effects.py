@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,17 @@ def _but_for_reg(run: Run) -> dict[str, object]:
     return {name: value for name, value in experiment_of(run).items() if name != "reg"}
 
 
+def commits(study: Study) -> str:
+    """The commit whose code trained the runs, as `git checkout` takes it, and where it was another one."""
+    by_reg = {reg: {str(run.environment["commit"])[:7] for run in runs.values()} for reg, runs in study.runs.items()}
+    usual = Counter(commit for each in by_reg.values() for commit in each).most_common(1)[0][0]
+    others: dict[str, list[str]] = {}
+    for reg, each in by_reg.items():
+        for commit in sorted(each - {usual}):
+            others.setdefault(commit, []).append(f"`{reg}`")
+    return f"code of commit {usual}" + "".join(f" ({', '.join(regs)}: {commit})" for commit, regs in others.items())
+
+
 def mean(values: Sequence[float]) -> str:
     """In per cent, over seeds, with Student's interval of training anew where there are several; "" of none."""
     if len(values) < 2:
@@ -133,7 +145,8 @@ def gains(study: Study, baseline: str = "none") -> list[Effect]:
             if test := _test(each, runs[seeds[0]].config):
                 accuracy = float(np.mean(accuracies(study, reg, test, seeds)))
                 found.setdefault(test, []).append(Effect(reg, test, accuracy, seeds, each.answers, each.needs))
-    return [effect for test in sorted(found) for effect in _corrected(found[test])]
+    by_gain = {test: sorted(holm_of(found[test]), key=lambda effect: -effect.seen.estimate) for test in sorted(found)}
+    return [effect for effects in by_gain.values() for effect in effects]
 
 
 def _test(each: Difference | ImageDifference, config: TrainConfig) -> str:
@@ -174,8 +187,7 @@ def tested(run: Run, split: str = "test") -> dict[str, float]:
     return found
 
 
-def _corrected(effects: Sequence[Effect]) -> list[Effect]:
-    """The same with Holm's p-values over the effects, for each question by itself."""
+def holm_of(effects: Sequence[Effect]) -> list[Effect]:
+    """The same effects of one test, with Holm's p-values over all of them, for each question by itself."""
     answers = adjust({(0, i): dict(effect.answers) for i, effect in enumerate(effects)}, list(effects[0].answers))
-    corrected = [replace(effect, answers=answers[0, i]) for i, effect in enumerate(effects)]
-    return sorted(corrected, key=lambda effect: -effect.seen.estimate)
+    return [replace(effect, answers=answers[0, i]) for i, effect in enumerate(effects)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import training_anew
+from fewshot.evaluation.statistics import holm
 from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name
 from fewshot.runs import Run
@@ -41,10 +43,14 @@ def scores(runs: Sequence[Run]) -> Scores:
 
 
 def table(folders: Sequence[Path]) -> str:
-    """A line for each training and head: the means over seeds, and what they are more than after episodic training."""
+    """A line for each training and head: the means over seeds, and what they are more than after episodic training.
+
+    p-values are Holm's over the lines, for each number of shots.
+    """
     by_training = {name: scores(runs) for name, runs in trainings(folders).items()}
     episodic = by_training.get(EPISODIC, {})
     shots = sorted({number for each in by_training.values() for _, number in each})
+    more = {number: _gains(by_training, episodic, number) for number in shots}
     header = ["training", "head", "seeds"]
     for number in shots:
         header += [f"{number}-shot", "more than episodic"]
@@ -53,16 +59,23 @@ def table(folders: Sequence[Path]) -> str:
         for head in dict.fromkeys(head for head, _ in found):
             line = [name, head, str(max(len(found.get((head, number), {})) for number in shots))]
             for number in shots:
-                own = found.get((head, number), {})
-                more = "" if name == EPISODIC else gain(own, episodic.get((head, number), {}))
-                line += [mean(list(own.values())), more]
+                line += [mean(list(found.get((head, number), {}).values())), more[number].get((name, head), "")]
             lines.append(line)
     return markdown(header, lines)
 
 
-def gain(by_seed: Mapping[int, float], other: Mapping[int, float]) -> str:
-    """The mean difference of equal seeds, with its interval where there are several; bold where p < 0.05."""
-    values = np.array([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
-    if len(values) < 2:
-        return "".join(f"{100 * value:+.2f} (one seed)" for value in values)
-    return marked(training_anew(values))
+def _gains(by_training: Mapping[str, Scores], episodic: Scores, shots: int) -> dict[tuple[str, str], str]:
+    """By training and head: the mean difference of equal seeds, with its interval where there are several."""
+    texts, intervals = {}, {}
+    for name, found in by_training.items():
+        for head in {head for head, number in found if number == shots and name != EPISODIC}:
+            own, other = found[head, shots], episodic.get((head, shots), {})
+            by_seed = {seed: own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())}
+            if len(by_seed) > 1:
+                intervals[name, head] = training_anew(np.array(list(by_seed.values())))
+            for seed, value in by_seed.items():
+                texts[name, head] = f"{100 * value:+.2f} (seed {seed} alone)"
+    adjusted = holm([each.p_value for each in intervals.values() if each.p_value is not None])
+    for (place, found), p_value in zip(intervals.items(), adjusted, strict=True):
+        texts[place] = marked(replace(found, p_value=float(p_value)))
+    return texts
