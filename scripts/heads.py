@@ -163,7 +163,7 @@ def report(kept: dict[str, Any]) -> str:
     facts, machine = kept["embedding"], kept["machine"]
     lines = [
         "# Every head on one embedding", "",
-        f"{facts['dataset']}, test split, 5-way, 15 queries a class, {EPISODES:,} tasks (the frozen lists) but where"
+        f"{facts['dataset']}, test split, 5-way, 15 queries a class, {EPISODES:,} tasks (the frozen lists) unless"
         " a row says fewer. Accuracy in per cent with 1.96 * std / sqrt(tasks).",
         f"The embedding is that of one {facts['backbone']}, trained with the head {facts['trained_with']} on"
         f" {facts['shots']}-shot tasks, as it was after {facts['step']:,} of {facts['steps']:,} steps (weights"
@@ -211,9 +211,11 @@ def _notes(kept: dict[str, Any]) -> list[str]:
     return [
         "- Rows of fewer tasks have seconds extrapolated to all of them, and wider intervals. `sklearn:` is that class"
         " with its defaults but for `max_iter=10000`, one task after the other.",
-        "- A head whose parameters mean nothing untrained learned them on the training split's frozen embeddings, by as"
-        f" many steps of Adam (rate {RATE}) as said, on {TASKS} tasks with as many shots as the test and {QUERIES}"
-        " queries a class. The network did not change; that is not how such a head is meant: see the glyphs below.",
+        "- A head with weights of its own first learned them on the training split's frozen embeddings: as many steps"
+        f" of Adam (rate {RATE}) as its row says, on {TASKS} tasks with as many shots as the test and {QUERIES} queries"
+        " a class. The network did not change; that is not how such a head is meant: see the glyphs below.",
+        "- The weights of that step were not kept. For such a table of a network of your own, give `embed` its run"
+        " folder. Test tasks were solved before that training had ended; nothing was chosen by them.",
         "- Heads have their default options but where a row says others, and none was chosen on these tasks. The rate"
         " of `anil` was chosen by validation on glyphs: 64 % with 1, 76 % with 3, and 10 does not train (1-shot, 200"
         " steps).", "",
