@@ -211,16 +211,23 @@ def recipe(name: str) -> dict[str, Any]:
     A later one is looked for beside the first: `table3/NAME+quick` is `table3/NAME` and `table3/quick`.
     UserError for an unknown recipe.
     """
-    first, *more = name.split("+")
-    folder = first.rpartition("/")[0]
     values: dict[str, Any] = {}
-    for part in [first, *(f"{folder}/{each}" if folder else each for each in more)]:
-        if part not in recipe_names():
-            raise unknown("recipe", part, recipe_names())
+    for part in recipe_parts(name):
         written = _written(part)
         written.pop("about", None)
         values |= from_json(written, f"recipe {part}")
     return values
+
+
+def recipe_parts(name: str) -> list[str]:
+    """The recipes that `+` joins, each by its whole name. UserError for an unknown one."""
+    first, *more = name.split("+")
+    folder = first.rpartition("/")[0]
+    parts = [first, *(f"{folder}/{each}" if folder else each for each in more)]
+    for part in parts:
+        if part not in recipe_names():
+            raise unknown("recipe", part, recipe_names())
+    return parts
 
 
 def recipe_about(name: str) -> str:

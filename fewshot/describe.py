@@ -20,17 +20,27 @@ from fewshot.core.shipped import shipped
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.describe", description=summary(__doc__))
-    parser.add_argument("name", metavar="NAME", help="as fewshot list has it, or a class of your own: my_pkg.MyDrop")
+    about = "as fewshot list has it, also joined by +; or a class of your own: my_pkg.MyDrop"
+    parser.add_argument("name", metavar="NAME", help=about)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    name = re.split("[@:]", parser().parse_args(argv).name)[0]  # a component as it stands on a command line
+    given = parser().parse_args(argv).name
+    first, *more = given.split("+")
+    if more and first in catalogue.names("recipes"):
+        descriptions = [recipe(given)]
+    else:
+        descriptions = [text for part in (first, *more) for text in _described(part)]
+    terminal().print("\n\n".join(descriptions))
+
+
+def _described(given: str) -> list[str]:
+    name = re.split("[@:]", given)[0]  # a component as it stands on a command line
     descriptions = list(_dotted(name)) if "." in name and "/" not in name else list(_named(name))
     if not descriptions:
         raise unknown("name", name, {known for kind in catalogue.KINDS for known in catalogue.names(kind)})
-    console = terminal()
-    console.print("\n\n".join(descriptions))
+    return descriptions
 
 
 def _named(name: str) -> Iterator[str]:
@@ -43,11 +53,17 @@ def _named(name: str) -> Iterator[str]:
         elif kind == "datasets":
             yield dataset(name)
         elif kind == "recipes":
-            values = "\n".join(f"  {key} = {json.dumps(value)}" for key, value in config.recipe(name).items())
-            yield f"recipe {name}\n\n{config.recipe_about(name)}\n\n{values}"
+            yield recipe(name)
         else:
             text = (shipped("episodes") / f"{name}.json").read_text("utf-8").strip()
             yield f"task list {name}: give it to fewshot evaluate --tasks\n\n{text}"
+
+
+def recipe(name: str) -> str:
+    """What a recipe is for, or each of those that `+` joins; and the values that they come to."""
+    about = "\n".join(map(config.recipe_about, config.recipe_parts(name)))
+    values = "\n".join(f"  {key} = {json.dumps(value)}" for key, value in config.recipe(name).items())
+    return f"recipe {name}\n\n{about}\n\n{values}"
 
 
 def _dotted(name: str) -> Iterator[str]:

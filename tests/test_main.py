@@ -84,6 +84,15 @@ def test_data_sets_recipes_and_task_lists_are_described(name, capsys):
     assert len(capsys.readouterr().out.splitlines()) > 3
 
 
+def test_what_is_joined_is_described_together(capsys):
+    assert console.run(describe.main, ["targetdrop/cifar-10+vgg16+targetdrop"]) == 0
+    out = capsys.readouterr().out
+    assert '  dataset = "cifar-10"' in out and '  backbone = "vgg16"' in out and '  reg = "targetdrop' in out
+    assert console.run(describe.main, ["dropout@1,2+dropblock:block_size=3"]) == 0
+    out = capsys.readouterr().out
+    assert "regularizer dropout\n" in out and "regularizer dropblock\n" in out
+
+
 def test_a_name_of_several_kinds_is_described_in_each(capsys):
     assert console.run(describe.main, ["glyphs"]) == 0
     out = capsys.readouterr().out
@@ -94,6 +103,12 @@ def test_a_name_of_several_kinds_is_described_in_each(capsys):
 def test_an_unknown_name_is_one_line(name, expected, capsys):
     assert console.run(describe.main, [name]) == 2
     assert expected in one_line_error(capsys)
+
+
+def test_of_very_many_names_those_most_like_the_wrong_one_are_listed(capsys):
+    assert console.run(describe.main, ["table3/proto-conv4"]) == 2
+    error = one_line_error(capsys)
+    assert "table3/proto-conv4-none-1shot" in error and len(error) < 700
 
 
 def test_every_recipe_says_what_it_is():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_NAMED = 60
+
 
 class UserError(ValueError):
     """The user's input is wrong: one line that names the thing and the remedy.
@@ -15,11 +17,16 @@ class UserError(ValueError):
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
-    """The error for a name that is not among `valid`: lists them, nearest match first in line."""
+    """The error for a name that is not among `valid`: lists them, or of very many those most like it."""
     valid = sorted(valid)
     near = nearest(name, valid)
     hint = f" Did you mean {near!r}?" if near else ""
-    return UserError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid) or '(none)'}.")
+    if len(valid) > _MOST_NAMED:
+        alike = sorted(difflib.get_close_matches(name, valid, n=_MOST_NAMED // 4, cutoff=0))
+        listed = f"Of {len(valid)} valid ones, most like it: {', '.join(alike)}"
+    else:
+        listed = f"Valid: {', '.join(valid) or '(none)'}"
+    return UserError(f"unknown {kind} {name!r}.{hint} {listed}.")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
