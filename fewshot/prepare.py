@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.core.console import Parser, run, visible
+from fewshot.core.console import Parser, counting, run, visible
 from fewshot.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -64,17 +61,15 @@ def main(argv: list[str] | None = None) -> None:
     for source in args.sources:
         if not os.path.lexists(source):
             raise UserError(f"--from {source}: no such file or folder")
-    spec = _specification(args.name, args.splits, args.sources)
+    spec = _specification(args.name, args.splits, args.sources, args.data_root)
     if args.size is not None and not SIZES[0] <= args.size <= SIZES[1]:
         raise UserError(f"--size {args.size}: from {SIZES[0]} to {SIZES[1]} pixels")
     if args.limits < 1:
         raise UserError(f"--limits {args.limits}: 1 or more")
     limits = Limits().times(args.limits)
     started = time.perf_counter()
-    with _progress() as begin:
-        prepared = build.prepare(spec, args.sources, args.splits, args.data_root, args.size, begin, limits, _say)
-    verb = "prepared" if prepared.fresh else "already prepared, verified, nothing changed:"
-    print(f"{verb} {prepared.folder} ({time.perf_counter() - started:.1f} s)")
+    prepared = build.prepare(spec, args.sources, args.splits, args.data_root, args.size, counting, limits, _say)
+    print(f"{prepared.outcome} {prepared.folder} ({time.perf_counter() - started:.1f} s)")
     _report(prepared.record, spec.licence)
 
 
@@ -82,42 +77,35 @@ def _say(text: str) -> None:
     print(visible(text), flush=True)
 
 
-def _specification(name: str, splits: Path | None, sources: list[Path]) -> DatasetSpec:
+def _specification(name: str, splits: Path | None, sources: list[Path], root: Path) -> DatasetSpec:
     """A known data set's, the user's own by its dotted name, or one made of nothing but a name and the splits."""
     from fewshot.data import DatasetSpec, specs
     from fewshot.data.names import SPLITS
+    from fewshot.data.store import is_store
 
     own = DatasetSpec(name)  # which checks the name
     spec = specs.find(name)
     if spec is None:
+        if specs.is_dotted(name) and not is_store(root / name):
+            raise UserError(
+                f"cannot import {name.rpartition('.')[0]}, in which {name} would be: is its folder on PYTHONPATH? For a"
+                " data set of your own without a specification, choose a name without such a dot"
+            )
         has_folders = any((source / split).is_dir() for source in sources for split in SPLITS)
         if not splits and not has_folders:
             raise UserError(
                 f"{unknown('data set', name, [known for known in specs.names() if not specs.get(known).load])} For one"
                 " of your own, give --splits CSV, or keep its classes in folders train/, val/ and test/ below --from."
             )
-        return own
-    if spec.load:
-        raise UserError(f"{spec.name} is built in and needs no preparing: choose another name for your own data set")
-    if spec.splits is not None and splits:
-        raise UserError(f"{spec.name} has its own splits: leave --splits out, or choose another name")
-    return spec
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Yields begin(what, images), which starts a bar and returns what moves it on; silent outside a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-
-        def begin(what: str, images: int) -> Callable[[int], None]:
-            task = progress.add_task(f"{what} images", total=images)
-            return lambda done: progress.advance(task, done)
-
-        yield begin
+    chosen = spec or own
+    known = specs.lookalike(chosen.name)
+    if chosen.load or (known == chosen.name and specs.get(known).load):
+        raise UserError(f"{chosen.name} is built in and needs no preparing: choose another name for your own data set")
+    if known not in (None, chosen.name) and not is_store(root / chosen.name):
+        raise UserError(f"{chosen.name} is easily taken for {known}: write that, or choose another name")
+    if splits and (chosen.splits is not None or chosen.splits_itself):
+        raise UserError(f"{chosen.name} has its own splits: leave --splits out, or choose another name")
+    return chosen
 
 
 def _report(record: dict, licence: str) -> None:

@@ -15,7 +15,8 @@ __all__ = ["Dataset", "DatasetSpec", "Split", "dataset_name", "default_dataset",
 def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
     """Open a data set: one prepared under `root` by its name, an embedded one, or a user's own by its dotted name.
 
-    Raises UserError where it is none of these, or where its files are not what was written.
+    Raises UserError where it is none of these, where its record is damaged, and where an array has not the shape that
+    the record says. Pixels are not compared with their digests: to `prepare` again does that.
     """
     spec = _specification(name, root)
     if spec is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fewshot.core import typed
 from fewshot.core.errors import UserError
 from fewshot.data.channels import Triple
-from fewshot.data.names import NAME
+from fewshot.data.names import NAME, SPLITS
 
 if TYPE_CHECKING:
     from fewshot.data.store import Dataset
@@ -46,8 +48,8 @@ class DatasetSpec:
 
     images_per_class: int | Mapping[str, int] | None = None
     """Images that every class must have, where that is known; by split, where it differs between them. Where splits
-    share their classes and the source has no validation split, `val` says how many of a class's training images become
-    it."""
+    share their classes and the source is a format of the data set's own, which has no validation split, `val` says how
+    many of a class's training images become it. Of image files a list or the folders say it."""
 
     images: int | Mapping[str, int] | None = None
     """Images of the published set, in all or by split, where classes differ. `prepare` tells where there are others."""
@@ -74,7 +76,8 @@ class DatasetSpec:
     """Whether a class may be in several splits, as in classification. Few-shot data sets share none."""
 
     in_files: bool = False
-    """Whether images stay in their files, and are decoded while they are used: too many for an array. Needs `mean` and
+    """Whether images stay in their files, and are decoded while they are used: too many for an array. For ImageNet's
+    layout only: needs `importers=("imagenet",)`, `shared_classes`, no `splits` (all classes are in each), `mean` and
     `std`."""
 
     licence: str = ""
@@ -86,19 +89,44 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise UserError(f"a data set's name is letters, digits and . _ - only, not {self.name!r}")
-        if not SIZES[0] <= self.image_size <= SIZES[1]:
-            raise UserError(f"{self.name}: images of {self.image_size} px; give {SIZES[0]} to {SIZES[1]} pixels")
+        self._set("image_size", typed.integer(self.image_size, f"{self.name}: image_size", *SIZES))
         if (self.mean is None) != (self.std is None):
             raise UserError(f"{self.name}: give both mean and std, or neither")
+        if self.mean is not None and self.std is not None:
+            self._set("mean", _of_channels(f"{self.name}: mean", self.mean))
+            self._set("std", _of_channels(f"{self.name}: std", self.std))
+            if 0 in self.std:
+                raise UserError(f"{self.name}: std={self.std} has a zero, by which nothing can be divided")
+        if isinstance(self.splits, Mapping):
+            self._set("splits", _named(self.name, self.splits))
+        elif not isinstance(self.splits, Path | None):
+            raise UserError(f"{self.name}: splits={self.splits!r}: give a Path, or each split's list of classes")
         if unknown := set(self.importers) - {*IMPORTERS, *OF_ONE_SET}:
             valid = ", ".join((*IMPORTERS, *OF_ONE_SET))
             raise UserError(f"{self.name}: unknown importers {sorted(unknown)}; valid: {valid}")
+        as_imagenet = self.in_files and self.shared_classes and tuple(self.importers) == ("imagenet",)
+        if (self.in_files or "imagenet" in self.importers) and not (as_imagenet and self.splits is None):
+            raise UserError(
+                f"{self.name}: images stay in their files in ImageNet's layout only: in_files=True goes with"
+                " importers=('imagenet',), shared_classes=True and no splits"
+            )
+        if "tiny-imagenet" in self.importers and not self.shared_classes:
+            raise UserError(f"{self.name}: the importer tiny-imagenet is for classification: give shared_classes=True")
         if self.in_files and self.mean is None:
             raise UserError(f"{self.name}: images that stay in their files need mean and std")
         if any(degrees not in (0, 90, 180, 270) for degrees in self.rotations):
             raise UserError(f"{self.name}: rotations are 0, 90, 180 or 270 degrees, not {list(self.rotations)}")
         if self.rotations and set(self.importers) != {"images"}:
             raise UserError(f"{self.name}: only image files are rotated: give importers=['images']")
+
+    def _set(self, field: str, value: Any) -> None:
+        """In the form in which it is used: the object is frozen for everyone else."""
+        object.__setattr__(self, field, value)
+
+    @property
+    def splits_itself(self) -> bool:
+        """Whether the source's own format says which image is in which split, so that no `--splits` can."""
+        return self.shared_classes and set(self.importers) <= set(OF_ONE_SET)
 
     @property
     def normalisation(self) -> tuple[Triple, Triple] | None:
@@ -116,3 +144,29 @@ class DatasetSpec:
         Counterclockwise; a class that is not rotated is itself.
         """
         return {f"{cls}/rot{degrees:03d}": degrees // 90 for degrees in sorted(self.rotations)} or {cls: 0}
+
+
+def _of_channels(what: str, values: Any) -> Triple:
+    """UserError where these are no three numbers in [0, 1]."""
+    try:
+        red, green, blue = map(float, values)
+    except (TypeError, ValueError):
+        raise UserError(f"{what}={values!r}: give three numbers in [0, 1], of red, green and blue") from None
+    if not all(0 <= value <= 1 for value in (red, green, blue)):
+        raise UserError(f"{what}={values!r}: give numbers in [0, 1]; those of pixels in 0..255 are divided by 255")
+    return red, green, blue
+
+
+def _named(name: str, splits: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Each split's classes, é one character whichever way it is written. UserError where they cannot be."""
+    if unknown := set(splits) - set(SPLITS):
+        raise UserError(f"{name}: unknown splits {', '.join(sorted(map(str, unknown)))}; valid: {', '.join(SPLITS)}")
+    result = {}
+    for split, classes in splits.items():
+        listed = [] if isinstance(classes, str) or not isinstance(classes, Iterable) else list(classes)
+        if not listed or not all(isinstance(cls, str) for cls in listed):
+            raise UserError(f"{name}: the classes of {split} are {classes!r}: give a list of names")
+        result[split] = tuple(unicodedata.normalize("NFC", cls) for cls in listed)
+        if len(set(result[split])) < len(listed):
+            raise UserError(f"{name}: class {max(result[split], key=result[split].count)!r} is in {split} twice")
+    return result

@@ -7,9 +7,9 @@ Where the images are too many, they stay in their files (data/image_files.py), a
 
     <root>/<dataset>/train.txt  val.txt  test.txt     a line an image: bytes, a tab, the file's name below `files`
 
-Images of a class are contiguous. Classes are in the order of their names, a class's images in the
-order of their source names. So the same images give the same bytes, and the same fingerprint,
-whatever layout they came in.
+Images of a class are contiguous. Classes are in the order of their names; where images have names, a class's are in
+the order of these, else as their source has them. So the same images give the same bytes, and the same fingerprint,
+whatever layout of named files they came in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from fewshot.core.errors import UserError, nearest
-from fewshot.core.files import read_bounded, writable_parent
+from fewshot.core.files import read_bounded, writable_parent, write_atomic
 from fewshot.data.channels import Channels, Triple
 from fewshot.data.image_files import ImageFiles
 from fewshot.data.names import NAME, SPLITS
@@ -184,7 +184,9 @@ def open_store(
     normalisation: that of the data set's specification, for a store that was written before stores held their own.
     asked, known: for messages, the name as the user wrote it, and the names that may have been meant.
 
-    Raises UserError where it is not prepared, or where the files are not what dataset.json says.
+    Raises UserError where it is not prepared, where dataset.json is damaged, and where an array has another shape or
+    type than it says. Pixels are not read: `verify` checks them, which preparing again does. Of images in their files,
+    the list is checked, and each file when it is decoded.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name of a data set: letters, digits and . _ - only")
@@ -215,7 +217,7 @@ def open_store(
         splits[split] = Split(split, images, tuple(entry["classes"]), tuple(entry["counts"]))
     return Dataset(
         record["name"], splits, record["fingerprint"], record["source"], folder, tuple(record["notes"]),
-        _normalisation(record) or normalisation, former_fingerprint(record["name"], record["splits"]),
+        normalisation_of(record) or normalisation, former_fingerprint(record["name"], record["splits"]),
     )  # fmt: skip
 
 
@@ -282,10 +284,10 @@ def _check(record: Mapping) -> None:
         sides.add(shape[1])
     if len(sides) > 1:
         raise ValueError(f"images of {' and '.join(map(str, sorted(sides)))} px")
-    _normalisation(record)
+    normalisation_of(record)
 
 
-def _normalisation(record: Mapping) -> Normalisation | None:
+def normalisation_of(record: Mapping) -> Normalisation | None:
     """(mean, std) of a dataset.json; None where an older version wrote it. ValueError where they are not valid."""
     if "normalisation" not in record:
         return None
@@ -350,8 +352,19 @@ def write_record(
     }
     if normalisation:
         record["normalisation"] = {"mean": normalisation[0], "std": normalisation[1]}
-    (folder / "dataset.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / "dataset.json").write_bytes(_written(record))
     return record
+
+
+def move_files(folder: Path, base: str) -> None:
+    """Let a store's dataset.json say that its files are below `base`: no fingerprint covers that."""
+    record = read_record(folder / "dataset.json")
+    entries = {split: {**entry, "files": base} for split, entry in record["splits"].items()}
+    write_atomic(folder / "dataset.json", _written(record | {"splits": entries}))
+
+
+def _written(record: Mapping) -> bytes:
+    return (json.dumps(record, indent=1) + "\n").encode()
 
 
 def occupied(folder: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,12 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as theirs
 
 from fewshot import experiment, prepare, train
+from fewshot.core import files
 from fewshot.core.console import USER_ERROR, run
-from fewshot.data import open_dataset
+from fewshot.core.errors import UserError
+from fewshot.data import DatasetSpec, open_dataset, store
 from fewshot.data.image_files import ImageFiles, random_box
+from fewshot.data.specs import imagenet
 from fewshot.defaults import configure
 from fewshot.runs import Run
 
@@ -180,7 +185,7 @@ def test_mistakes_are_one_line(source, tmp_path, capsys):
     assert run(train.main, flags) == USER_ERROR
     assert "give --crop-padding 0" in one_line_error(capsys)
     assert call(source, "--size", "64") == USER_ERROR
-    assert "was prepared from other files, or at another size" in one_line_error(capsys)
+    assert "is there at 32 px; you asked for 64" in one_line_error(capsys)
     path = tmp_path / "root/imagenet/train.txt"
     before = path.read_bytes()
     path.write_bytes(before.replace(b"_0.JPEG", b"_9.JPEG"))
@@ -192,6 +197,69 @@ def test_mistakes_are_one_line(source, tmp_path, capsys):
     ):
         break_it()
         assert call(source) == USER_ERROR and message in one_line_error(capsys)
+
+
+def test_a_store_finds_its_files_where_they_are_now(source, tmp_path, capsys):
+    before = opened(source)
+    moved = source.rename(tmp_path / "elsewhere")
+    assert call(moved) == 0 and "only its images' folder changed" in capsys.readouterr().out
+    after = opened(source)
+    assert after.fingerprint == before.fingerprint and after["train"].images.folder == moved
+    assert after["test"].images[0].shape == (32, 32, 3)
+    assert call(moved) == 0 and "nothing changed" in capsys.readouterr().out
+    (moved / "train" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG").write_bytes(b"other")
+    assert call(moved) == USER_ERROR and "was prepared from other files" in one_line_error(capsys)
+
+
+def test_again_without_a_size_takes_that_of_the_store(tmp_path, capsys):
+    source = ilsvrc(tmp_path / "source")
+    assert call(source, "--size", "64") == 0
+    capsys.readouterr()
+    assert call(source) == 0
+    assert "is there at 64 px, and stays so; the specification says 32" in capsys.readouterr().out
+    assert opened(source).image_size == 64
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_at_once(locks, tmp_path, capsys, monkeypatch):
+    """While one writes its lists another data set is prepared, which leaves them alone; or the same one, quicker."""
+    source = ilsvrc(tmp_path / "source")
+    (tmp_path / "other.py").write_text(SMALLER.replace("imagenet.SPEC,", "imagenet.SPEC, name='other',"))
+    write = store.write_record
+
+    def slow(*args):
+        monkeypatch.setattr(store, "write_record", write)
+        name = "other.SPEC" if locks else "smaller_imagenet.SPEC"
+        assert run(prepare.main, [name, "--from", str(source), "--data-root", str(tmp_path / "root")]) == 0
+        return write(*args)
+
+    monkeypatch.setattr(store, "write_record", slow)
+    if not locks:
+        monkeypatch.setattr(files, "fcntl", None)
+    assert call(source) == (0 if locks else USER_ERROR)
+    if not locks:
+        assert "another process made" in one_line_error(capsys)
+    assert call(source) == 0 and opened(source)["val"].counts == (2,) * 3
+    sys.modules.pop("other", None)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.JPEG", b"two\nlines.JPEG"])
+def test_a_name_that_no_list_can_hold(name, tmp_path, capsys):
+    folder = ilsvrc(tmp_path / "source") / "train" / WNIDS[1]
+    (folder / os.fsdecode(name)).write_bytes(b"x")
+    assert call(tmp_path / "source") == USER_ERROR
+    assert "has a name that no list can hold" in one_line_error(capsys)
+
+
+def test_splits_of_ones_own_are_refused(tmp_path, capsys):
+    """The folders say them, and each split has all classes."""
+    assert call(ilsvrc(tmp_path / "source"), "--splits", "nofile.csv") == USER_ERROR
+    assert "imagenet has its own splits: leave --splits out" in one_line_error(capsys)
+    for values in ({"splits": {"train": ["a"]}}, {"shared_classes": False}, {"importers": ("images",)}):
+        with pytest.raises(UserError, match="ImageNet's layout only"):
+            dataclasses.replace(imagenet.SPEC, **values)
+    with pytest.raises(UserError, match="ImageNet's layout only"):
+        DatasetSpec("mine", importers=("imagenet",))
 
 
 def test_the_files_have_an_arrays_form(tmp_path):

@@ -368,6 +368,23 @@ def test_a_part_of_cifar_is_no_data_set(tmp_path, capsys):
     assert "100 of 100 classes are missing" in one_line_error(capsys)
 
 
+def test_no_row_can_name_an_image_of_cifars_archive(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_rows.py").write_text(
+        "from fewshot.data import DatasetSpec\nSPEC = DatasetSpec('mine', importers=('cifar',), image_size=32)\n"
+    )
+    cifar_folder(tmp_path / "source")
+    rows = [("nowhere/8.png", "dolphin", "train"), ("nowhere/9.png", "seal", "test")]
+    listed = fab.write_csv(tmp_path / "splits.csv", ("filename", "label", "split"), rows)
+    flags = ("my_rows.SPEC", "--from", tmp_path / "source", "--data-root", tmp_path / "root")
+    assert call(*flags, "--splits", listed) == USER_ERROR
+    assert "give columns split,class" in one_line_error(capsys)
+    fab.write_csv(listed, ("split", "class"), [("train", "dolphin"), ("test", "seal")])
+    assert call(*flags, "--splits", listed) == 0
+    assert call(*flags) == USER_ERROR
+    assert "say it with `splits` in its specification" in capsys.readouterr().err
+    sys.modules.pop("my_rows")
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

@@ -31,6 +31,8 @@ FEW = DatasetSpec(
     images_per_class=8, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6),
 )
 NUMBER = 7
+GLYPHS = DatasetSpec("glyphs")
+MINIIMAGENET = DatasetSpec("MiniImageNet")
 """
 
 
@@ -123,6 +125,35 @@ def test_what_a_specification_fixes_holds(tmp_path, my_sets, capsys):
     assert "class ring has 7 images instead of 8" in one_line_error(capsys)
 
 
+def test_a_specification_that_was_edited_since_is_noticed(tmp_path, my_sets, capsys):
+    for row, cls in enumerate(CLASSES):
+        for number in range(8):
+            fab.write(tmp_path / "source" / cls / f"{number}.png", fab.image_file(100 * row + number))
+    flags = ("--from", tmp_path / "source", "--data-root", tmp_path / "root")
+    assert call("my_sets.FEW", *flags) == 0
+    for name, old, new, status, words in (
+        ("edited_mean", "(0.1, 0.2, 0.3)", "(0.1, 0.2, 0.4)", USER_ERROR, "with other mean and std than few's spec"),
+        ("edited_size", "image_size=24", "image_size=32", 0, "at 24 px, and stays so; the specification says 32"),
+    ):
+        (tmp_path / f"{name}.py").write_text(SHAPES.replace(old, new))
+        capsys.readouterr()
+        assert call(f"{name}.FEW", *flags) == status
+        assert words in (one_line_error(capsys) if status else capsys.readouterr().out)
+        sys.modules.pop(name)
+    assert call("my_sets.FEW", *flags) == 0 and "stays so" not in capsys.readouterr().out
+
+
+def test_classes_are_found_however_their_accents_are_written(tmp_path, monkeypatch):
+    (tmp_path / "accents.py").write_text(SHAPES.replace('"ring"', '"re\u0301glisse"'))
+    monkeypatch.syspath_prepend(tmp_path)
+    for row, cls in enumerate(("circle", "square", "r\u00e9glisse")):
+        for number in range(8):
+            fab.write(tmp_path / "source" / cls / f"{number}.png", fab.image_file(100 * row + number))
+    assert call("accents.FEW", "--from", tmp_path / "source", "--data-root", tmp_path / "root") == 0
+    assert open_dataset("few", tmp_path / "root")["test"].classes == ("r\u00e9glisse",)
+    sys.modules.pop("accents")
+
+
 def test_the_specification_that_the_readme_shows(tmp_path, monkeypatch):
     text = (ROOT / "data/README.md").read_text()
     (tmp_path / "my_flowers.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
@@ -213,10 +244,60 @@ def test_what_a_users_file_itself_lacks_is_not_hidden(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{"name": "../up"}, {"image_size": 0}, {"mean": (0.5, 0.5, 0.5)}, {"importers": ["tapes"]}],
-    ids=["name", "size", "mean", "importers"],
+    ("argv", "message"),
+    [
+        (["my_sets.GLYPHS"], "glyphs is built in"),
+        (["Glyphs"], "Glyphs is easily taken for glyphs"),
+        (["mini_imagenet"], "mini_imagenet is easily taken for mini-imagenet: write that"),
+        (["my_sets.MINIIMAGENET"], "MiniImageNet is easily taken for mini-imagenet"),
+        (["no_such_sets.SHAPES"], "cannot import no_such_sets, in which no_such_sets.SHAPES would be: is its"),
+        (["tiny-imagenet", "--splits", "nofile.csv"], "tiny-imagenet has its own splits"),
+    ],
 )
-def test_a_specification_that_cannot_be_is_refused(values):
-    with pytest.raises(UserError):
+def test_names_that_nothing_is_prepared_under(argv, message, tmp_path, my_sets, capsys):
+    source = in_splits(tmp_path / "source", {"train": 3})
+    assert call(*argv, "--from", source, "--data-root", tmp_path / "root") == USER_ERROR
+    assert message in one_line_error(capsys) and not (tmp_path / "root").exists()
+
+
+def test_a_store_under_such_a_name_is_still_verified(tmp_path):
+    source = in_splits(tmp_path / "source", {"train": 3})
+    assert call("mine", "--from", source, "--data-root", tmp_path / "root") == 0
+    for name in ("mini_imagenet", "my.flowers"):
+        folder = (tmp_path / "root/mine").rename(tmp_path / "root" / name)
+        record = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps(record | {"name": name}))
+        assert call(name, "--from", source, "--data-root", tmp_path / "root") == 0
+        folder.rename(tmp_path / "root/mine")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "../up"}, "a data set's name is"),
+        ({"image_size": 0}, "image_size=0: give an integer from 16 to 1,024"),
+        ({"image_size": 16.0}, "image_size=16.0: give an integer"),
+        ({"mean": (0.5, 0.5, 0.5)}, "give both mean and std"),
+        ({"mean": (120, 115, 104), "std": (0.2, 0.2, 0.2)}, "mean=.* are divided by 255"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (0, 0, 0)}, "std=.* has a zero"),
+        ({"mean": (0.5, 0.5), "std": (0.2, 0.2, 0.2)}, "mean=.* give three numbers"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, float("nan"))}, "std=.* give numbers in"),
+        ({"importers": ["tapes"]}, "unknown importers"),
+        ({"importers": ["tiny-imagenet"]}, "give shared_classes=True"),
+        ({"splits": "splits.csv"}, "splits='splits.csv': give a Path"),
+        ({"splits": {"dev": ["a"]}}, "unknown splits dev"),
+        ({"splits": {"train": "cat"}}, "the classes of train are 'cat': give a list"),
+        ({"splits": {"train": [1, 2]}}, "the classes of train are"),
+        ({"splits": {"train": []}}, "the classes of train are"),
+        ({"splits": {"train": ["a", "b", "a"]}}, "class 'a' is in train twice"),
+    ],
+)
+def test_a_specification_that_cannot_be_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
         DatasetSpec(**{"name": "mine"} | values)
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    grey = np.float32(0.5)
+    spec = DatasetSpec("mine", image_size=np.int64(32), mean=np.full(3, grey), std=(grey,) * 3)
+    assert json.dumps([spec.image_size, *spec.normalisation]) == "[32, [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]"

@@ -6,28 +6,26 @@ Memory: one class at a time (600 images of 84x84 are 13 MB), or one pickle.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import new_folder
+from fewshot.core.process import processors
 from fewshot.data import store
 from fewshot.data.channels import Channels
-from fewshot.data.importers import imagenet, lists, near
+from fewshot.data.importers import existing, imagenet, lists, near
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.limits import Limits
-from fewshot.data.importers.lists import Lists
 from fewshot.data.importers.pickles import Pickle
 from fewshot.data.importers.plan import ClassPlan, plan
 from fewshot.data.importers.sources import Sources
-from fewshot.data.importers.turn import prefix, turn
+from fewshot.data.importers.turn import new_store, turn
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
 
@@ -39,17 +37,17 @@ MOST_COPIES = 0.05
 # 84x84 files (3 KB) decode faster in one thread, ImageNet's own (110 KB) twice as fast in two.
 WORTH_A_THREAD = 16 * 1024
 
-# begin(what, images) is called when a pass over the images starts. It returns a function to call with each number done.
-Begin = Callable[[str, int], Callable[[int], None]]
+# begin(images, what) is entered for a pass over the images. It gives a function to call with each number done.
+Begin = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`fresh`: written now; else it was there already and is sound. `record`: its dataset.json."""
+    """`record`: its dataset.json. `outcome`: whether it was written now, or was there already and is sound."""
 
     folder: Path
     record: dict
-    fresh: bool
+    outcome: str
 
 
 def prepare(
@@ -72,77 +70,34 @@ def prepare(
     """
     folder = root / spec.name
     if spec.in_files:
-        record, fresh = imagenet.prepare(spec, paths, root, size, limits)
-        return Prepared(folder, record, fresh)
-    there = _there(folder)
+        return Prepared(folder, *imagenet.prepare(spec, paths, root, size, limits, say))
+    there = existing.record(folder)
     if there:
-        size = _same_size(folder, there, size)
+        size = existing.agreed_size(folder, there, spec, size, say)
     wanted = lists.wanted(spec, splits, paths, limits)
     if there:
-        _same_members(folder, there, wanted, spec)
+        existing.same_members(folder, there, wanted, spec)
     size = size or spec.image_size
     with ExitStack() as held, quiet_pillow():
         sources = Sources(paths, wanted, held, spec, limits)
         reader = _Reader(plan(spec, sources, wanted), size, begin, limits)
         if not there:
             held.enter_context(turn(folder, say))
-            if not (there := _there(folder)):
-                return Prepared(folder, _written(folder, spec, sources, reader), fresh=True)
-            _same_size(folder, there, size)
-            _same_members(folder, there, wanted, spec)
-        return Prepared(folder, _verified(folder, reader), fresh=False)
-
-
-def _there(folder: Path) -> dict | None:
-    """The record of the store at `folder`, if there is one."""
-    return store.read_record(folder / "dataset.json") if store.occupied(folder) else None
+            if not (there := existing.record(folder)):
+                return Prepared(folder, _written(folder, spec, sources, reader), existing.WRITTEN)
+            existing.agreed_size(folder, there, spec, size, say)
+            existing.same_members(folder, there, wanted, spec)
+        return Prepared(folder, _verified(folder, reader), existing.SOUND)
 
 
 def _written(folder: Path, spec: DatasetSpec, sources: Sources, reader: _Reader) -> dict:
     """Make the store; its record."""
-    try:
-        with new_folder(folder, prefix(folder)) as work:
-            channels = None if spec.normalisation else Channels()
-            entries = reader.entries(work, channels)
-            normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
-            source = ", ".join(sorted(sources.kinds))
-            return store.write_record(
-                work, spec.name, entries, source, reader.notes(spec), reader.details(), normalisation
-            )
-    except FileExistsError:  # on a file system without locks
-        raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
-
-
-def _same_size(folder: Path, record: dict, size: int | None) -> int:
-    """The images' size in the store that is there. UserError where another was asked for."""
-    there = next(iter(record["splits"].values()))["shape"][1]
-    if size not in (None, there):
-        raise UserError(
-            f"{folder} is there at {there} px; you asked for {size}: give another --data-root, or another name"
-        )
-    return there
-
-
-def _same_members(folder: Path, record: dict, wanted: Lists, spec: DatasetSpec) -> None:
-    """UserError where the store that is there has other splits, classes or counts than the ones wanted."""
-    for split in SPLITS:
-        entry = record["splits"].get(split, {"classes": [], "counts": []})
-        there = dict(zip(entry["classes"], entry["counts"], strict=True))
-        asked = {
-            name: len(wanted.rows.get((split, cls), ())) or there.get(name)
-            for cls in wanted.splits.get(split, ()) for name in spec.stored(cls)
-        }  # fmt: skip
-        if there == asked:
-            continue
-        raise UserError(
-            f"{folder} is there with other splits: {_members(split, there)}; you asked for {_members(split, asked)}:"
-            " give another --data-root, or another name"
-        )
-
-
-def _members(split: str, counts: Mapping[str, int | None]) -> str:
-    images = sum(count or 0 for count in counts.values())
-    return f"{len(counts)} classes in {split}" + (f" ({images:,} images)" if None not in counts.values() else "")
+    with new_store(folder) as work:
+        channels = None if spec.normalisation else Channels()
+        entries = reader.entries(work, channels)
+        normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
+        source = ", ".join(sorted(sources.kinds))
+        return store.write_record(work, spec.name, entries, source, reader.notes(spec), reader.details(), normalisation)
 
 
 def _verified(folder: Path, reader: _Reader) -> dict:
@@ -182,10 +137,10 @@ class _Reader:
     def source_digest(self) -> str:
         """Digest of the images' files, in order: where it is equal, so are the pixels, with nothing decoded."""
         self._reset()
-        advance = self._begin("comparing", self._total)
-        for each in self._plans:
-            self._read(each)
-            advance(each.count)
+        with self._begin(self._total, "comparing images") as advance:
+            for each in self._plans:
+                self._read(each)
+                advance(each.count)
         return self._source.hexdigest()
 
     def entries(self, folder: Path | None, channels: Channels | None = None) -> dict[str, dict]:
@@ -195,9 +150,8 @@ class _Reader:
         Raises UserError for unreadable images and for classes made of copies.
         """
         self._reset()
-        advance = self._begin("decoding", self._total)
         entries = {}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(processors()) as pool, self._begin(self._total, "decoding images") as advance:
             for split in dict.fromkeys(each.split for each in self._plans):
                 plans = [each for each in self._plans if each.split == split]
                 shape = (sum(each.count for each in plans), self._size, self._size, 3)

@@ -11,34 +11,57 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import new_folder
 from fewshot.data import store
 from fewshot.data.image_files import ImageFiles
+from fewshot.data.importers import existing
 from fewshot.data.importers.arrays import taken
 from fewshot.data.importers.items import files_below, some
 from fewshot.data.importers.kinds import named_as_image
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import read_table
+from fewshot.data.importers.turn import new_store, turn
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
 
 _WNID = re.compile(r"n\d{8}")
+_UNLISTABLE = re.compile("[\n\ud800-\udfff]")  # a list has a line a file, in UTF-8
 _SOLUTION = "LOC_val_solution.csv"
 File = tuple[str, int]
 """Name below the folder, and bytes."""
 
 
 def prepare(
-    spec: DatasetSpec, paths: Sequence[Path], root: Path, size: int | None, limits: Limits
-) -> tuple[dict, bool]:
-    """Write the lists `root/spec.name`, or verify those that are there; the record, and whether it was written now.
+    spec: DatasetSpec,
+    paths: Sequence[Path],
+    root: Path,
+    size: int | None,
+    limits: Limits,
+    say: Callable[[str], None],
+) -> tuple[dict, str]:
+    """Write the lists `root/spec.name`, or verify those that are there; the record, and how it ended (existing.py).
 
-    UserError where classes or images are missing, and where other files were prepared there.
+    A store whose files have moved is told their new folder. UserError where classes or images are missing, and where
+    other files were prepared there.
     """
+    folder = root / spec.name
+    if there := existing.record(folder):
+        size = existing.agreed_size(folder, there, spec, size, say)
+    entries, lists = _listed(spec, paths, size or spec.image_size, limits)
+    if not there:
+        with turn(folder, say):
+            if not (there := existing.record(folder)):
+                return _written(folder, spec, entries, lists), existing.WRITTEN
+    return _verified(folder, there, entries)
+
+
+def _listed(
+    spec: DatasetSpec, paths: Sequence[Path], size: int, limits: Limits
+) -> tuple[dict[str, dict], dict[str, bytes]]:
+    """dataset.json's entry of each split, and its list."""
     base = _base(paths)
     pools = {"train": _by_folder(base / "train"), "test": _tested(base, paths, limits)}
     classes = tuple(sorted(pools["train"]))
@@ -54,31 +77,38 @@ def prepare(
             if not its or ((right := spec.count(split)) and len(its) != right):
                 raise UserError(f"class {cls} has {len(its)} images for {split}, instead of {right or 'some'}")
         names, sizes = zip(*(file for cls in classes for file in chosen[cls]), strict=True)
-        files = ImageFiles(base, names, sizes, size or spec.image_size)
+        files = ImageFiles(base, names, sizes, size)
         lists[split] = store.list_of(files)
         entries[split] = {
             "classes": list(classes), "counts": [len(chosen[cls]) for cls in classes], "shape": list(files.shape),
             "sha256": store.digest(lists[split]), "files": str(base),
         }  # fmt: skip
-    return _kept(root / spec.name, spec, entries, lists)
+    return entries, lists
 
 
-def _kept(folder: Path, spec: DatasetSpec, entries: dict, lists: dict[str, bytes]) -> tuple[dict, bool]:
-    if store.occupied(folder):
-        record = store.verify(folder)
-        if record["fingerprint"] != store.fingerprint(entries):
-            raise UserError(f"{folder} was prepared from other files, or at another size: give another --data-root")
-        return record, False
-    with new_folder(folder, f".preparing-{spec.name}-") as work:
+def _written(folder: Path, spec: DatasetSpec, entries: dict[str, dict], lists: dict[str, bytes]) -> dict:
+    notes = ["Classes are in several splits: what is tested was seen in training.",
+             "The images stay in their files: the fingerprint covers their names and sizes."]  # fmt: skip
+    if isinstance(spec.images, Mapping):
+        counts = {split: entry["shape"][0] for split, entry in entries.items()}
+        notes += [f"The {split} split has {counts[split]:,} images, the published set {right:,}."
+                  for split, right in spec.images.items() if counts[split] != right]  # fmt: skip
+    with new_store(folder) as work:
         for split, data in lists.items():
             (work / f"{split}.txt").write_bytes(data)
-        notes = ["Classes are in several splits: what is tested was seen in training.",
-                 "The images stay in their files: the fingerprint covers their names and sizes."]  # fmt: skip
-        if isinstance(spec.images, dict):
-            counts = {split: entry["shape"][0] for split, entry in entries.items()}
-            notes += [f"The {split} split has {counts[split]:,} images, the published set {right:,}."
-                      for split, right in spec.images.items() if counts[split] != right]  # fmt: skip
-        return store.write_record(work, spec.name, entries, "image files", notes, {}, spec.normalisation), True
+        return store.write_record(work, spec.name, entries, "image files", notes, {}, spec.normalisation)
+
+
+def _verified(folder: Path, there: Mapping, entries: Mapping[str, Mapping]) -> tuple[dict, str]:
+    """The record of the store that is there, which from now on has the files where they are now; and how it ended."""
+    if there["fingerprint"] != store.fingerprint(entries):
+        raise UserError(
+            f"{folder} was prepared from other files, or at another size: delete it, or give another --data-root"
+        )
+    base = next(iter(entries.values()))["files"]
+    if moved := any(entry["files"] != base for entry in there["splits"].values()):
+        store.move_files(folder, base)
+    return store.verify(folder), existing.MOVED if moved else existing.SOUND
 
 
 def _base(paths: Sequence[Path]) -> Path:
@@ -103,6 +133,8 @@ def _by_folder(folder: Path) -> dict[str, list[File]]:
 def _files(folder: Path, below: str) -> list[File]:
     with os.scandir(folder / below) as scanned:
         found = [(entry.name, entry.stat().st_size) for entry in scanned if named_as_image(entry.name)]
+    if wrong := [name for name, _ in found if _UNLISTABLE.search(name)]:
+        raise UserError(f"{folder / below / wrong[0]!s} has a name that no list can hold (not UTF-8?): rename it")
     return [(os.path.join(folder.name, below, name), size) for name, size in sorted(found)]
 
 

@@ -68,10 +68,14 @@ def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path], li
         lists = _read_csv(given, limits)
     else:
         lists = Lists({split: tuple(sorted(given[split])) for split in SPLITS if split in given})
-        if unknown := set(given) - set(SPLITS):
-            raise UserError(f"{spec.name}: unknown splits {', '.join(sorted(unknown))}; valid: {', '.join(SPLITS)}")
-    if not lists.classes and set(spec.importers) <= set(OF_ONE_SET):
+    if not lists.classes and "tiny-imagenet" in spec.importers:
         raise UserError(f"{spec.name}: the list of its classes, wnids.txt, is not below --from: give all of its folder")
+    if not lists.classes and set(spec.importers) <= set(OF_ONE_SET):
+        remedy = "Say" if spec.splits_itself else "Give --splits CSV with columns split,class, or say"
+        raise UserError(
+            f"which classes of {spec.name} are for training, validation and test? {remedy} it with `splits` in its"
+            " specification"
+        )
     if not lists.classes:
         raise UserError(
             f"which classes of {spec.name} are for training, validation and test? Give --splits CSV, or keep the"

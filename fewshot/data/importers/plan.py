@@ -125,6 +125,10 @@ def _plan_class(
         if images:
             place = next(iter(images.values()))[0].origin
             raise UserError(f"class {cls} is in {own.origin} and, as images, in {place}: give one of them")
+        if (split, cls) in wanted.rows:
+            raise UserError(
+                f"{own.origin} has images that no row of {wanted.origin} can name: give columns split,class"
+            )
         if isinstance(own, Files):
             return ClassPlan(cls, split, len(own.names), tuple((item,) for item in own.items), own.names)
         return ClassPlan(cls, split, len(own.names), names=own.names, pixels=own)

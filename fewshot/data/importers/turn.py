@@ -13,14 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fewshot.core.errors import UserError
-from fewshot.core.files import locked, writable_parent
+from fewshot.core.files import locked, new_folder, writable_parent
 
 _ABANDONED = re.compile(r"\.preparing-(.+)-[a-z0-9_]{8}")
-
-
-def prefix(folder: Path) -> str:
-    """How the names of the folders begin in which `folder` is made."""
-    return f".preparing-{folder.name}-"
 
 
 @contextmanager
@@ -43,6 +38,16 @@ def turn(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"cannot write {folder} ({error.strerror}): choose another place") from None
         yield
+
+
+@contextmanager
+def new_store(folder: Path) -> Iterator[Path]:
+    """The folder in which the store `folder` is made, and which becomes it. UserError where one came meanwhile."""
+    try:
+        with new_folder(folder, f".preparing-{folder.name}-") as work:
+            yield work
+    except FileExistsError:  # on a file system without locks
+        raise UserError(f"another process made {folder} meanwhile: run again to verify it") from None
 
 
 def _sweep(root: Path) -> None:

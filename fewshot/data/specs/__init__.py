@@ -37,9 +37,9 @@ def find(name: str) -> DatasetSpec | None:
     """
     if name in names():
         return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").SPEC
-    module_name, _, attribute = name.rpartition(".")
-    if not module_name or not all(part.isidentifier() for part in name.split(".")):
+    if not is_dotted(name):
         return None
+    module_name, _, attribute = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -50,3 +50,17 @@ def find(name: str) -> DatasetSpec | None:
     if not isinstance(spec, DatasetSpec):
         raise UserError(f"{name!r} is no data set: {module_name} has no fewshot.data.DatasetSpec named {attribute!r}")
     return spec
+
+
+def is_dotted(name: str) -> bool:
+    """Whether a name is written as that of an object in a module, `my_sets.FLOWERS`."""
+    return "." in name and all(part.isidentifier() for part in name.split("."))
+
+
+def lookalike(name: str) -> str | None:
+    """The known data set whose name is this one, but for `-`, `_` and case; None where there is none."""
+    return next((known for known in names() if _bare(known) == _bare(name)), None)
+
+
+def _bare(name: str) -> str:
+    return name.replace("-", "").replace("_", "").lower()
