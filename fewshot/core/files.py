@@ -25,6 +25,7 @@ except ImportError:  # on Windows, where two processes are not kept from each ot
     fcntl = None  # type: ignore[assignment]
 
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)  # 0: on Windows
+_FLUSHING = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # elsewhere a file that may only be read is flushed, too
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV)  # what opening a link or device says
 _MOMENT, _LOOKS = 0.01, 100  # seconds that another's look at a lock may last, and how many of them are waited for
@@ -174,8 +175,8 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(folder: Path, prefix: str = ".new-") -> Iterator[Path]:
     """A temporary sibling of `folder`, whose name begins with `prefix`: renamed to it if the block succeeds.
 
-    On any failure, interruption included, nothing is left behind. FileExistsError where a folder
-    with something in it stands there by then, UserError where none can be made.
+    Its files are on the disk by then. On any failure, interruption included, nothing is left behind. FileExistsError
+    where a folder with something in it stands there by then, UserError where none can be made.
     """
     writable_parent(folder)
     try:
@@ -185,6 +186,7 @@ def new_folder(folder: Path, prefix: str = ".new-") -> Iterator[Path]:
         raise UserError(f"cannot write {folder} ({error.strerror}): choose another place") from None
     try:
         yield work
+        _flush(work)
         work.chmod(0o755)
         try:
             os.replace(work, folder)
@@ -194,6 +196,17 @@ def new_folder(folder: Path, prefix: str = ".new-") -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Have the files below `folder` written to disk: a rename may get there before them."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            handle = os.open(path, _FLUSHING)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def clear_abandoned(root: Path, mark: str) -> None:

@@ -7,9 +7,9 @@ Where the images are too many, they stay in their files (data/image_files.py), a
 
     <root>/<dataset>/train.txt  val.txt  test.txt     a line an image: bytes, a tab, the file's name below `files`
 
-Images of a class are contiguous. Classes are in the order of their names; where images have names, a class's are in
-the order of these, else as their source has them. So the same images give the same bytes, and the same fingerprint,
-whatever layout of named files they came in.
+Images of a class are contiguous. Classes are in the order of their names; where a class's images have names, they are
+in the order of these, else as the source has them (docs/file-formats.md). So the same image files give the same bytes,
+and the same fingerprint, whatever layout they came in.
 """
 
 from __future__ import annotations

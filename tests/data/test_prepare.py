@@ -17,6 +17,7 @@ import fabricate as fab
 import numpy as np
 import pytest
 from commands import measured
+from foreign import tar_of, zip_of
 from PIL import Image
 
 from fewshot import prepare
@@ -153,6 +154,29 @@ def test_folders_say_the_splits(tmp_path, expected, capsys):
     refused((status, *capsys.readouterr()), "'n01000001' is in two splits, train and test", root=tmp_path / "other")
 
 
+def test_what_no_split_has_is_named(tmp_path, capsys):
+    """An archive in train/ is a class, as a folder is; loose images and other folders are left out, and named."""
+    source, argv = tmp_path / "source", ["tiny", f"--from={tmp_path / 'source'}", f"--data-root={tmp_path / 'root'}"]
+    made(source, "split_folders")
+    files = {f"{number}.png": fab.image_file(500 + number) for number in range(3)}
+    fab.write(source / "train/zebra.zip", zip_of(files))
+    fab.write(source / "train/yak.tar.gz", tar_of({f"yak/{name}": data for name, data in files.items()}, "w:gz"))
+    fab.write(source / "train/loose.png", fab.image_file(600))
+    fab.write(source / "dev/cat/1.png", fab.image_file(601))
+    status, (_, err) = run(prepare.main, argv), capsys.readouterr()
+    assert status == 2 and "are copies of other images" in err, err
+    (source / "train/yak.tar.gz").unlink()
+    assert run(prepare.main, argv) == 0
+    left = f"left out: {source}/dev/cat/1.png, {source}/train/loose.png"
+    assert left in capsys.readouterr().out
+    assert open_dataset("tiny", tmp_path / "root")["train"].classes == (*fab.SPLITS["train"], "zebra")
+    shutil.rmtree(tmp_path / "root")
+    for name in ("valid", "Validation"):
+        folder = (source / "val").rename(source / name)
+        refused((run(prepare.main, argv), *capsys.readouterr()), f"{folder} is no split", "call this folder val")
+        folder.rename(source / "val")
+
+
 def test_another_size_or_other_splits_are_refused_before_an_image_is_read(tmp_path, call, splits):
     """What the folder holds by then cannot be decoded: whoever reads it complains of that."""
     call(made(tmp_path / "source", "class_zips"), more=("--size", "32"))
@@ -274,6 +298,24 @@ def test_raw_class_that_is_not_whole(tmp_path, call):
     refused(result, "n01000001 lacks 1 of the 6", "n0100000100000012.jpg", root=tmp_path / "root")
 
 
+def test_raw_class_whose_first_file_is_absent_is_named(tmp_path, call):
+    """What is then in the store cannot be told from what should be, but that the class has fewer files."""
+    made(tmp_path / "source", "raw_ilsvrc")
+    (tmp_path / "source/train/n01000001/n01000001_7.JPEG").unlink()
+    status, out, _ = call(tmp_path / "source", name="fabricate.TINY")
+    assert status == 0 and "6 of these classes have fewer than 1,300 files: n01000001 (13), n01000002 (14)" in out
+    record = json.loads((tmp_path / "root/tiny/dataset.json").read_text())
+    assert record["details"]["raw_files"] == {cls: 13 + (cls != "n01000001") for cls in fab.dataset()}
+
+
+def test_raw_class_that_holds_more_than_imagenet(tmp_path, call):
+    made(tmp_path / "source", "raw_ilsvrc")
+    for number in range(1000, 2287):
+        (tmp_path / f"source/train/n01000001/n01000001_{number}.JPEG").touch()
+    result = call(tmp_path / "source", name="fabricate.TINY")
+    refused(result, "n01000001 has 1,301 files", "no class of ImageNet has more than 1,300", root=tmp_path / "root")
+
+
 def test_too_few_images(tmp_path, call):
     files = fab.dataset()
     files["n03000001"] = dict([files["n03000001"].popitem()])
@@ -375,6 +417,19 @@ def test_full_disk_leaves_nothing(tmp_path, call):
         refused(call(source, root=small / "root"), "disk is full", root=small / "root")
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_store_is_on_the_disk_before_it_has_its_name(tmp_path, call, monkeypatch):
+    flushed, flush, replace = set(), os.fsync, os.replace
+
+    def before(source: Path, target: Path) -> None:
+        written = {path.stat().st_ino for path in Path(source).iterdir()}
+        assert len(written) == 4 and written <= flushed
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.add(os.fstat(handle).st_ino) or flush(handle))
+    monkeypatch.setattr(os, "replace", before)
+    assert call(made(tmp_path / "source", "class_zips"))[0] == 0
 
 
 def test_failing_write_leaves_nothing(tmp_path, call, monkeypatch):

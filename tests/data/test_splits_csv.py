@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 import unicodedata
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def call(tmp_path, capsys):
             assert status == USER_ERROR and not any((tmp_path / "root").glob("*"))
             return one_line_error(capsys)
         capsys.readouterr()
-        return open_dataset(name, tmp_path / "root")
+        return open_dataset(name.rpartition(".")[2].lower(), tmp_path / "root")
 
     return call
 
@@ -240,14 +242,51 @@ def test_a_class_beside_itself_in_train_and_test(tmp_path, call):
     assert holds(dataset, "train", cat="ba") and holds(dataset, "test", dog="dc")
 
 
+def test_links_in_a_tar_are_followed_or_refused(tmp_path, call, capsys):
+    """One to a file of the archive is that file's other name, or by way of another link; others are named."""
+
+    def archive(**links: str) -> bytes:
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for path, data in zip(FOUR, PIXELS.values(), strict=False):
+                info = tarfile.TarInfo(f"./{path}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            for name, target in links.items():
+                info = tarfile.TarInfo(f"./owl/{name}.png")
+                info.type, info.linkname = tarfile.SYMTYPE, target
+                tar.addfile(info)
+        return file.getvalue()
+
+    rows = "filename,label,split\nowl/x.png,owl,train\nowl/y.png,owl,train\ndog/2.png,dog,test\ndog/3.png,dog,test\n"
+    fab.write(tmp_path / "source/all.tar", archive(y="x1.png", x="../cat/0.png", x1="./../cat/1.png"))
+    assert holds(call(rows), "train", owl="ab")
+    shutil.rmtree(tmp_path / "root")
+    for target in ("../cat", "nowhere.png", "/etc/passwd", "x.png"):
+        fab.write(tmp_path / "source/all.tar", archive(x=target))
+        assert "all.tar has a link 'owl/x.png' to" in call(rows)
+
+
 # ---- lists that nobody asked for
 
 
 def test_a_stray_list_limits_nothing(tmp_path, call):
-    tree(tmp_path / "source", *FOUR, "cat/4.png")
-    rows = "filename,label\n0.png,cat\n1.png,cat\nnothing.png,dog\n"
+    """It takes no image away from a class, gives it none that lies elsewhere, and need not be a list at all."""
+    tree(tmp_path / "source", *FOUR, "cat/4.png", "junk/z.png")
+    rows = "filename,label\n0.png,cat\n1.png,cat\nz.png,cat\nnothing.png,dog\n"
     fab.write(tmp_path / "source/train.csv", rows.encode())
+    fab.write(tmp_path / "source/junk/boxes.csv", b"filename,label_id\n0.png,7\n")
+    fab.write(tmp_path / "source/junk/other.csv", b'filename,label,label\n"0.png,7\n')
     dataset = call("split,class\ntrain,cat\ntest,dog\n")
     assert holds(dataset, "train", cat="abe") and "list" not in dataset.source
     record = json.loads((tmp_path / "root/mine/dataset.json").read_text())
     assert record["splits"]["test"]["counts"] == [2]
+
+
+def test_a_table_beside_the_lists_is_no_list(tmp_path, call):
+    """Where lists choose the images, one with the columns filename and label_id chooses none."""
+    source = tree(tmp_path / "source", *FOUR)
+    fab.write(source / "train.csv", b"filename,label\n0.png,cat\n1.png,cat\n2.png,dog\n3.png,dog\n")
+    fab.write(source / "boxes.csv", b"filename,label_id\n0.png,7\n")
+    dataset = call("split,class\ntrain,cat\ntest,dog\n", name="fabricate.TINY")
+    assert holds(dataset, "train", cat="ab")

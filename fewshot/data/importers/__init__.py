@@ -1,12 +1,19 @@
 """Other people's copies of a data set -> classes of images. One file a source format, recognised by content.
 
-    items.py     a file, in a folder or an archive      archives.py   zip, tar, tar.gz
-    kinds.py     what a file is, by content             table.py      CSV
-    lists.py     which class is in which split          rows.py       which file a row of a CSV names
-    pickles.py   learn2learn / Ren, and MetaOptNet      unpickle.py   reads pickles, executes nothing
-    ilsvrc.py    raw ImageNet's names                   images.py     a file's bytes -> pixels
-    sources.py   what there is of the wanted classes    plan.py       which images are taken
-    build.py     checks, decodes and writes the store
+    items.py     a file, in a folder or an archive      archives.py  zip, tar, tar.gz
+    kinds.py     what a file is, by content             limits.py    how much a file may ask for
+    table.py     CSV                                    lists.py     which class is in which split
+    rows.py      which file a row of a CSV names        sources.py   what there is of the wanted classes
+    plan.py      which images are taken                 build.py     checks, decodes and writes the store
+    existing.py  the store that is there already        turn.py      one `prepare` at a time
+    images.py    a file's bytes -> pixels               near.py      images that are nearly another one
+    silence.py   nothing of libtiff's on the terminal
 
-Every foreign file is opened in `items.open_regular`, every image of one is decoded in `images.decode`.
+    pickles.py   learn2learn / Ren, and MetaOptNet      unpickle.py  reads pickles, executes nothing
+    arrays.py    images that come as arrays             cifar.py     CIFAR-10 and CIFAR-100
+    idx.py       MNIST, Fashion-MNIST                   svhn.py      SVHN
+    matlab.py    .mat files, which SVHN comes as        ilsvrc.py    raw ImageNet's names
+    imagenet.py  ImageNet, left in its files            tinyimagenet.py  Tiny ImageNet's folder
+
+Every foreign file is opened in `items.open_regular`, every image of one is decoded in `images.picture`.
 """

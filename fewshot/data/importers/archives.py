@@ -9,6 +9,7 @@ import bz2
 import gzip
 import lzma
 import os
+import posixpath
 import re
 import tarfile
 import tempfile
@@ -26,6 +27,15 @@ from fewshot.data.importers.table import path_of
 _DECOMPRESS: dict[str, Callable] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 COMPRESSED = frozenset(_DECOMPRESS)
 _SUFFIXES = re.compile(r"(\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz))+$", re.IGNORECASE)
+
+
+_MOST_LINKS = 40  # one to another, as on Linux
+_ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+
+
+def is_called_one(name: str) -> bool:
+    """Whether a file's name says that it is an archive of files."""
+    return _ARCHIVE.search(name) is not None
 
 
 def stem(name: str) -> str:
@@ -70,6 +80,7 @@ def _tarred(origin: str, file: BinaryIO, files: ExitStack, budget: Budget) -> It
     archive = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
     last = -1
     found: dict[str, tarfile.TarInfo] = {}
+    links: dict[str, str] = {}
     for info in archive:
         if info.size < 0 or info.offset <= last:  # some versions of Python would read such a file for ever
             raise tarfile.ReadError("a member before the one that it follows")
@@ -77,6 +88,8 @@ def _tarred(origin: str, file: BinaryIO, files: ExitStack, budget: Budget) -> It
         if info.issparse():
             budget.charge(info.size)
         name = info.name
+        if info.issym():
+            links[posixpath.normpath(name)] = posixpath.normpath(posixpath.join(posixpath.dirname(name), info.linkname))
         if info.islnk():  # one more name of a file that was there already
             if info.linkname not in found:
                 raise tarfile.ReadError(f"{name} links to a file that is not there")
@@ -84,6 +97,22 @@ def _tarred(origin: str, file: BinaryIO, files: ExitStack, budget: Budget) -> It
         if info.isfile():
             found[name] = info
             yield name, info.size, partial(archive.extractfile, info)
+    for name, target in _followed(origin, links, {posixpath.normpath(name): info for name, info in found.items()}):
+        yield name, target.size, partial(archive.extractfile, target)
+
+
+def _followed(
+    origin: str, links: dict[str, str], found: dict[str, tarfile.TarInfo]
+) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """(name, file) of symbolic links. UserError for one that leads to no file of the archive."""
+    for name, target in links.items():
+        for _ in range(_MOST_LINKS):
+            target = links.get(target, target)
+        if target not in found:
+            raise UserError(
+                f"{origin} has a link {name!r} to {links[name]!r}, which is no file in it: unpack it, give the folder"
+            )
+        yield name, found[target]
 
 
 def _budget(item: Item, file: BinaryIO) -> Budget:

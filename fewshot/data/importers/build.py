@@ -18,7 +18,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.process import processors
 from fewshot.data import store
 from fewshot.data.channels import Channels
-from fewshot.data.importers import existing, imagenet, lists, near
+from fewshot.data.importers import existing, ilsvrc, imagenet, lists, near
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
 from fewshot.data.importers.items import some
 from fewshot.data.importers.limits import Limits
@@ -97,7 +97,8 @@ def _written(folder: Path, spec: DatasetSpec, sources: Sources, reader: _Reader)
         entries = reader.entries(work, channels)
         normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
         source = ", ".join(sorted(sources.kinds))
-        return store.write_record(work, spec.name, entries, source, reader.notes(spec), reader.details(), normalisation)
+        notes = reader.notes(spec) + sources.notes()
+        return store.write_record(work, spec.name, entries, source, notes, reader.details(), normalisation)
 
 
 def _verified(folder: Path, reader: _Reader) -> dict:
@@ -185,11 +186,19 @@ class _Reader:
         return each.label(position)
 
     def details(self) -> dict:
-        """For dataset.json: the digest of the source, and each copy beside the image that it equals, or nearly does."""
-        return {
+        """For dataset.json: the digest of the source, and each copy beside the image that it equals, or nearly does.
+
+        Of raw ImageNet, how many files each class had.
+        """
+        found = {
             "source_sha256": self._source.hexdigest(), "resized": self._resized, "copies": self._copies,
             "near_copies": self._near,
         }  # fmt: skip
+        return found | ({"raw_files": self._raw} if self._raw else {})
+
+    @property
+    def _raw(self) -> dict[str, int]:
+        return {each.name: each.raw for each in self._plans if each.raw}
 
     def notes(self, spec: DatasetSpec) -> list[str]:
         """What a reader of results should know of this copy."""
@@ -199,8 +208,7 @@ class _Reader:
             notes.append("The images came from pickles, without names: their order there was kept.")
         if any(pickle.unnamed for pickle in pickles):
             notes.append("The classes came as numbers: taken to be in the order of their names.")
-        if any(each.raw for each in self._plans):
-            notes.append("The images came from raw ILSVRC 2012: those that the lists number, in numeric order.")
+        notes += ilsvrc.remarks(self._raw)
         if spec.rotations:
             notes.append("Images turned by 90, 180 or 270 degrees, counterclockwise, are classes of their own.")
         if self._resized:

@@ -5,13 +5,18 @@ n01532829_10.JPEG. The numbers differ. In the lists they run from 1 to 1300, and
 class has 1,300 training images: they count, from 1, the class's files. Public scripts that rebuild the
 set (mini-imagenet-tools and what descends from it) all sort those files by the number after the underscore,
 as integers; so do we. It follows that a class must be there whole: one absent file shifts those after it.
+Nothing tells that of a class with fewer than 1,300 files, so these are named (`remarks`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
+from fewshot.core.errors import UserError
+from fewshot.data.importers.items import some
+
+LARGEST = 1300  # training images of ImageNet's largest classes
 _RAW = r"_(\d+)\.jpe?g"
 _LISTED = r"(\d{8})\.jpe?g"
 
@@ -21,13 +26,35 @@ def is_raw(cls: str, names: Collection[str]) -> bool:
     return bool(names) and any(re.fullmatch(cls + _RAW, name, re.IGNORECASE) for name in names)
 
 
-def raw_names(cls: str, names: Collection[str], listed: Collection[str]) -> dict[str, str | None]:
-    """Ravi and Larochelle's name -> ImageNet's; None where the class has not so many files."""
+def in_order(cls: str, names: Collection[str]) -> list[str]:
+    """ImageNet's own files of the class among `names`, by their numbers. UserError where there are more than it has."""
     numbered = [(match, name) for name in names if (match := re.fullmatch(cls + _RAW, name, re.IGNORECASE))]
-    in_order = [name for match, name in sorted(numbered, key=lambda pair: int(pair[0][1]))]
+    if len(numbered) > LARGEST:
+        raise UserError(
+            f"class {cls} has {len(numbered):,} files called {cls}_NUMBER.JPEG, and no class of ImageNet has more than"
+            f" {LARGEST:,}: give the training images alone"
+        )
+    return [name for match, name in sorted(numbered, key=lambda pair: int(pair[0][1]))]
+
+
+def raw_names(cls: str, files: Sequence[str], listed: Collection[str]) -> dict[str, str | None]:
+    """Ravi and Larochelle's name -> ImageNet's, of `files` in order; None where the class has not so many."""
     result: dict[str, str | None] = {}
     for name in listed:
         match = re.fullmatch(cls + _LISTED, name, re.IGNORECASE)
         place = int(match[1]) if match else 0
-        result[name] = in_order[place - 1] if 1 <= place <= len(in_order) else None
+        result[name] = files[place - 1] if 1 <= place <= len(files) else None
     return result
+
+
+def remarks(counts: Mapping[str, int]) -> list[str]:
+    """Notes on classes by the numbers of their files: whether one is whole, only those of the largest number tell."""
+    if not counts:
+        return []
+    notes = ["The images came from raw ILSVRC 2012: those that the lists number, in numeric order."]
+    if fewer := [f"{cls} ({count:,})" for cls, count in counts.items() if count < LARGEST]:
+        notes.append(
+            f"{len(fewer)} of these classes have fewer than {LARGEST:,} files: {some(fewer)}. Some have fewer in"
+            " ImageNet, too; but if a file is absent, each image after it is its neighbour: compare with your archive."
+        )
+    return notes

@@ -59,7 +59,7 @@ _KINDS = (  # offset, bytes, kind, name
     (16, b"\xde\xc0\xef\xbe", "foreign", "LMDB"),
 )
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(dp?\d*\n|\}q\x00")  # protocols 2 to 5, 0, 1: a dict comes first
-_LIST = re.compile(rb"(\xef\xbb\xbf)?filename[,;\t]label")
+_LIST = re.compile(rb"(\xef\xbb\xbf)?filename[,;\t]label([,;\t\r\n]|$)")
 
 _IMAGE_NAME = re.compile(
     r"\.(jpe?g|jpe|jfif|png|gif|bmp|dib|webp|tiff?|ppm|pgm|pbm|pnm"  # those that are read

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from fewshot.core.errors import UserError
+from fewshot.data.importers import archives
 from fewshot.data.importers.items import Item, files_below
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import Row, path_of, read_table
 from fewshot.data.importers.tinyimagenet import listed_classes
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import OF_ONE_SET, DatasetSpec
+
+_VALIDATION = re.compile("(?!val$)(?i:val|valid|validation)")
 
 FilePath = tuple[str, ...]
 """A file by its name and those of as many folders above it as were written, the outermost first."""
@@ -87,14 +91,27 @@ def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path], li
 
 
 def _by_folder(sources: Iterable[Path]) -> Lists:
-    """SOURCE/train/CLASS/..., SOURCE/val/CLASS/..., SOURCE/test/CLASS/..."""
+    """SOURCE/train/CLASS/..., SOURCE/val/CLASS/..., SOURCE/test/CLASS/...; CLASS may be an archive, CLASS.zip.
+
+    UserError where the only folder that looks like val/ is called otherwise.
+    """
     found: dict[str, set[str]] = {split: set() for split in SPLITS}
-    for source in sources:
+    misnamed = []
+    for source in filter(Path.is_dir, sources):
+        misnamed += [path for path in source.iterdir() if _VALIDATION.fullmatch(path.name) and path.is_dir()]
         for split in SPLITS:
             if (source / split).is_dir():
-                folders = (path.name for path in (source / split).iterdir() if path.is_dir() and path.name[0] != ".")
-                found[split] |= {_class_name(str(source / split), name) for name in folders}
+                found[split] |= {_class_name(str(source / split), name) for name in _class_names(source / split)}
+    if misnamed and not found["val"] and any(found.values()):
+        raise UserError(f"{misnamed[0]} is no split, which are called train, val and test: call this folder val")
     return Lists({split: tuple(sorted(classes)) for split, classes in found.items() if classes}, by_folder=True)
+
+
+def _class_names(folder: Path) -> Iterator[str]:
+    """Of its folders and archives, but for hidden ones."""
+    for path in folder.iterdir():
+        if path.name[0] != "." and (path.is_dir() or archives.is_called_one(path.name)):
+            yield path.name if path.is_dir() else archives.stem(path.name)
 
 
 def _read_csv(path: Path, limits: Limits) -> Lists:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.data.importers.arrays import Pixels
-from fewshot.data.importers.ilsvrc import is_raw, raw_names
+from fewshot.data.importers.ilsvrc import in_order, is_raw, raw_names
 from fewshot.data.importers.images import Unreadable, decode
 from fewshot.data.importers.items import Item, some
 from fewshot.data.importers.limits import Limits
@@ -32,7 +32,7 @@ class ClassPlan:
     names:   of these images, for messages
     pickles: instead, the pickles that each hold all of them
     pixels:  instead, the rows of arrays that hold them
-    raw:     the files are ImageNet's own, found by their place among the files of the class
+    raw:     where the files are ImageNet's own, found by their place among the files of the class: how many these are
     turns:   quarter turns, counterclockwise, by which its images are rotated
     """
 
@@ -43,7 +43,7 @@ class ClassPlan:
     names: tuple[str, ...] = ()
     pickles: tuple[Pickle, ...] = ()
     pixels: Pixels | None = None
-    raw: bool = False
+    raw: int = 0
     turns: int = 0
 
     def label(self, row: int) -> str:
@@ -151,12 +151,12 @@ def _plan_class(
         chosen = _of_images(cls, split, rows.images(split, cls))
     else:
         listed = _names(wanted.rows[split, cls]) if (split, cls) in wanted.rows else sources.listed.get(cls)
-        raw = _is_numbered(spec, cls, images, listed)
-        chosen = _of_images(cls, split, _choose(spec, split, cls, images, listed, raw), raw)
+        raw = in_order(cls, {name[0] for name in images}) if _is_numbered(spec, cls, images, listed) else []
+        chosen = _of_images(cls, split, _choose(spec, split, cls, images, listed, raw), len(raw))
     return chosen
 
 
-def _of_images(cls: str, split: str, images: Mapping[ImageName, list[Item]], raw: bool = False) -> ClassPlan:
+def _of_images(cls: str, split: str, images: Mapping[ImageName, list[Item]], raw: int = 0) -> ClassPlan:
     """In the order that `images` has, if they are raw ImageNet's; else in the order of their names."""
     order = list(images) if raw else sorted(images)
     names = tuple("/".join((*name[1:], name[0])) for name in order)
@@ -181,9 +181,9 @@ def _choose(
     cls: str,
     images: dict[ImageName, list[Item]],
     listed: frozenset[str] | None,
-    raw: bool,
+    raw: list[str],
 ) -> dict[ImageName, list[Item]]:
-    """A class's images; where a list names them, those, in its order."""
+    """A class's images; where a list names them, those, in its order. `raw`: ImageNet's files, if they are these."""
     if listed is None:
         if (right := spec.count(split)) and len(images) > right:
             raise UserError(
@@ -196,7 +196,7 @@ def _choose(
     for name, items in images.items():
         files.setdefault(name[0], []).extend(items)
     if raw:
-        name_of = raw_names(cls, files, sorted(listed))
+        name_of = raw_names(cls, raw, sorted(listed))
     else:
         name_of = {name: name if name in files else None for name in sorted(listed)}
     chosen: dict[ImageName, list[Item]] = {(own,): files[own] for own in name_of.values() if own is not None}

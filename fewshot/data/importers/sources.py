@@ -52,9 +52,10 @@ class Sources:
         self.kinds: set[str] = set()
         self.unread: list[str] = []
         self.own: dict[tuple[str, str], Pixels | Files] = {}
-        self._lists: dict[str, frozenset[str]] = {}
+        self.listed: dict[str, frozenset[str]] = {}
         self._images: dict[tuple[str | None, str], dict[ImageName, list[Item]]] = {}
         self._loose: list[Item] = []  # images in no class's folder or archive
+        self._outside: list[str] = []  # likewise, where folders say the splits
         self._all: list[Item] = []  # images, where rows of a CSV name them
         self._places: dict[str, dict[tuple, set[ImageName]]] = {}  # class -> where its folders are -> images there
         self._known: dict[tuple[str, ...], tuple[str, int] | None] = {}  # folders -> class and its position
@@ -71,7 +72,6 @@ class Sources:
             if found := importer.classes(spec, wanted.splits):
                 self.own |= found
                 self.kinds.add(importer.title)
-        self.listed = self._lists if spec.lists else {}
         if wanted.by_folder:
             self._refuse_nested()
         else:
@@ -95,6 +95,11 @@ class Sources:
     def remark(self) -> str:
         """What to add where something is missing: the files that may hold it and were not read."""
         return f" (not read: {some(self.unread)})" if self.unread else ""
+
+    def notes(self) -> list[str]:
+        """What a user should know of images that are none of the data set's."""
+        left = self._outside
+        return [f"In no class's folder in train/, val/ or test/, and left out: {some(left)}."] if left else []
 
     @cached_property
     def _by_name(self) -> dict[str, list[Item]]:
@@ -134,11 +139,10 @@ class Sources:
             self.kinds.add(pickle.format)
             for cls in pickle.counts:
                 self.pickled.setdefault(cls, []).append(pickle)
-        elif kind == "list":
-            if self._spec.lists:
-                self.kinds.add("Ravi and Larochelle's lists")
+        elif kind == "list" and self._spec.lists:
+            self.kinds.add("Ravi and Larochelle's lists")
             for cls, names in read_ravi(item).items():
-                self._lists[cls] = self._lists.get(cls, frozenset()) | names
+                self.listed[cls] = self.listed.get(cls, frozenset()) | names
 
     def _kind(self, item: Item) -> str | None:
         if named_as_image(item.name):
@@ -158,6 +162,8 @@ class Sources:
             split, cls = item.parts[1:3] if len(item.parts) > 3 else ("", "")
             if cls in self._wanted.splits.get(split, ()):
                 self._images.setdefault((split, cls), {}).setdefault((item.name, *item.parts[3:-1]), []).append(item)
+            else:
+                self._outside.append(item.origin)
             return
         folders = item.parts[:-1]
         if folders not in self._known:
@@ -184,7 +190,7 @@ class Sources:
             self._visit(member)
 
     def _settle_loose(self) -> None:
-        class_of = {name: cls for cls, names in self._lists.items() for name in names}
+        class_of = {name: cls for cls, names in self.listed.items() for name in names}
         raw = "ilsvrc" in self._spec.importers
         for item in self._loose:
             cls = class_of.get(item.name, item.name[:9] if raw else "")  # ImageNet's begin with the class
