@@ -62,10 +62,12 @@ def fits(value: Any, hint: Any) -> bool:
 def integer(value: Any, name: str, least: int = 0, most: int = 2**31) -> int:
     """An integer that a caller gave, NumPy's included. UserError where it is none, or not within least..most."""
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise UserError(f"{name}={value!r}: give an integer") from None
-    if isinstance(value, bool) or not least <= number <= most:
+        number = None
+    if number is None:
+        raise UserError(f"{name}={value!r}: give an integer")
+    if not least <= number <= most:
         raise UserError(f"{name}={value!r}: give an integer from {least} to {most:,}")
     return number
 

@@ -140,6 +140,10 @@ def read(name: str) -> TaskList:
     except (ValueError, TypeError, RecursionError):
         wanted = ", ".join(name for name in hints if name != "query_alpha")
         raise UserError(f"{path} is not a task list: it must be a JSON object with {wanted}") from None
+    try:
+        _ = tasks.protocol  # which checks the numbers
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if tasks.episodes < 2:
         raise UserError(f"{path}: {tasks.episodes} episodes; an interval needs at least 2")
     if tasks.episodes > MOST_EPISODES:

@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fewshot.core import typed
 from fewshot.core.errors import UserError
 from fewshot.data import Split
 from fewshot.episodes.dirichlet import query_counts
 
 _WORDS_PER_COUNTER = 4  # Philox 4x64 gives four 64-bit words a count
 _CHUNK = 2_000_000  # images drawn at once: bounds the memory of a million episodes
+LARGEST = 2**63 - 1
 ALPHAS = (0.01, 1e6)  # of Dirichlet: from one class with nearly all queries to as many of each
 
 
@@ -38,8 +40,10 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name, least in (("ways", 2), ("shots", 1), ("queries", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}: give at least {least}")
+            number = typed.integer(getattr(self, name), name, -LARGEST, LARGEST)
+            if number < least:
+                raise UserError(f"--{name} {number}: give at least {least}")
+            object.__setattr__(self, name, number)  # 5, where NumPy's 5 was given
         if self.query_alpha is not None and not ALPHAS[0] <= self.query_alpha <= ALPHAS[1]:
             raise UserError(
                 f"--query-alpha {self.query_alpha}: give a number from {ALPHAS[0]:g} to {ALPHAS[1]:,.0f}, such as the"
@@ -82,10 +86,11 @@ class Episodes(NamedTuple):
 
 
 class EpisodeSampler:
-    """Draws the episodes of one split. Raises UserError where the split is too small for them."""
+    """Draws the episodes of one split. UserError where the split is too small for them, or the seed is no integer."""
 
     def __init__(self, split: Split, protocol: Protocol, seed: int) -> None:
         _check_enough(split, protocol)
+        seed = typed.integer(seed, "seed", -LARGEST, LARGEST)  # 0.0 would be other tasks than 0
         self.split, self.protocol, self.seed = split, protocol, seed
         # Written out: a field that protocols gain later must not move the episodes of those that lack it.
         facts = [split.membership, split.name, protocol.ways, protocol.shots, protocol.queries, seed]
@@ -112,7 +117,8 @@ class EpisodeSampler:
 
     def classes(self, count: int) -> np.ndarray:
         """(count, ways) int64: class numbers of episodes 0 .. count-1."""
-        return np.concatenate([self.split.labels[self._images(*each)[0][:, :, 0]] for each in self._chunks(0, count)])
+        found = [self.split.labels[self._images(*each)[0][:, :, 0]] for each in self._chunks(0, count)]
+        return np.concatenate([np.empty((0, self.protocol.ways), np.int64), *found])
 
     def digest(self, count: int) -> str:
         """SHA-256 of episodes 0 .. count-1 as `draw` gives them (little-endian int32), which any machine can check."""

@@ -226,8 +226,11 @@ def evaluate(
 
     batch_statistics: batch norm takes its mean and variance from the images of the task, as in learn2learn's examples,
         rather than from training. Then a query's answer depends on the other queries: such results are transductive.
-    options: of `evaluate_learner`: shots, episodes, name, out, origin and others.
+    options: of `evaluate_learner`: shots, episodes, name, out, origin and others. UserError for setting, preprocess and
+        device: they are the adapter's own, which says them.
     """
+    if own := {"setting", "preprocess", "device"} & options.keys():
+        raise UserError(f"{', '.join(sorted(own))}: the adapter says it itself, and batch_statistics the setting")
     learner = _Tested(copy.deepcopy(adapter)).eval()
     if batch_statistics:
         for module in learner.modules():

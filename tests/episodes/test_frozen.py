@@ -84,6 +84,7 @@ def test_a_damaged_list_is_refused(tmp_path):
         (values | {"query_alpha": "2"}, "not a task list"),
         (values | {"query_alpha": 2.0}, f"{NAME}-dirichlet2: its episodes have the digest|images a class"),
         (values | {"episodes": 10**12}, "more than 10,000,000 episodes"),
+        (values | {"ways": 1}, "mine.json: --ways 1: give at least 2"),
         ({"dataset": "glyphs"}, "not a task list"),
         ([1], "not a task list"),
     ):

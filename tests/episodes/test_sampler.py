@@ -107,3 +107,20 @@ def test_too_few_says_the_numbers(counts, protocol, expected):
 def test_nonsense_protocols_are_refused(protocol):
     with pytest.raises(UserError, match="give at least"):
         Protocol(*protocol)
+
+
+@pytest.mark.parametrize("number", [5.0, True, "5", None])
+def test_what_is_no_integer_is_refused(number):
+    """Some of these gave other tasks than the integer, and no word."""
+    for values in ((number, 1, 15), (5, number, 15), (5, 1, number)):
+        with pytest.raises(UserError, match="(ways|shots|queries)=.*: give an integer"):
+            Protocol(*values)
+    with pytest.raises(UserError, match="seed=.*: give an integer"):
+        EpisodeSampler(MINI_TRAIN, Protocol(), number)
+
+
+def test_numpys_integers_are_integers():
+    sampler = EpisodeSampler(MINI_TRAIN, Protocol(*np.array([5, 1, 15])), np.int64(3))
+    assert sampler.digest(20) == EpisodeSampler(MINI_TRAIN, Protocol(5, 1, 15), 3).digest(20)
+    assert EpisodeSampler(MINI_TRAIN, Protocol(), -3).digest(20) != sampler.digest(20)
+    assert sampler.classes(0).shape == (0, 5) and sampler.classes(2).dtype == np.int64

@@ -161,6 +161,8 @@ def test_its_rows_are_like_every_other(tmp_path):
 def test_what_it_cannot_do_is_one_line():
     with pytest.raises(UserError, match="guided by class weights"):
         adapter(reg="camdrop@4")
+    with pytest.raises(UserError, match="device, setting: the adapter says it itself"):
+        l2l.evaluate(adapter(), GLYPHS, device="cpu", setting="transductive", episodes=2)
 
 
 def test_what_the_docs_show_runs(tmp_path, monkeypatch, capsys):
