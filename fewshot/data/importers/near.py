@@ -5,10 +5,11 @@ brightness, and each of 64 bits says whether a cell is brighter than its left ne
 candidates where their hashes agree in all bits of one quarter, and differ in RADIUS bits at most. A candidate is a
 near-copy where the pixels say so, too: where the two differ by little, beside what the images themselves vary.
 
-In mini-ImageNet it finds three pairs, which are copies, and nothing else. Of 1,500 of its images it finds 98 % saved as
-JPEG of quality 60, and 89 % made smaller (48 of 84 px) and larger again. Not found: a copy that was cropped, mirrored,
-turned or recoloured, one of a picture with hardly anything in it, and one within a split. Nothing can be said of images
-that are all alike: in Fashion-MNIST, clothes cut out and centred, 43,490 pairs of different ones look nearly equal.
+In mini-ImageNet it finds three pairs, which are copies, and nothing else. Of 1,500 of its training images it finds 98 %
+saved as JPEG of quality 60, and 84 % made smaller (48 of 84 px) and larger again (scripts/near_copies.py). Not found: a
+copy that was mirrored, turned or recoloured, most of those cropped, one of a picture with hardly anything in it, and
+one within a split. Nothing can be said of images that are all alike: in Fashion-MNIST, clothes cut out and centred,
+43,490 pairs of different ones look nearly equal.
 """
 
 from __future__ import annotations
