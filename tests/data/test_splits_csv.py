@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import stat
 import tarfile
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import fabricate as fab
@@ -242,7 +244,7 @@ def test_a_class_beside_itself_in_train_and_test(tmp_path, call):
     assert holds(dataset, "train", cat="ba") and holds(dataset, "test", dog="dc")
 
 
-def test_links_in_a_tar_are_followed_or_refused(tmp_path, call, capsys):
+def test_links_in_an_archive_are_followed_or_refused(tmp_path, call):
     """One to a file of the archive is that file's other name, or by way of another link; others are named."""
 
     def archive(**links: str) -> bytes:
@@ -265,6 +267,12 @@ def test_links_in_a_tar_are_followed_or_refused(tmp_path, call, capsys):
     for target in ("../cat", "nowhere.png", "/etc/passwd", "x.png"):
         fab.write(tmp_path / "source/all.tar", archive(x=target))
         assert "all.tar has a link 'owl/x.png' to" in call(rows)
+    (tmp_path / "source/all.tar").unlink()
+    with zipfile.ZipFile(tmp_path / "source/all.zip", "w") as packed:
+        info = zipfile.ZipInfo("owl/x.png")
+        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        packed.writestr(info, "../cat/0.png")
+    assert "all.zip has a link 'owl/x.png'" in call(rows)
 
 
 # ---- lists that nobody asked for

@@ -11,6 +11,7 @@ import lzma
 import os
 import posixpath
 import re
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -72,6 +73,8 @@ def _zipped(origin: str, file: BinaryIO, files: ExitStack, budget: Budget) -> It
             continue
         if info.flag_bits & 1:
             raise UserError(f"{origin} is encrypted: unpack it with its password, and give the folder")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise UserError(f"{origin} has a link {info.filename!r}: unpack it, and give the folder")
         budget.charge(info.file_size)
         yield info.filename, info.file_size, partial(archive.open, info)
 
