@@ -27,6 +27,8 @@ from fewshot.testing.regularizers import Case, apply
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 CUDA = [*SMALL, "--device", "cuda", "--precision", "auto"]  # of a flag given twice the second counts
+PASSES = 100
+ROUNDING = 0.005  # of what is dropped: in bf16 more values are equal on one device than on the other
 AT_SITE = "targetdrop+dropout@1+dropblock@2+camdrop@2"
 
 
@@ -130,18 +132,27 @@ def test_deterministic_runs_repeat_and_resume_to_the_bit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("spec", regularizers.FAMILY.names())
 def test_every_regularizer_acts_on_the_device(spec, dtype):
-    """Finite, of x's dtype and memory format, and dropping about what it drops on the CPU."""
-    found = []
+    """Finite, of x's dtype and memory format, and dropping on average what it drops on the CPU.
+
+    The two devices draw other numbers for the same seed, some methods a single one a pass: hence many passes, and five
+    standard errors of what they show.
+    """
+    means, variances = [], []
     for device in ("cpu", "cuda"):
         case = Case(spec)
         method = case.build(10).to(device)
         x = torch.rand(32, *case.shape(10), generator=torch.Generator().manual_seed(0)).to(device, dtype)
         x = x.contiguous(memory_format=torch.channels_last)
-        y = apply(method, x)
+        found = []
+        for seed in range(PASSES):
+            y = apply(method, x, seed)
+            found.append(method.dropped.double())
         assert y.device == x.device and y.dtype == dtype and y.isfinite().all()
         assert y.is_contiguous(memory_format=torch.channels_last)
-        found.append(float(method.dropped))
-    assert found[0] == pytest.approx(found[1], abs=0.05)
+        dropped = torch.stack(found).cpu()
+        means.append(float(dropped.mean()))
+        variances.append(float(dropped.var()) / PASSES)
+    assert means[0] == pytest.approx(means[1], abs=ROUNDING + 5 * sum(variances) ** 0.5)
 
 
 @pytest.mark.parametrize("head", sorted(set(fewshot.heads.FAMILY.names()) - {"relation", "anil"}))
@@ -172,17 +183,22 @@ def test_evaluate_gives_the_same_rows_again(small_run, tmp_path):
 def test_bf16_learns_and_the_record_says_so(tmp_path):
     assert run(*CUDA, "--epochs", 4, "--episodes-per-epoch", 200, "--out", tmp_path / "run") == 0
     folder = Run.open(tmp_path / "run")
-    assert folder.environment["precision"] == folder.result["results"][0]["evaluated_by"]["precision"]
+    native = "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    assert folder.environment["precision"] == native
+    assert folder.result["results"][0]["evaluated_by"]["precision"] == native
     assert folder.environment["device"] == torch.cuda.get_device_name()
     assert folder.result["results"][0]["accuracy"] > 0.6
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_processes_with_a_device_each(size, tmp_path):
-    """With sync-bn the shares are one batch: but for rounding, training is that of one process."""
+    """With sync-bn the shares are one batch: but for rounding, training is that of one process.
+
+    Of one process, which torchrun may start too, sync-bn is refused.
+    """
     if torch.cuda.device_count() < size:
         pytest.skip(f"needs {size} CUDA devices")
-    flags = [*SMALL[:-4], "--precision", "fp32", "--sync-bn", "--out", str(tmp_path / "run")]
+    flags = [*SMALL[:-4], "--precision", "fp32", *["--sync-bn"] * (size > 1), "--out", str(tmp_path / "run")]
     arguments = ["-m", "torch.distributed.run", "--nproc-per-node", str(size), "-m", "fewshot.train", *flags]
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -55,8 +55,9 @@ class Head(nn.Module):
     """A network can be trained on episodes with it: the gradient of the logits reaches the embeddings and the head's
     own parameters."""
     needs_base: bool = False
-    """It uses the base classes' embeddings: it implements `fit_base`, called once before an evaluation. There is
-    nothing to call it with in training, so such a head cannot be trained with."""
+    """It uses the base classes' embeddings: it implements `fit_base`, called once before an evaluation. Training
+    episodes have nothing to call it with: no network is trained on them with such a head. Supervised training, which
+    uses a head in validation only, selects weights by it."""
     transductive: bool = False
     """The logits of a query depend on the other queries of its task. Evaluation then shuffles each task's queries, and
     marks the result."""

@@ -20,6 +20,8 @@ from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive, generator_for
+from fewshot.evaluation.score import score
+from fewshot.evaluation.solve import accuracies
 from fewshot.learning.reporter import Reporter
 
 CONFIG = resolve(
@@ -213,9 +215,18 @@ def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
 
 
 def test_what_follows_on_it(tmp_path, capsys):
-    """Any head evaluates it, fewshot.load loads it, and an episodic run begins with its backbone."""
-    config = dataclasses.replace(CONFIG, regime="supervised:batch=600,classifier=cosine")
-    run = experiment.run(config, tmp_path / "run")
+    """Any head evaluates it, fewshot.load loads it, and an episodic run begins with its backbone.
+
+    Its own head and transform are fitted on the base classes, in each validation as in the test.
+    """
+    changes = {"regime": "supervised:batch=600,classifier=cosine", "head": "simpleshot", "transform": "power+whiten"}
+    run = experiment.run(dataclasses.replace(CONFIG, **changes, ema=0.5), tmp_path / "run")
+    made = setup(**changes)
+    scored = score(fewshot.load(run.folder), made.validation, made.compute, made.dataset["train"])
+    means = [accuracies(right, each.protocol.queries).mean() for each, right in zip(made.validation, scored, strict=True)]
+    assert [list(row["validation"].values()) for row in run.metrics() if "validation" in row] == [means]
+    trained = torch.load(run.checkpoint_path, weights_only=True)["model"]
+    assert trained.keys() == made.model.state_dict().keys(), "what they learned is in no checkpoint"
     assert [row["shots"] for row in run.rows] == [1, 5] and "classification" not in run.result
     assert {name for row in run.metrics() for name in row.get("validation", {})} == {"1shot", "5shot"}
     few = ["--episodes", "40", "--device", "cpu", "--threads", "1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from fewshot.data import Dataset, Split
 from fewshot.episodes import Tasks
 from fewshot.evaluation.classification import classify
 from fewshot.evaluation.score import score
-from fewshot.evaluation.solve import accuracies
+from fewshot.evaluation.solve import accuracies, wants_base
 from fewshot.model import Model
 
 Batch = TypeVar("Batch")
@@ -33,11 +34,21 @@ class Validation:
     """All figures, by the names under which they are logged."""
 
 
-def validate_on_tasks(model: Model, tasks: Sequence[Tasks], compute: Compute) -> Validation:
-    """The model's mean accuracy on each of `tasks`, named by their shots; the first decides."""
+def validate_on_tasks(
+    model: Model, tasks: Sequence[Tasks], compute: Compute, base: Split | None = None
+) -> Validation:
+    """The model's mean accuracy on each of `tasks`, named by their shots; the first decides.
+
+    `base`: the split of the base classes, `dataset["train"]`. A head or transform that is fitted on them is fitted anew
+    at each validation, for which all images of `base` are embedded; for others it makes no difference. UserError where
+    it is needed and not given.
+    """
+    head, transform = model.head, model.transform
+    if wants_base(head, transform):  # copies: what they learn here is no part of what is trained
+        head, transform = copy.deepcopy(head), copy.deepcopy(transform)
     means = {
         f"{each.protocol.shots}shot": float(accuracies(right, each.protocol.queries).mean())
-        for each, right in zip(tasks, score(model, tasks, compute), strict=True)
+        for each, right in zip(tasks, score(model, tasks, compute, base, head, transform), strict=True)
     }
     return Validation(next(iter(means.values())), means)
 

@@ -100,7 +100,7 @@ class Episodic(Regime[Tensor]):
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots."""
-        return validate_on_tasks(model, self.validation, self.compute)
+        return validate_on_tasks(model, self.validation, self.compute, self.sampler.split)
 
     def labels(self, tasks: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Classes 0..W-1 of the support (T, W*S) and of the query images (T, W*Q), class by class."""

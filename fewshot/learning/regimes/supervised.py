@@ -73,7 +73,8 @@ class Supervised(Regime[Batch]):
     ahead.
 
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
-    not trained here; where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
+    not trained here (`simpleshot`, and transforms such as `center`, are fitted on the training split's embeddings at
+    each validation); where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
     validation images, and the test is that of the test images. A regularizer that needs a guide gets the classifier's
     own weights and the images' own classes, of mixed images those that they show most of.
     """
@@ -88,6 +89,8 @@ class Supervised(Regime[Batch]):
     augment: Augmentation
     validation: Sequence[Tasks] | Split
     """Tasks, or, where the classifier itself is tested, images."""
+    base: Split
+    """What heads and transforms that need base classes are fitted on, as in the test."""
     compute: Compute
     images: int
     """In all processes."""
@@ -142,6 +145,7 @@ class Supervised(Regime[Batch]):
             trained.labels,
             _augmentation(config, trained),
             dataset["val"] if dataset.shared_classes else validation,
+            dataset["train"],
             compute,
             batch,
             ("train", "val") if train == "all" else ("train",),
@@ -233,7 +237,7 @@ class Supervised(Regime[Batch]):
         """Accuracy on the validation tasks, by shots, or on the validation images."""
         if isinstance(self.validation, Split):
             return validate_on_images(model, self.validation, self.compute)
-        return validate_on_tasks(model, self.validation, self.compute)
+        return validate_on_tasks(model, self.validation, self.compute, self.base)
 
     @property
     def _needed(self) -> slice:
