@@ -184,8 +184,9 @@ def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Rep
     with compute.room_for("fewer --episodes-per-batch, --shots or --queries"):
         model = setup.model.to(device)
         steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
-        intact = Watch(data).check
-        progress = loop.train(folder, model, setup.regime, steps, plan(config, setup.regime), reporter, intact, crew)
+        intact, its_plan = Watch(data).check, plan(config, setup.regime)
+        with compute.trusting_pools(model.backbone.windows_meet) if config.deterministic else nullcontext():
+            progress = loop.train(folder, model, setup.regime, steps, its_plan, reporter, intact, crew)
     seconds = round(progress.train_seconds, 1)  # as it is kept, so that `watch` says the same
     if crew.first:
         folder.note_trained(seconds, progress.best_step, progress.best_sha256)

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import warnings
 
 import pytest
 import torch
@@ -159,6 +160,41 @@ def test_resuming_with_other_code_says_so_and_is_recorded(folder):
     experiment.run(config, folder / "run", told, resume=True)
     assert any(line.startswith("Warning: the code has changed since") and "(my_drop.py)" in line for line in told.lines)
     assert run.code_digest != before
+
+
+class OverlappingPools(torch.nn.Module):
+    """A network of 3x3 pools with stride 2, as many have at their beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5, 4), torch.nn.MaxPool2d(3, 2), torch.nn.Flatten())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class WarningAsCuda(Reporter):
+    """Warns as torch does on CUDA in deterministic mode, whatever the pool."""
+
+    def step(self, *_):
+        warnings.warn("max_pool2d_with_indices_backward_cuda does not have a deterministic implementation", stacklevel=1)
+
+
+@pytest.mark.parametrize(("backbone", "warned"), [("conv4", 0), (f"{__name__}.OverlappingPools", 2)])
+def test_where_pooling_does_not_repeat_itself_deterministic_training_is_warned(backbone, warned, tmp_path):
+    config = dataclasses.replace(CONFIG, backbone=backbone, deterministic=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        experiment.run(config, tmp_path / "run", WarningAsCuda())
+    assert len([each for each in caught if "max_pool2d" in str(each.message)]) == warned
+
+
+@pytest.mark.parametrize(
+    ("backbone", "meet"),
+    [("resnet12", False), ("conv512f", False), ("conv512f:variant=r2d2", True), ("torchvision:resnet18", True)],
+)
+def test_it_is_known_where_pools_look_at_a_position_twice(backbone, meet):
+    assert fewshot.backbones.build(backbone, "none", 32).windows_meet == meet
 
 
 def test_resume_begins_where_there_is_nothing_to_go_on_with(tmp_path):

@@ -46,7 +46,8 @@ class Backbone(nn.Module):
       the data set's.
 
     Set by `place`: `sites`, the Site of each stage; `features`, the length D of an embedding; `regs`, the regularizers
-    by site.
+    by site; `windows_meet`, whether windows of a max pool have positions in common: its gradient on CUDA is then a sum
+    in no fixed order.
     """
 
     original: str = "none"
@@ -56,6 +57,7 @@ class Backbone(nn.Module):
     normalisation: tuple[Triple, Triple] | None = None
     sites: list[Site]
     features: int
+    windows_meet: bool
     regs: nn.ModuleDict
 
     def __init__(self, image_size: int) -> None:
@@ -110,7 +112,7 @@ class Backbone(nn.Module):
         seen = dry_run(self, self.embed, watched, self.image_size)
         if not (isinstance(seen.embedding, Tensor) and seen.embedding.ndim == 2):
             raise UserError(f"{type(self).__name__} must embed images as one tensor (N, features)")
-        self.features = seen.embedding.shape[1]
+        self.features, self.windows_meet = seen.embedding.shape[1], seen.windows_meet
 
         def site(name: str, place: Place, depth: int, depths: int, label: str) -> Site:
             channels, height, width = seen.map_of(name, where.get(name, author)).shape[1:]

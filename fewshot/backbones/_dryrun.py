@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -28,6 +28,8 @@ class DryRun:
     """The modules' names in the order in which their calls ended."""
     embedding: object
     """What the network returned."""
+    windows_meet: bool
+    """Whether windows of a max pool have positions in common, as those of 3x3 with stride 2 do."""
 
     def __init__(self, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int) -> None:
         self.outputs = {name: [] for name in modules}
@@ -87,9 +89,11 @@ def dry_run(
 
     UserError where larger images pass, but not these; any other error of the network is left as it is.
     """
-    with evaluating(network), torch.random.fork_rng(devices=[]), _ThinConvolutions(), _one_thread():
+    with evaluating(network), torch.random.fork_rng(devices=[]), _Thin() as thin, _one_thread():
         try:
-            return DryRun(run, modules, image_size)
+            seen = DryRun(run, modules, image_size)
+            seen.windows_meet = thin.windows_meet
+            return seen
         except RuntimeError:
             least = _least(run, image_size)
             if least is None:
@@ -97,15 +101,34 @@ def dry_run(
     raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
 
 
-class _ThinConvolutions(TorchFunctionMode):
+class _Thin(TorchFunctionMode):
     """Convolutions that compute one channel and scale it for the others: shapes are right, and cost next to nothing.
 
     The whole network would take as long as drawing its weights. (The meta device would cost a second of imports.)
+    What max pools do is noted.
     """
+
+    windows_meet = False
+    """Whether a max pool looks at a position more than once."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """See torch.overrides: called instead of each of torch's functions."""
+        if function in _MAX_POOLS:
+            self.windows_meet |= _windows_meet(*args, **(kwargs or {}))
         return (_thin_convolution if function is F.conv2d else function)(*args, **(kwargs or {}))
+
+
+_MAX_POOLS = (torch.max_pool2d, F.max_pool2d, F.max_pool2d_with_indices)  # F's are called first where they are used
+
+
+def _windows_meet(_x: Tensor, kernel_size, stride=None, padding=0, dilation=1, *_, **__) -> bool:
+    """Whether windows of these sizes, each an integer or one for each of two directions, have a position in common."""
+    kernels, strides, steps = (_pair(each) for each in (kernel_size, stride or kernel_size, dilation))
+    return any((kernel - 1) * step >= s for kernel, s, step in zip(kernels, strides, steps, strict=True))
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else (*value, *value)[:2]
 
 
 def _thin_convolution(

@@ -70,9 +70,19 @@ def settle(where: Compute, threads: int = 0, deterministic: bool = False, tuned:
         torch.backends.cudnn.benchmark = tuned and not deterministic
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for repeating
-            # 2x2 pooling's backward is listed, whose windows never meet and so add nothing twice.
-            warnings.filterwarnings("ignore", "max_pool2d_with_indices_backward_cuda")
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
+@contextmanager
+def trusting_pools(windows_meet: bool) -> Iterator[None]:
+    """Deterministic training without torch's warning of every max pool on CUDA, but where its windows meet.
+
+    Where they do not, as those of 2x2 with stride 2, no position gets two gradients, whose sum would have an order.
+    """
+    with warnings.catch_warnings():
+        if not windows_meet:
+            warnings.filterwarnings("ignore", "max_pool2d_with_indices_backward_cuda")
+        yield
 
 
 @contextmanager
