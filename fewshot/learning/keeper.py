@@ -100,12 +100,14 @@ class Keeper:
         self.run.note_metrics(self._metrics)
 
     def check_same(self) -> None:
-        """UserError where the processes' models are no longer the same, together: each was to take the same steps."""
+        """UserError where the processes' models or moving averages are no longer the same, together: each was to take
+        the same steps."""
         if not self.crew.several:
             return
         digest = hashlib.sha256()
-        for tensor in self.parts.model.state_dict().values():
-            digest.update(tensor.reshape(-1).view(torch.uint8).cpu().numpy())
+        for part in (self.parts.model, *([self.parts.average] if self.parts.average else [])):
+            for tensor in part.state_dict().values():
+                digest.update(tensor.reshape(-1).view(torch.uint8).cpu().numpy())
         if self.crew.tell(digest.hexdigest) != digest.hexdigest():
             raise UserError(
                 f"process {self.crew.rank} has other weights than the first one: some parameters had a gradient in one"

@@ -64,7 +64,8 @@ def train(
 
     Each process of a `crew` calls it, and has the same model after each step. Only the first needs the run folder.
     """
-    if next(model.parameters()).device.type == "cpu":
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if on_cpu:
         keep_heap()
     average = MovingAverage(model, plan.ema) if plan.ema else None
     parts = Parts(model, optimizer, average)
@@ -110,7 +111,8 @@ def train(
                     _validate(regime, parts, plan, progress, keeper, log, rate)
                 if progress.step % LOG_EVERY == 0:
                     log.flush()
-                    tidy_heap()
+                    if on_cpu:
+                        tidy_heap()
                     if time.perf_counter() - last_save > plan.checkpoint_seconds:
                         intact()
                         keeper.save(progress)
