@@ -26,6 +26,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import locked
 from fewshot.defaults import configure
 from fewshot.learning.reporter import Reporter
+from fewshot.reports.following import profiling
 from fewshot.reports.following.loggers import Logged
 from fewshot.reports.following.watching import follow
 from fewshot.runs import Run
@@ -72,6 +73,14 @@ class Cutting(Reporter):
     def validation(self, epoch, *_):
         if epoch == 2:
             raise Cut
+
+
+class Told(Reporter):
+    def __init__(self) -> None:
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
 
 
 def scalars(rows: list[dict]) -> dict[str, list[tuple[int, float]]]:
@@ -187,6 +196,23 @@ def test_a_logger_that_fails_is_one_line_and_training_goes_on_to_the_same_bits(d
     assert said.out.count("Warning") == 1 and WARNING in said.out and said.err == ""
     assert lines(out) == lines(small_run) and (out / "best.safetensors").read_bytes() == best(small_run)
     assert [path.name for path in (out / "profile").iterdir()] == ["steps-2-6.json"], "six are all"
+
+
+@pytest.mark.parametrize("what", ["start", "stop", "export_chrome_trace", "key_averages"])
+def test_a_profiler_that_fails_is_one_line(what, small_run, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no profiling here\nbecause of the driver")
+
+    told, run = Told(), Run.open(shutil.copytree(small_run, tmp_path / "run"))
+    monkeypatch.setattr(profiling.profile, what, fail)
+    profiled = profiling.Profiled(told, 1)
+    profiled.begin(run, 8, 0)
+    for step in range(8):
+        profiled.step_begins(step)
+    profiled.end()
+    *before, last = told.lines
+    assert last == "Warning: --profile has failed (no profiling here); training goes on without it."
+    assert len(before) == (what == "key_averages") and not list(run.folder.glob(".steps*"))
 
 
 def test_where_nothing_can_be_logged_or_profiled_it_is_said(disk, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -38,16 +39,19 @@ class Profiled(Forwarding):
         super().step_begins(step)
         self._now = step
         if self._profiler and step == self._first + self._steps:
-            self._finish(step)
+            self._try(self._finish, step)
         if step == self._first:
-            kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
-            self._profiler = profile(activities=kinds)
-            self._profiler.start()
+            self._try(self._start)
 
     def end(self) -> None:
         super().end()
         if self._profiler:
-            self._finish(self._now + 1)
+            self._try(self._finish, self._now + 1)
+
+    def _start(self) -> None:
+        kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
+        self._profiler = profile(activities=kinds)
+        self._profiler.start()
 
     def _finish(self, after: int) -> None:
         """Stop, write the trace, and say what it shows. `after`: the last step that was profiled, from 1."""
@@ -55,16 +59,23 @@ class Profiled(Forwarding):
         assert profiler
         profiler.stop()
         trace = self._folder / f"steps-{self._first + 1}-{after}.json"
-        part = trace.with_name(f".{trace.name}")
+        part = self._folder.with_name(f".{trace.name}")  # in the run folder, where what a kill leaves is taken away
         try:
-            self._folder.mkdir(exist_ok=True)
             profiler.export_chrome_trace(str(part))
+            self._folder.mkdir(exist_ok=True)
             part.replace(trace)
-        except Exception as error:  # a full disk, say: no reason to end a training
-            self.say(f"Warning: --profile could not write {trace} ({error}); training goes on.")
-            return
+        finally:
+            part.unlink(missing_ok=True)
         self.say(f"Profile of steps {self._first + 1} to {after}: {trace} (for ui.perfetto.dev, or chrome://tracing)")
         self.say(summary(profiler))
+
+    def _try(self, act: Callable[..., None], *what: int) -> None:
+        try:
+            act(*what)
+        except Exception as error:  # a full disk, or a driver that allows no profiling, is not the training's affair
+            self._profiler = None
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.say(f"Warning: --profile has failed ({reason}); training goes on without it.")
 
 
 def summary(profiler: profile) -> str:
