@@ -130,11 +130,16 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
+def write_atomic(path: Path, *parts: bytes | memoryview, most: int | None = None) -> None:
     """Write beside `path`, flush to disk, rename over it; on failure `path` keeps what it had.
 
     What is written is all `parts`, one after the other. A process that is killed may leave `.NAME-????????` (`sweep`).
+    UserError, before anything is written, for more than `most` bytes: `read_bounded` would not read them again.
     """
+    if most is not None and (size := sum(map(len, parts))) > most:
+        raise UserError(
+            f"{path} would have {size:,} bytes, and {most:,} are the most that is read: take a smaller network"
+        )
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -193,6 +198,8 @@ def new_folder(folder: Path, prefix: str = ".new-") -> Iterator[Path]:
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from None
+            if error.errno in (errno.EBUSY, errno.EINVAL):  # the current folder, or one on which a disk is mounted
+                raise UserError(f"cannot make {folder} anew ({error.strerror}): give a folder in it") from None
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -207,6 +214,14 @@ def _flush(folder: Path) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+
+def vacant(folder: Path) -> bool:
+    """Whether `new_folder` can make `folder`: nothing is there, or an empty folder, whose place it takes."""
+    try:
+        return not os.path.lexists(folder) or (not folder.is_symlink() and next(folder.iterdir(), None) is None)
+    except NotADirectoryError:
+        return False
 
 
 def clear_abandoned(root: Path, mark: str) -> None:

@@ -46,9 +46,12 @@ _ALWAYS = _TYPES.keys() - {"metrics_sha256", "best_sha256"}
 
 
 def save(path: Path, state: dict[str, Any], progress: Progress, identity: str) -> None:
-    """Write a checkpoint atomically: state dicts by name, how far training has come, and the run's identity."""
+    """Write a checkpoint atomically: state dicts by name, how far training has come, and the run's identity.
+
+    UserError where it would be too large to be read again.
+    """
     data = dump(state, progress, identity)  # torch.save on a full disk raises what no one can tell from a bug of ours
-    write_atomic(path, data, sealed.seal_line(data))
+    write_atomic(path, data, sealed.seal_line(data), most=_LARGEST)
 
 
 def dump(state: dict[str, Any], progress: Progress, identity: str) -> memoryview:

@@ -16,14 +16,18 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
-from fewshot.core.files import clear_abandoned, held, locked, new_folder, read_bounded, sweep, write_atomic
+from fewshot.core.files import clear_abandoned, held, locked, new_folder, read_bounded, sweep, vacant, write_atomic
 from fewshot.runs import metrics
 from fewshot.runs.facts import FORMAT, Facts
 from fewshot.runs.provenance import environment
 from fewshot.runs.rows import CLASSIFICATION, FEWSHOT, Kind
 
-_OURS = r"(?:config|environment|result)\.json|checkpoint\.pt|best\.safetensors|(?:episodes|tasks|images)-[^/]+\.np[yz]"
-_TEMPORARY = re.compile(rf"\.(?:{_OURS})-[a-z0-9_]{{8}}")
+_WRITTEN = (  # by write_atomic
+    r"(?:config|environment|result)\.json|checkpoint\.pt|(?:\.best-before|best)\.safetensors"
+    r"|(?:episodes|tasks|images)-[^/]+\.np[yz]"
+)
+_TRACE = r"steps-\d+-\d+\.json"  # of the profiler (reports/following/profiling.py)
+_TEMPORARY = re.compile(rf"\.(?:{_WRITTEN})-[a-z0-9_]{{8}}|\.{_TRACE}")
 _LOCK = ".lock"
 _JOINED = ("device", "precision")
 _LARGEST_WEIGHTS = 8 * 2**30
@@ -44,12 +48,12 @@ class Run(Facts):
         """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
 
         `resolved`: what was settled besides the fields. `code`: files of the user's to keep copies of, by their names
-        below code/. UserError where `out` exists. The folder appears with its files in it: one that was never begun
-        could be neither resumed nor replaced.
+        below code/. UserError where `out` exists, and is no empty folder. The folder appears with its files in it: one
+        that was never begun could be neither resumed nor replaced.
         """
         for folder in [Path(out)] if out is not None else _names(Path("runs"), _describe(config)):
             try:
-                if folder.exists():
+                if not vacant(folder):
                     raise FileExistsError
                 clear_abandoned(folder.parent, _LOCK)
                 cls._make(folder, config, resolved, code)
@@ -58,7 +62,8 @@ class Run(Facts):
                 continue
         if (Path(str(out)) / "config.json").is_file():
             cls.open(str(out)).check_is_of(config)  # whose remedy is not --resume
-        raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
+            raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
+        raise UserError(f"{out} exists, and is no run folder; give another --out")
 
     @classmethod
     def _make(cls, folder: Path, *about: Any) -> None:
@@ -155,7 +160,8 @@ class Run(Facts):
         """Write best.safetensors, those of a validation after `step`; returns their digest.
 
         environment.json names the digest that the file has, and the one that it gets: one of them is always right. The
-        weights that the last checkpoint counts on are set aside until the next one (`bring_back`).
+        weights that the last checkpoint counts on are set aside until the next one (`bring_back`). UserError where
+        they are too large to be read again.
         """
         before, new = self._weights_digest(), sealed.sha256(data)
         self.note_environment(weights_sha256=[*([before] if before not in (None, new) else []), new], best_step=step)
@@ -164,7 +170,7 @@ class Run(Facts):
                 os.link(self.best_path, self.spare_path)
             except OSError:  # a file system without links
                 write_atomic(self.spare_path, self.best_path.read_bytes())
-        write_atomic(self.best_path, data)
+        write_atomic(self.best_path, data, most=_LARGEST_WEIGHTS)
         return new
 
     def bring_back(self, digest: str) -> None:
