@@ -262,7 +262,21 @@ def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:
     if name == "auto":
         name = dataset if dataset in recipe_names() else "none"
     values = {} if name == "none" else recipe(name)
-    return TrainConfig(**{**values, **flags, "dataset": dataset, "recipe": name})
+    config = TrainConfig(**{**values, **flags, "dataset": dataset, "recipe": name})
+    if flags.get("lr_epochs") or flags.get("lr_values"):  # a recipe's may be without effect, not those asked for
+        _check_steps(config)
+    return config
+
+
+def _check_steps(config: TrainConfig) -> None:
+    """UserError where a rate of the schedule of steps would never be the learning rate."""
+    if config.schedule != "steps":
+        raise UserError(
+            f"--lr-epochs and --lr-values do nothing with --schedule {config.schedule}: give --schedule steps, or leave"
+            " them out"
+        )
+    if wrong := [epoch for epoch in config.lr_epochs if not 0 <= epoch <= config.epochs]:
+        raise UserError(f"--lr-epochs {wrong[0]}: training has the epochs 0 to {config.epochs}; give some of these")
 
 
 def users_modules(values: Mapping[str, Any]) -> list[str]:

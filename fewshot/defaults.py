@@ -23,10 +23,11 @@ def complete(values: dict[str, Any]) -> tuple[TrainConfig, str]:
     """The configuration of some values by field, and why it has the data set that it has."""
     from fewshot.data import dataset_name, default_dataset  # which imports NumPy, and --help need not wait for that
 
-    root = values.get("data_root", os.environ.get("FEWSHOT_DATA") or "data")
+    root, init = values.get("data_root", os.environ.get("FEWSHOT_DATA") or "data"), values.get("init")
     name, why = values.get("dataset", "auto"), "asked for"
     if name == "auto" and values.get("recipe", "auto") not in ("auto", "none"):
         name, why = configs.recipe(values["recipe"]).get("dataset", "auto"), "as the recipe says"
     dataset, why = default_dataset(root) if name == "auto" else (dataset_name(name, root), why)
     # Absolute, so that the run can be resumed and evaluated from anywhere.
-    return configs.resolve(dataset, values | {"data_root": os.path.abspath(root)}), why
+    places = {"data_root": os.path.abspath(root)} | ({"init": os.path.abspath(values["init"])} if init else {})
+    return configs.resolve(dataset, values | places), why

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fewshot import config as configs
+from fewshot import heads
 from fewshot import model as models
 from fewshot.backbones import sync_batch_norm
 from fewshot.config import TrainConfig
@@ -20,7 +21,6 @@ from fewshot.core import compute, sources, trust
 from fewshot.core.compute import Compute
 from fewshot.core.crew import ALONE, Crew
 from fewshot.core.errors import UserError
-from fewshot.core.files import file_digest
 from fewshot.core.pace import Pace
 from fewshot.data import Dataset, open_dataset
 from fewshot.data.watch import Watch
@@ -38,10 +38,11 @@ from fewshot.model import Model
 from fewshot.runs import Run
 from fewshot.transforms import Transform
 
-# Ours that every training runs through; the files of its components come besides.
+# Ours that every training runs through, validations too, which choose its weights; its components' files come besides.
 TRAINING_CODE = (
-    "model.py", "core/compute.py", "core/crew.py", "core/seeding.py", "data/augment.py", "data/image_files.py",
-    "data/images.py", "data/joined.py", "episodes/sampler.py", "learning/keeper.py", "learning/loop.py",
+    "model.py", "core/compute.py", "core/crew.py", "core/pace.py", "core/seeding.py", "data/augment.py",
+    "data/image_files.py", "data/images.py", "data/joined.py", "episodes/sampler.py", "evaluation/classification.py",
+    "evaluation/embed.py", "evaluation/score.py", "evaluation/solve.py", "learning/keeper.py", "learning/loop.py",
     "learning/optimizer.py", "learning/schedule.py", "backbones/_base.py", "heads/_base.py",
     "regularizers/__init__.py", "regularizers/_base.py", "learning/regimes/_base.py",
 )  # fmt: skip
@@ -59,6 +60,8 @@ class Setup:
     """None where the test is of images."""
     model: Model
     regime: Regime
+    init: str = ""
+    """SHA-256 of the weights of another run's with which training begins; "" where there are none, or it goes on."""
 
 
 def run(
@@ -84,14 +87,12 @@ def run(
         raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")
     if not crew.first:
         reporter = SILENT
-    begun = crew.tell(lambda: resuming.find(config, out, resume))
+    begun = crew.tell(lambda: resuming.find(config, out, resume, elsewhere))
     if begun is not None and begun.finished:
         if crew.first:
             begun.run.tidy()
         return begun.run
     setup = prepare(config, replace(begun, sitting=None) if begun and elsewhere else begun, crew)
-    if config.init and crew.first and (begun is None or begun.fresh):
-        models.begin_with(setup.model, Run.open(config.init))
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
         reporter.say(f"Warning: {warning}.")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
@@ -116,6 +117,8 @@ def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE)
     crew.check_alike({"the kind of device": where.device.type, "the precision": where.precision})
     if config.sync_bn and where.device.type != "cuda":
         raise UserError("--sync-bn is for CUDA devices: leave it out; batch norm is then over each process's own share")
+    if config.sync_bn and not crew.several and begun is None:  # who goes on with what several began has the whole batch
+        raise UserError("--sync-bn is for several processes, and there is one: leave it out, or give --processes")
     compute.settle(where, threads, config.deterministic)
     if config.compile:
         compute.check_compiler()
@@ -131,14 +134,32 @@ def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE)
         validation = tasks("val", (config.val_shots or config.shots, *config.test_shots), config.val_episodes)
         test = tasks("test", config.test_shots, config.test_episodes)
     regime = regimes.build(config.regime, config, dataset, validation, where)
-    model = _model(config, dataset, regime, begun is None or begun.fresh)
+    fresh = begun is None or begun.fresh
+    model = _model(config, dataset, regime, fresh)
+    for each in (*validation, *test):
+        model.head.check_ways(each.protocol.ways)
     if config.epochs:
         regime.check(model)
+    elif test:
+        heads.check_untrained(model.head)
     if crew.several:
         _check_shared(config, regime, crew)
+    init = _begin_with(config.init, model, begun) if config.init and fresh and crew.first else ""
     if config.sync_bn and crew.several:
         sync_batch_norm(model, crew.devices)
-    return Setup(where, dataset, validation, test, model, regime)
+    return Setup(where, dataset, validation, test, model, regime, init)
+
+
+def _begin_with(init: str, model: Model, begun: Begun | None) -> str:
+    """Give the model the weights of the run `init`; their digest. UserError where they are not those of the run that
+    goes on."""
+    found = models.begin_with(model, Run.open(init))
+    if begun is not None and begun.run.resolved.get("init", {}).get("weights", found) != found:
+        raise UserError(
+            f"--init {init}: it has other weights now than when {begun.run.folder} began; bring them back, or give"
+            " another --out"
+        )
+    return found
 
 
 def _model(config: TrainConfig, dataset: Dataset, regime: Regime, fresh: bool) -> Model:
@@ -254,8 +275,8 @@ def resolved(config: TrainConfig, setup: Setup) -> dict[str, Any]:
     facts |= model.backbone.facts
     if setup.regime.classifier:
         facts["classifier"] = dataclasses.asdict(setup.regime.classifier)
-    if config.init:
-        facts["init"] = {"run": config.init, "weights": file_digest(Run.open(config.init).best_path)}
+    if setup.init:
+        facts["init"] = {"run": config.init, "weights": setup.init}
     return facts
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fewshot.config import TrainConfig, to_json
@@ -35,17 +36,32 @@ PROVENANCE = (
 weights), which the run folder says, not as what was written."""
 
 
+HOW = ("data_root", "device", "threads", "checkpoint_seconds")
+"""How and where a run is trained from now on: it may go on with other values than it began with."""
+
+
+def difference(begun: TrainConfig, asked: TrainConfig, passed_over: Collection[str] = ()) -> str | None:
+    """The first field in which the configuration of a run that goes on is not what it began with; None: it is the same.
+
+    HOW is passed over, and `passed_over`.
+    """
+    before, now = ({**to_json(each), "init": each.init and os.path.abspath(each.init)} for each in (begun, asked))
+    return next((n for n in before if before[n] != now[n] and n not in HOW and n not in passed_over), None)
+
+
 def experiment(config: TrainConfig) -> dict[str, Any]:
     """The fields in which a configuration differs from FROZEN, in JSON's types.
 
     The same values give the same result, whether they come from a recipe or from flags. Values without effect are left
-    out: `val_shots` where it equals `shots`, the steps of a schedule that has none.
+    out: `val_shots` where it equals `shots`, the steps of a schedule that has none, the momentum of AdamW.
     """
     values = json.loads(json.dumps(to_json(config)))  # tuples become lists
     if values["val_shots"] == values["shots"]:
         values["val_shots"] = 0
     if values["schedule"] != "steps":
         values["lr_epochs"] = values["lr_values"] = []
+    if values["optimizer"] == "adamw":
+        values["momentum"] = FROZEN["momentum"]
     return {name: values[name] for name, frozen in FROZEN.items() if values[name] != frozen}
 
 

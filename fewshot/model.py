@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewshot import backbones, heads, transforms
 from fewshot.backbones import Backbone
 from fewshot.classifiers import Classifier, Form
-from fewshot.core import typed
+from fewshot.core import sealed, typed
 from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
@@ -147,7 +147,7 @@ def load_own(run: Run, compute: Compute) -> Model:
         classifier=_classifier(run), begin=False,
     )  # fmt: skip
     try:
-        model.load_state_dict(_weights(run))
+        model.load_state_dict(_tensors(run, run.weights()))
     except RuntimeError:
         raise UserError(f"{run.best_path} holds weights of another network than {config.backbone}") from None
     return model.to(compute.device).eval()
@@ -169,25 +169,27 @@ def _classifier(run: Run) -> Form | None:
     return Form(**written)
 
 
-def begin_with(model: Model, run: Run) -> None:
-    """Give the model's backbone the best weights of a run's, whatever the regularizers of either.
+def begin_with(model: Model, run: Run) -> str:
+    """Give the model's backbone the best weights of a run's, whatever the regularizers of either; their digest.
 
     UserError where the run has no weights, or has those of another network.
     """
+    data = run.weights()
     ours = {name for name in model.backbone.state_dict() if not name.startswith("regs.")}
     theirs = {
         name.removeprefix("backbone."): tensor
-        for name, tensor in _weights(run).items()
+        for name, tensor in _tensors(run, data).items()
         if name.startswith("backbone.") and not name.startswith("backbone.regs.")
     }
     shapes = {name: tensor.shape for name, tensor in model.backbone.state_dict().items()}
     if ours != theirs.keys() or any(theirs[name].shape != shapes[name] for name in ours):
         raise UserError(f"--init {run.folder}: it holds weights of another network ({run.config.backbone})")
     model.backbone.load_state_dict(theirs, strict=False)
+    return sealed.sha256(data)
 
 
-def _weights(run: Run) -> dict[str, Tensor]:
+def _tensors(run: Run, weights: bytes) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(run.weights())
+        return safetensors.torch.load(weights)
     except SafetensorError as error:
         raise UserError(f"{run.best_path} is damaged ({error}); train again") from None

@@ -14,6 +14,7 @@ from fewshot.config import TrainConfig
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.crew import Crew, member
 from fewshot.core.errors import UserError
+from fewshot.core.files import vacant
 from fewshot.core.launch import launch
 from fewshot.defaults import complete
 
@@ -88,7 +89,9 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
         return
     crew.join()
     plans = crew.tell(
-        lambda: [(*_configuration(given, folder if resume else None, trust), folder) for given, folder in work]
+        lambda: [
+            (*_configuration(given, folder if resume else None, trust, elsewhere), folder) for given, folder in work
+        ]
     )
 
     from fewshot import experiment
@@ -119,15 +122,16 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
         print_seeds(console, done)
 
 
-def _configuration(flags: dict[str, Any], begun: str | None, trust: list[str]) -> tuple[TrainConfig, str]:
+def _configuration(
+    flags: dict[str, Any], begun: str | None, trust: list[str], elsewhere: bool = False
+) -> tuple[TrainConfig, str]:
     """What to train, and why on that data set: as the run folder `begun` has it, if it is there, else by the flags.
 
     UserError where the folder names code that neither the flags name nor `trust` allows.
     """
-    if begun is None or not Path(begun).exists():
+    if begun is None or vacant(Path(begun)):
         return complete(flags)
-    config = _kept(begun, flags, trust)
-    return dataclasses.replace(config, data_root=flags.get("data_root", config.data_root)), f"as in {begun}"
+    return _kept(begun, flags, trust, elsewhere), f"as in {begun}"
 
 
 def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
@@ -144,21 +148,26 @@ def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
     return flags
 
 
-def _kept(out: str, flags: dict[str, Any], trust: list[str]) -> TrainConfig:
-    """The configuration of the run to go on with; a flag that contradicts it is refused."""
-    from fewshot.runs import Run  # which imports NumPy, and --help need not wait for that
+def _kept(out: str, flags: dict[str, Any], trust: list[str], elsewhere: bool) -> TrainConfig:
+    """The configuration of the run to go on with, and how to go on. Another flag that contradicts it is refused."""
+    from fewshot.data import dataset_name  # these import NumPy, and --help need not wait for that
+    from fewshot.identity import difference
+    from fewshot.runs import Run
 
     begun = Run.open(out)
-    config = begun.config
-    kept = configs.to_json(config)
-    for name, value in flags.items():
-        if name != "data_root" and kept[name] != value:
-            raise UserError(
-                f"{configs.flag(name)} {value} differs from {kept[name]}, with which {out} began;"
-                " leave it out, or start a new run"
-            )
     begun.check_code([*trust, *configs.users_modules(flags)], dataset=True)
-    return config
+    config = begun.config
+    given = {name: value for name, value in flags.items() if value != "auto" or name not in ("dataset", "recipe")}
+    if "dataset" in given:
+        given["dataset"] = dataset_name(given["dataset"], given.get("data_root", config.data_root))
+    asked = dataclasses.replace(config, **given)
+    if name := difference(config, asked, ("precision",) if elsewhere else ()):
+        go_on = "add --elsewhere" if name == "precision" else "leave it out"
+        raise UserError(
+            f"{configs.flag(name)} {flags[name]} differs from {getattr(config, name)}, with which {out} began;"
+            f" {go_on}, or start a new run"
+        )
+    return dataclasses.replace(asked, init=config.init)  # as it was written
 
 
 def _duplicates(seeds: list[int]) -> list[int]:

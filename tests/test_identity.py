@@ -44,6 +44,9 @@ def test_what_has_no_effect_is_no_part_of_it():
     assert identity.experiment(dataclasses.replace(plain, val_shots=5)) == identity.experiment(plain)
     unused = dataclasses.replace(plain, lr_epochs=(3,), lr_values=(0.1,))
     assert identity.experiment(unused) == identity.experiment(plain)
+    adamw = dataclasses.replace(plain, optimizer="adamw")
+    assert identity.experiment(dataclasses.replace(adamw, momentum=0.5)) == identity.experiment(adamw)
+    assert identity.experiment(dataclasses.replace(plain, momentum=0.5)) != identity.experiment(plain)
 
 
 @pytest.mark.parametrize("change", [{"lr": 0.2}, {"reg": "dropout"}, {"ema": 0.9}, {"val_shots": 3}, {"queries": 7}])

@@ -23,14 +23,18 @@ from torture_cases import kills
 import fewshot
 from fewshot import compare, evaluate, experiment, leaderboard, train
 from fewshot.core import compute, console, files
+from fewshot.core.compute import Compute
+from fewshot.core.crew import ALONE
 from fewshot.core.errors import UserError
 from fewshot.heads.proto import Proto
+from fewshot.learning import checkpoint, resuming
 from fewshot.learning.regimes import Validation
 from fewshot.learning.regimes.episodic import Episodic
 from fewshot.learning.reporter import Reporter
 from fewshot.reports import pictures
 from fewshot.reports.comparisons import comparison
 from fewshot.runs import Run
+from fewshot.runs import folder as folders
 
 TESTED = ["--ways", "3", "--queries", "2", "--shots", "1", "--episodes", "20", "--threads", "1", "--device", "cpu"]
 
@@ -203,7 +207,8 @@ def test_an_interrupt_just_behind_a_rename_leaves_the_file_and_no_traceback(tmp_
 
 def test_what_killed_processes_left_is_swept_and_nothing_else(small_run, tmp_path):
     folder = shutil.copytree(small_run, tmp_path / "run")
-    ours = [".checkpoint.pt-ab_cd123", ".result.json-abcdefgh", ".episodes-glyphs-test-5w1s15q.npy-abcd1234"]
+    ours = ["..best-before.safetensors-abcdefgh", ".steps-6-10.json"]
+    ours += [".checkpoint.pt-ab_cd123", ".result.json-abcdefgh", ".episodes-glyphs-test-5w1s15q.npy-abcd1234"]
     theirs = [".notes", ".result.json-old", "result.json-abcdefgh", "episodes-mine.npy"]
     for name in [*ours, *theirs]:
         (folder / name).write_text("x")
@@ -258,9 +263,9 @@ def test_what_is_being_made_is_not_taken_for_abandoned(tmp_path):
 @pytest.mark.parametrize(
     "before, here, said, after",
     [
-        ({"precision": "bf16"}, "auto", "began in bf16, which this machine has not", {"precision": "bf16+fp32"}),
-        ({"threads": 4096}, 0, "began with 4096 threads, and this machine has", {"threads": None}),
-        ({"device": "NVIDIA H100"}, "auto", "began on NVIDIA H100, and here it would go on on cpu", {"device": None}),
+        ({"precision": "bf16"}, "auto", "last trained in bf16, and here it would go on in", {"precision": "bf16+fp32"}),
+        ({"threads": 4096}, 0, "was last trained with 4096 threads, and this machine has", {"threads": None}),
+        ({"device": "NVIDIA H100"}, "auto", "last trained on NVIDIA H100, here it would go on", {"device": None}),
     ],
 )
 def test_going_on_elsewhere_needs_a_word_and_is_recorded(
@@ -279,6 +284,90 @@ def test_going_on_elsewhere_needs_a_word_and_is_recorded(
     first, second = run.sittings
     assert first.items() >= before.items() and not second.items() >= before.items()
     assert all(value in (None, run.environment[name]) for name, value in after.items())
+
+
+def test_going_on_takes_the_device_and_threads_that_are_given(settled, whole, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:  # as on a machine with two GPUs that are processors
+        patch.setattr(compute, "_device", lambda name: torch.device("cpu"))
+        run = cut(dataclasses.replace(settled, device="cuda:1"), tmp_path / "run")
+    again = ["--out", str(run.folder), "--resume"]
+    assert console.run(train.main, again) == console.USER_ERROR
+    assert "--device cuda:1: this machine shows 0 CUDA devices; use --device cpu" in one_line_error(capsys)
+    assert console.run(train.main, [*again, "--precision", "bf16"]) == console.USER_ERROR
+    assert "--precision bf16 differs from fp32, with which" in (error := one_line_error(capsys))
+    assert "add --elsewhere" in error
+    moved = shutil.copytree(run.folder, tmp_path / "moved")
+    assert console.run(train.main, [*again, "--device", "cpu", "--checkpoint-seconds", "9"]) == 0
+    assert len(run.sittings) == 1 and run.best_path.read_bytes() == (whole / "best.safetensors").read_bytes()
+    capsys.readouterr()
+    flags = ["--elsewhere", "--device", "cpu", "--precision", "bf16", "--threads", "2"]
+    try:
+        assert console.run(train.main, ["--out", str(moved), "--resume", *flags]) == 0
+    finally:
+        torch.set_num_threads(1)
+    said = capsys.readouterr().out
+    assert "goes on with precision bf16, after fp32" in said and "goes on with threads 2, after 1" in said
+    assert Run.open(moved).environment["precision"] == "fp32+bf16" and Run.open(moved).config.device == "cuda:1"
+
+
+def test_threads_decide_nothing_on_a_gpu(whole, monkeypatch):
+    last = {"device": "NVIDIA H100", "precision": "fp32", "threads": 4096}
+    gpu = Compute(torch.device("cuda", 0), "fp32")
+    monkeypatch.setattr(resuming, "choose", lambda *_: gpu)
+    begun = resuming.Begun(Run.open(whole), finished=False, fresh=False, sitting=last)
+    config = dataclasses.replace(begun.run.config, device="cuda", threads=0)
+    assert resuming.where(config, begun, ALONE) == (gpu, 0)
+
+
+def test_the_same_command_goes_on_with_what_it_named(settled, data, tmp_path, monkeypatch):
+    (tmp_path / "my_sets.py").write_text("from fewshot.data import DatasetSpec\nTINY = DatasetSpec('tiny')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    kept = {name: value for name, value in kills.SHORT.items() if name not in ("dataset", "test_shots", "epochs")}
+    flags = [word for name, value in kept.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags += ["--epochs", "0", "--test-shots", "1", "--data-root", str(data), "--out", str(tmp_path / "run")]
+    for _ in range(2):
+        command = ["--dataset", "my_sets.TINY", "--recipe", "auto", *flags, "--resume"]
+        assert console.run(train.main, command) == 0
+    assert Run.open(tmp_path / "run").config.dataset == "tiny"
+    assert console.run(train.main, ["--dataset", "auto", *flags, "--resume"]) == 0
+
+
+def test_a_run_begins_with_the_weights_that_it_names(settled, whole, tmp_path, monkeypatch, capsys):
+    """Those of --init: read once, and still the same where it goes on without a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole, "first")
+    config = fewshot.configure(**vars(settled) | {"init": "first"})
+    assert config.init == str(tmp_path / "first")
+
+    class Stopping(Reporter):
+        def begin(self, *_):
+            raise Cut
+
+    with pytest.raises(Cut):
+        experiment.run(config, "run", Stopping())
+    run = Run.open("run")
+    assert run.resolved["init"]["weights"] == files.file_digest(whole / "best.safetensors")
+    other = experiment.run(dataclasses.replace(settled, epochs=0, seed=1), "other").folder
+    shutil.rmtree("first")
+    shutil.copytree(other, "first")
+    again = ["--out", "run", "--resume", "--init", "first"]
+    assert console.run(train.main, again) == console.USER_ERROR
+    expected = f"--init {tmp_path / 'first'}: it has other weights now than when run began"
+    assert expected in one_line_error(capsys)
+    shutil.rmtree("first")
+    shutil.copytree(whole, "first")
+    assert console.run(train.main, again) == 0 and run.finished
+
+
+@pytest.mark.parametrize(
+    "where, limit, name",
+    [(checkpoint, "_LARGEST", "checkpoint.pt"), (folders, "_LARGEST_WEIGHTS", "best.safetensors")],
+)
+def test_what_could_not_be_read_again_is_not_written(where, limit, name, settled, tmp_path, monkeypatch):
+    monkeypatch.setattr(where, limit, 1000)
+    with pytest.raises(UserError, match=rf"{name} would have [\d,]+ bytes, and 1,000 are the most that is read"):
+        experiment.run(settled, tmp_path / "run")
+    assert not list((tmp_path / "run").glob(f"*{name}*"))
 
 
 def test_what_auto_came_to_it_comes_to_again(settled, whole, tmp_path, monkeypatch):

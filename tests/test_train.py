@@ -141,8 +141,9 @@ def test_resuming_a_finished_run_only_prints_its_table(small_run, capsys):
 
 def test_resuming_with_the_flags_that_it_began_with_is_fine(tmp_path):
     flags = [*SMALL, "--epochs", 0, "--test-shots", 1, 2, "--out", tmp_path / "run"]
+    (tmp_path / "run").mkdir()  # as scripts do it; nothing is in it
     assert run(*flags) == 0
-    assert run(*flags, "--resume") == 0
+    assert run(*flags, "--resume", "--recipe", "auto") == 0
     assert [row["shots"] for row in Run.open(tmp_path / "run").result["results"]] == [1, 2]
 
 
@@ -234,6 +235,10 @@ def test_separate_embedding_trains_too(tmp_path):
         (["--test-ways", "95"], "95-way episodes need 95 classes, and the val split has 79"),
         (["--schedule", "steps", "--lr-epochs", "3", "2", "--lr-values", "1", "1"], "give rising numbers"),
         (["--schedule", "steps", "--lr-epochs", "3", "--lr-values", "nan"], "give positive numbers"),
+        (["--lr-epochs", "1", "--lr-values", "0.1"], "--lr-epochs and --lr-values do nothing with --schedule cosine"),
+        (["--schedule", "steps", "--lr-epochs", "1", "3", "--lr-values", "1", "2"], "--lr-epochs 3: training has"),
+        (["--schedule", "steps", "--lr-epochs", "-1", "--lr-values", "1"], "--lr-epochs -1: training has the epochs 0"),
+        (["--epochs", "0", "--head", "relation"], "head Relation has weights that must be trained"),
         (["--reg", "fewshot.heads.proto.Proto"], "is no regularizer"),
         (["--shots", "24"], "images a class"),
         (["--lr", "nan"], "--lr nan: give a positive number"),
@@ -264,8 +269,12 @@ def test_an_existing_folder_needs_resume_and_resume_an_unchanged_run(small_run, 
     assert "began with --reg targetdrop, not none; give another --out" in one_line_error(capsys)
     assert run("--out", small_run, "--resume", "--lr", "0.5") == console.USER_ERROR
     assert "--lr 0.5 differs from 0.1" in one_line_error(capsys)
+    (tmp_path / "notes").write_text("somebody's")
     assert run("--out", tmp_path, "--resume") == console.USER_ERROR
     assert "is not a run folder" in one_line_error(capsys)
+    assert run(*SMALL, "--out", tmp_path) == console.USER_ERROR
+    assert one_line_error(capsys).endswith(f"{tmp_path} exists, and is no run folder; give another --out")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
     assert weights(small_run) == before
 
 

@@ -14,6 +14,7 @@ from fewshot.config import TrainConfig
 from fewshot.core.compute import Compute, choose
 from fewshot.core.crew import Crew
 from fewshot.core.errors import UserError
+from fewshot.core.files import vacant
 from fewshot.data import Dataset, store
 from fewshot.data.watch import Watch
 from fewshot.learning.reporter import Reporter
@@ -32,19 +33,20 @@ class Begun:
     """On what it was trained last: device, precision, threads, processes."""
 
 
-def find(config: TrainConfig, out: str | os.PathLike | None, resume: bool) -> Begun | None:
+def find(config: TrainConfig, out: str | os.PathLike | None, resume: bool, elsewhere: bool = False) -> Begun | None:
     """The run that `out` holds, if it is to go on. UserError where it is another configuration's."""
-    if not resume or out is None or not Path(out).exists():
+    if not resume or out is None or vacant(Path(out)):
         return None
     run = Run.open(out)
-    run.check_is_of(config)
+    run.check_is_of(config, elsewhere)
     return Begun(run, run.finished, not run.checkpoint_path.is_file(), run.sittings[-1] if run.sittings else None)
 
 
 def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute, int]:
-    """Device, precision and threads: those that the run began with, where `auto` is asked for; else as configured.
+    """Device, precision and threads: those that the run was last trained on and in, where `auto` is asked for; else as
+    configured. Threads are a CPU's: those of a run on CUDA decide nothing.
 
-    UserError where it cannot go on as it was begun, also in another number of processes.
+    UserError where it cannot go on as it was last trained, also in another number of processes.
     """
     if begun is None or begun.sitting is None:
         return choose(config.device, config.precision, crew), config.threads
@@ -52,22 +54,25 @@ def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute
     go_on = "; go on as this machine does it by --elsewhere, which makes it another run, and says so"
     if (processes := last.get("processes", 1)) != crew.size:
         raise UserError(
-            f"{folder} began in {_processes(processes)}, and here it would go on in {_processes(crew.size)}: start"
-            f" {processes}{go_on}"
+            f"{folder} was last trained in {_processes(processes)}, and here it would go on in"
+            f" {_processes(crew.size)}: start {processes}{go_on}"
         )
     device = "cpu" if config.device == "auto" and last["device"].startswith("CPU ") else config.device
     here = choose(device, config.precision, crew)
     if (here.device.type == "cpu") != last["device"].startswith("CPU "):
-        raise UserError(f"{folder} began on {last['device']}, and here it would go on on {here.device}{go_on}")
+        raise UserError(f"{folder} was last trained on {last['device']}, here it would go on on {here.device}{go_on}")
     if here.precision != last["precision"]:
         if last["precision"] == "bf16":
-            raise UserError(f"{folder} began in bf16, which this machine has not{go_on} (in {here.precision})")
+            raise UserError(f"{folder} was last trained in bf16, and here it would go on in {here.precision}{go_on}")
         here = choose(device, last["precision"], crew)
-    if config.threads == 0 and last["threads"] > max(torch.get_num_threads(), os.cpu_count() or 1):
+    if config.threads or here.device.type != "cpu":
+        return here, config.threads
+    if last["threads"] > max(torch.get_num_threads(), os.cpu_count() or 1):
         raise UserError(
-            f"{folder} began with {last['threads']} threads, and this machine has {os.cpu_count()} processors{go_on}"
+            f"{folder} was last trained with {last['threads']} threads, and this machine has {os.cpu_count()}"
+            f" processors{go_on}"
         )
-    return here, config.threads or last["threads"]
+    return here, last["threads"]
 
 
 def _processes(count: int) -> str:
@@ -86,7 +91,9 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
 
     `code`: the digests of what trains here and now.
     """
-    here = {"precision": compute.precision, "threads": torch.get_num_threads(), "processes": compute.crew.size}
+    here = {"precision": compute.precision, "processes": compute.crew.size}
+    if compute.device.type == "cpu":
+        here["threads"] = torch.get_num_threads()
     for last in folder.sittings[-1:]:
         for name, value in here.items():
             if (before := last.get(name, 1)) != value:

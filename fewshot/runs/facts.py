@@ -15,7 +15,7 @@ from fewshot.core import trust as trusted
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
 from fewshot.data.channels import Triple
-from fewshot.identity import digest
+from fewshot.identity import difference, digest
 from fewshot.runs import metrics
 from fewshot.runs.rows import CLASSIFICATION, FEWSHOT, Kind, longest
 
@@ -141,13 +141,12 @@ class Facts:
         except UserError as error:
             raise self._damaged("config.json", str(error)) from None
 
-    def check_is_of(self, config: TrainConfig) -> None:
-        """UserError where the run is of another configuration. Where the data are, and a recipe's name, may differ."""
-        begun, asked = configs.to_json(self.config), configs.to_json(config)
-        for name in begun:
-            if begun[name] != asked[name] and name not in ("data_root", "recipe"):
-                flag = configs.flag(name)
-                raise UserError(f"{self.folder} began with {flag} {begun[name]}, not {asked[name]}; give another --out")
+    def check_is_of(self, config: TrainConfig, elsewhere: bool = False) -> None:
+        """UserError where the run is of another configuration. How it is trained (`identity.HOW`), and a recipe's name,
+        may differ; where it goes on `elsewhere`, the precision too."""
+        if name := difference(self.config, config, ("recipe", "precision") if elsewhere else ("recipe",)):
+            begun, asked = (getattr(each, name) for each in (self.config, config))
+            raise UserError(f"{self.folder} began with {configs.flag(name)} {begun}, not {asked}; give another --out")
 
     def check_has_network(self) -> None:
         """UserError where the run is of a network that was trained elsewhere (evaluation/foreign.py)."""

@@ -21,6 +21,7 @@ from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.core.files import locked, open_own, read_bounded, write_json
+from fewshot.identity import difference
 from fewshot.runs import Run
 
 FORMAT = 1
@@ -46,12 +47,10 @@ class Sweep:
             for name, config in plan.items():
                 if name not in there and (folder / name / "config.json").is_file():
                     Run.open(folder / name).check_is_of(config)
-                elif name in there and there[name] != config:
-                    before, now = configs.to_json(there[name]), configs.to_json(config)
-                    field = next(field for field in now if before[field] != now[field])
+                elif name in there and (field := difference(there[name], config)):
+                    before, now = (getattr(each, field) for each in (there[name], config))
                     raise UserError(
-                        f"{folder} has {name} with {configs.flag(field)} {before[field]}, not {now[field]}; give"
-                        " another --out"
+                        f"{folder} has {name} with {configs.flag(field)} {before}, not {now}; give another --out"
                     )
             both = there | dict(plan)
             if both != there:

@@ -10,6 +10,7 @@ import numpy as np
 from fewshot import experiment
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
+from fewshot.core.files import vacant
 from fewshot.evaluation.records import read_accuracies
 from fewshot.learning.reporter import SILENT, Reporter
 from fewshot.runs import Run
@@ -17,10 +18,11 @@ from fewshot.runs import Run
 
 def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run:
     """The finished run of `config` in `out`. UserError where `out` holds another configuration's."""
-    if out.exists() and Run.open(out).finished:
+    begun = not vacant(out)
+    if begun and Run.open(out).finished:
         reporter.say(f"{out} is done")
     else:
-        reporter.say(f"\n{out}" + " goes on" * out.exists())
+        reporter.say(f"\n{out}" + " goes on" * begun)
         if config.compile:
             import torch
 

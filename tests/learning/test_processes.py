@@ -28,7 +28,8 @@ from fewshot.core.pulse import Pulse
 from fewshot.core.seeding import derive, generator_for
 from fewshot.evaluation.records import read
 from fewshot.evaluation.score import score
-from fewshot.learning import optimizer, regimes
+from fewshot.learning import optimizer, regimes, resuming
+from fewshot.learning.keeper import Keeper, Parts
 from fewshot.model import load_own
 from fewshot.reports.boards.leaderboard import experiment_of
 from fewshot.runs import Run
@@ -179,7 +180,7 @@ def test_a_signal_to_one_stops_all_and_they_go_on_to_the_same_bits(data, nursery
     assert line == f"interrupted at step 13, checkpoint saved; go on with --out {tmp_path / 'cut'} --resume"
     again = ["--out", str(tmp_path / "cut"), "--resume"]
     assert console.run(train.main, again) == console.USER_ERROR
-    assert "began in 2 processes, and here it would go on in one process: start 2" in one_line_error(capsys)
+    assert "was last trained in 2 processes, and here it would go on in one process: start 2" in one_line_error(capsys)
     shutil.copytree(tmp_path / "cut", tmp_path / "other")
 
     assert nursery.run(2, *again).statuses == [0, 0]
@@ -262,6 +263,30 @@ def test_train_starts_its_processes(monkeypatch):
     with pytest.raises(SystemExit, match="7"):
         console.run(train.main, given)
     assert started == [("fewshot.train", given, 2)]
+
+
+def test_synchronised_batch_norm_is_for_several(data, monkeypatch):
+    """On a GPU that is none. Who goes on alone with what several began is let."""
+    monkeypatch.setattr(resuming, "choose", lambda *_: Compute(torch.device("cuda", 0), "fp32"))
+    with pytest.raises(UserError, match="--sync-bn is for several processes, and there is one: leave it out"):
+        experiment.prepare(settled(data, sync_bn=True))
+
+
+def test_processes_whose_moving_averages_differ_are_noticed():
+    told = []
+
+    class Other(Crew):
+        def tell(self, find):
+            told.append(find())
+            return told[0]
+
+    model = torch.nn.Linear(2, 2)
+    parts = Parts(model, None, optimizer.MovingAverage(model, 0.9))
+    keeper = Keeper(None, parts, Other(1, 2))
+    keeper.check_same()
+    parts.average.module.weight.data[0, 0] += 1
+    with pytest.raises(UserError, match="process 1 has other weights than the first one"):
+        keeper.check_same()
 
 
 def test_synchronised_batch_norm_replaces_what_it_can_and_refuses_the_rest():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fewshot import experiment
-from fewshot.config import TrainConfig, recipe
+from fewshot.config import TrainConfig, recipe, resolve
 from fewshot.core.errors import UserError
 
 
@@ -43,6 +43,12 @@ def test_warm_up_rises_to_where_the_schedule_is():
     expected = [plain.rate(0) / 10, plain.rate(4) / 2, plain.rate(9)]
     assert [warmed.rate(step) for step in (0, 4, 9)] == pytest.approx(expected)
     assert [warmed.rate(step) for step in range(10, 20)] == [plain.rate(step) for step in range(10, 20)]
+
+
+def test_a_recipes_steps_may_be_without_effect():
+    assert resolve("mini-imagenet", {"epochs": 2}).lr_epochs == (12, 30, 45)
+    assert resolve("mini-imagenet", {"schedule": "cosine"}).lr_epochs == (12, 30, 45)
+    assert resolve("glyphs", {"schedule": "steps", "epochs": 2, "lr_epochs": (0, 2), "lr_values": (0.1, 0.2)})
 
 
 def test_a_table_without_numbers_is_refused():

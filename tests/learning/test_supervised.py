@@ -211,7 +211,9 @@ def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
     assert len(losses) == whole.steps == whole.summary["steps"] == 37
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     assert whole.resolved["classifier"] == {"kind": "linear", "classes": 337, "rotations": 0}
-    assert {"classifiers.py", "data/randaugment.py"} <= whole.resolved["code"]["ours"].keys()
+    code = {"classifiers.py", "data/randaugment.py", "core/pace.py"}
+    code |= {f"evaluation/{name}.py" for name in ("embed", "score", "solve", "classification")}
+    assert code <= whole.resolved["code"]["ours"].keys()
 
 
 def test_what_follows_on_it(tmp_path, capsys):
@@ -223,7 +225,8 @@ def test_what_follows_on_it(tmp_path, capsys):
     run = experiment.run(dataclasses.replace(CONFIG, **changes, ema=0.5), tmp_path / "run")
     made = setup(**changes)
     scored = score(fewshot.load(run.folder), made.validation, made.compute, made.dataset["train"])
-    means = [accuracies(right, each.protocol.queries).mean() for each, right in zip(made.validation, scored, strict=True)]
+    queries = made.validation[0].protocol.queries
+    means = [accuracies(right, queries).mean() for right in scored]
     assert [list(row["validation"].values()) for row in run.metrics() if "validation" in row] == [means]
     trained = torch.load(run.checkpoint_path, weights_only=True)["model"]
     assert trained.keys() == made.model.state_dict().keys(), "what they learned is in no checkpoint"

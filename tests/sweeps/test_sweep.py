@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -187,6 +188,8 @@ def test_another_configuration_under_the_same_name_is_refused(plan, tmp_path, ca
     Sweep.make(tmp_path / "sweep", plan)
     assert console.run(sweep.main, [*SMALL, *out]) == 2
     assert "has dropblock-seed0 with --episodes-per-epoch 20, not 6; give another --out" in one_line_error(capsys)
+    later = {name: dataclasses.replace(config, threads=2, data_root="there") for name, config in plan.items()}
+    assert Sweep.make(tmp_path / "sweep", later).plan == Sweep.open(tmp_path / "sweep").plan == later
 
 
 def test_help_needs_no_torch():

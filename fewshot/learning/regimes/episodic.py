@@ -59,12 +59,11 @@ class Episodic(Regime[Tensor]):
         return self.sampler.protocol
 
     def check(self, model: Model) -> None:
-        """See Regime.check: head and transform must be trainable, and tell as many classes apart as tasks have."""
+        """See Regime.check: head and transform must be trainable, and the head tell a task's classes apart."""
         heads.check_trainable(model.head)
         if model.backbone.guided:
             heads.check_guide(model.head)
-        for protocol in (self.protocol, *(tasks.protocol for tasks in self.validation)):
-            model.head.check_ways(protocol.ways)
+        model.head.check_ways(self.protocol.ways)
         transforms.check_trainable(model.transform)
 
     @property
