@@ -73,9 +73,10 @@ def run(
     config: complete, as `fewshot.configure` makes it.
     out: the folder to make; without it, a new one under runs/ that says what the run is.
     resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
-        where it is finished, return it as it is.
+        where it is finished, return it as it is. `config` may have another device, threads and time between
+        checkpoints than the run began with (`identity.HOW`).
     elsewhere: go on in this machine's own precision and number of threads, and in this number of processes, where the
-        run began with others: it is then not the run that it would have been, and says so.
+        run was last trained in others: it is then not the run that it would have been, and says so.
     crew: the processes that train it together, each of which calls this (core/crew.py). The first one alone writes, and
         only it needs the folder.
 

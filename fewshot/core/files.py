@@ -220,6 +220,8 @@ def vacant(folder: Path) -> bool:
     """Whether `new_folder` can make `folder`: nothing is there, or an empty folder, whose place it takes."""
     try:
         return not os.path.lexists(folder) or (not folder.is_symlink() and next(folder.iterdir(), None) is None)
+    except FileNotFoundError:  # it has gone since we looked
+        return True
     except NotADirectoryError:
         return False
 
