@@ -35,8 +35,8 @@ def parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--elsewhere", action="store_true",
-        help="with --resume: go on in this machine's precision and threads, or those that are given, where those that it"
-        " was last trained in cannot be had, or in another number of processes; the run says so, and for another"
+        help="with --resume: go on in this machine's precision and threads, or those that are given, where those that"
+        " it was last trained in cannot be had, or in another number of processes; the run says so, and for another"
         " precision or number of processes is not pooled with others",
     )  # fmt: skip
     parser.add_argument(
