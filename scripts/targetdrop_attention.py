@@ -1,6 +1,6 @@
-"""How much TargetDrop's frozen attention attends to: does it choose other channels for other images?
+"""How much TargetDrop's attention attends to: does it choose other channels for other images?
 
-    python scripts/targetdrop_attention.py --data-root data
+    python scripts/targetdrop_attention.py --dataset mini-imagenet-42 --runs runs/mini-imagenet-42/targetdrop*-seed?
 
 The attention of the paper as written never learns (fewshot/regularizers/targetdrop.py), so it is a fixed random
 projection of the channels' averages. Measured over validation images, at the default sites of Conv-4:
@@ -11,31 +11,32 @@ projection of the channels' averages. Measured over validation images, at the de
 - dead: attentions whose hidden units (64 / reduction = 4) are all 0 for every image. All channels then tie, and the
   first 9 are taken. Besides, the share of images for which they are all 0, mean over attentions.
 
-Networks: untrained ones, each with many freshly drawn attentions; and ones that were trained for a few steps with
-TargetDrop, each with its own attention. Half a minute of processor time on glyphs, three and a half on mini-ImageNet.
+Networks: untrained ones, each with many freshly drawn attentions; and those of runs that were trained with TargetDrop,
+each with its own attention. A few minutes of processor time.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
-import sys
-import tempfile
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import fewshot
-from fewshot import regularizers, train
-from fewshot.core import console
-from fewshot.data import default_dataset, open_dataset
+from fewshot import model, regularizers
+from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
+from fewshot.core.files import write_atomic
+from fewshot.data import open_dataset
 from fewshot.evaluation.inspection import outputs
 from fewshot.regularizers.targetdrop import targets
+from fewshot.runs import Run
 
 HERE = Path(__file__).resolve().parent.parent
 ALWAYS = 0.9  # of the images
+MANY = 20  # attentions
 
 
 def choices(logits: torch.Tensor, count: int) -> tuple[float, int]:
@@ -46,43 +47,29 @@ def choices(logits: torch.Tensor, count: int) -> tuple[float, int]:
     return shared, int((chosen > ALWAYS * images).sum())
 
 
-def network(folder: Path, seed: int, args: argparse.Namespace) -> torch.nn.Module:
-    """Conv-4 with TargetDrop after `args.steps` steps of two episodes, or untrained."""
-    flags = ["--backbone", "conv4", "--reg", "targetdrop", "--seed", seed, "--device", "cpu", "--threads", args.threads]
-    flags += ["--dataset", args.dataset, "--data-root", args.data_root, "--out", folder]
-    flags += ["--epochs", int(args.steps > 0), "--episodes-per-epoch", max(1, 2 * args.steps)]
-    flags += ["--episodes-per-batch", 2, "--val-episodes", 2, "--test-episodes", 2, "--test-shots", 1]
-    with contextlib.redirect_stdout(io.StringIO()):
-        status = console.run(train.main, list(map(str, flags)))
-    if status:
-        raise SystemExit(status)
-    return fewshot.load(folder, device="cpu")
-
-
-def measure(model, images: np.ndarray, initialisations: int) -> list[tuple[str, float, int, float]]:
-    """(site, shared, always, share of images that are dead) of each attention at each site: of the model's own, or of
-    freshly drawn ones."""
+def measure(network, images: np.ndarray, initialisations: int = 0) -> list[tuple[str, float, int, float]]:
+    """(site, shared, always, share of images that are dead) of each attention: the network's own, or drawn anew."""
     rows = []
-    own = model.backbone.regularizers
-    for reg, maps in zip(own, outputs(model, own, images), strict=True):
+    own = network.backbone.regularizers
+    for reg, maps in zip(own, outputs(network, own, images), strict=True):
         for number in range(max(1, initialisations)):
             torch.manual_seed(number)
             attention = regularizers.build("targetdrop", reg.site) if initialisations else reg
-            logits = attention.logits(maps)
-            dead = (maps.mean((2, 3)) @ attention.w1.T <= 0).all(1)  # (N,)
-            rows.append((reg.site.label, *choices(logits, attention.count), dead.float().mean().item()))
+            dead = (maps.mean((2, 3)) @ attention.w1.T <= 0).all(1) if hasattr(attention, "w1") else torch.zeros(1)
+            rows.append((reg.site.label, *choices(attention.logits(maps), attention.count), dead.float().mean().item()))
     return rows
 
 
 def table(rows: dict[str, list[tuple[str, float, int, float]]]) -> list[str]:
-    """Markdown: each kind of network by site. Medians, and in brackets the 10th and the 90th percentile."""
+    """Markdown: each kind of network by site. Medians; in brackets where most of many lie, or all of a few."""
     columns = ("network", "site", "attentions", "shared", "always, of 9", "dead", "of images")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for kind, found in rows.items():
         for site in sorted({row[0] for row in found}):
             here = [row for row in found if row[0] == site]
-            low, shared, high = np.percentile([100 * row[1] for row in here], [10, 50, 90])
-            fewest, always, most = np.percentile([row[2] for row in here], [10, 50, 90])
+            ends = (10, 50, 90) if len(here) >= MANY else (0, 50, 100)
+            low, shared, high = np.percentile([100 * row[1] for row in here], ends)
+            fewest, always, most = np.percentile([row[2] for row in here], ends)
             dead = sum(row[3] == 1 for row in here)
             of_images = 100 * sum(row[3] for row in here) / len(here)
             lines.append(
@@ -93,47 +80,58 @@ def table(rows: dict[str, list[tuple[str, float, int, float]]]) -> list[str]:
     return lines
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", default="data", help="folder of prepared data sets (default: data)")
-    parser.add_argument("--dataset", default=None, help="default: mini-imagenet where it is prepared, else glyphs")
-    parser.add_argument("--images", type=int, default=300, help="validation images (default: 300)")
+def parser() -> Parser:
+    parser = Parser(prog="scripts.targetdrop_attention", description=__doc__.splitlines()[0])
+    root = os.environ.get("FEWSHOT_DATA") or "data"
+    parser.add_argument("--data-root", default=root, metavar="FOLDER", help="folder of prepared data sets")
+    parser.add_argument("--dataset", default="mini-imagenet", help="whose validation images (default: mini-imagenet)")
+    parser.add_argument("--images", type=int, default=300, help="of them (default: 300)")
     parser.add_argument("--untrained", type=int, default=5, help="untrained networks (default: 5)")
     parser.add_argument("--initialisations", type=int, default=200, help="attentions for each of them (default: 200)")
-    parser.add_argument("--trained", type=int, default=3, help="trained networks (default: 3)")
-    parser.add_argument("--steps", type=int, default=100, help="of their training, two episodes each (default: 100)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="runs trained with targetdrop")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "targetdrop-attention.md", help="the table")
-    args = parser.parse_args()
-    asked = default_dataset(args.data_root)
-    args.dataset = args.dataset or (asked if isinstance(asked, str) else asked[0])
-    split = open_dataset(args.dataset, args.data_root)["val"]
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    dataset = open_dataset(args.dataset, args.data_root)
+    split = dataset["val"]
     images = split.images[np.linspace(0, len(split.images) - 1, min(args.images, len(split.images))).astype(int)]
-    trained, rows = args.steps, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for steps, networks, initialisations in ((0, args.untrained, args.initialisations), (trained, args.trained, 0)):
-            args.steps = steps
-            kind = f"{steps} steps" if steps else "untrained"
-            for seed in range(networks):
-                model = network(Path(folder) / f"{kind} {seed}", seed, args)
-                rows.setdefault(kind, []).extend(measure(model, images, initialisations))
-    flags = " ".join(f"--{name.replace('_', '-')} {getattr(args, name)}" for name in ("images", "untrained"))
-    command = f"python scripts/targetdrop_attention.py --dataset {args.dataset} {flags}"
-    command += f" --initialisations {args.initialisations} --trained {args.trained} --steps {trained}"
+    rows: dict[str, list[tuple[str, float, int, float]]] = {}
+    for seed in range(args.untrained):
+        network = model.build("conv4", "targetdrop", "proto", dataset.image_size, dataset.mean, dataset.std, seed)
+        rows.setdefault("untrained", []).extend(measure(network.eval(), images, args.initialisations))
+    for folder in args.runs:
+        config = Run.open(folder).config
+        if not config.reg.startswith("targetdrop") or config.dataset != args.dataset:
+            raise UserError(
+                f"{folder} was trained with {config.reg} on {config.dataset}: give runs of targetdrop on {args.dataset}"
+            )
+        rows.setdefault(config.reg, []).extend(measure(fewshot.load(folder, device="cpu"), images))
     lines = table(rows)
-    text = [
-        "# What TargetDrop's frozen attention attends to", "",
-        f"{len(images)} validation images of {args.dataset} in Conv-4. `shared`: the target channels that two images",
-        "have in common, 14 % by chance; `always`: target channels that are chosen in more than 90 % of the images;",
-        "`dead`: attentions whose hidden units are 0 for every image; `of images`: the share of images for which they",
-        "are, mean over attentions. Medians over attentions, in brackets the 10th and 90th percentile. Untrained",
-        "networks with freshly drawn attentions; trained ones with their own.", "",
-        *lines, "", f"    {command}", "",
-    ]  # fmt: skip
-    args.out.write_text("\n".join(text))
-    print("\n".join(lines))
-    return 0
+    write_atomic(args.out, page(lines, len(images), args).encode())
+    terminal().print("\n".join(lines))
+
+
+def page(lines: Sequence[str], images: int, args) -> str:
+    names = sorted({str(folder).rpartition("-seed")[0] for folder in args.runs})
+    command = f"python scripts/targetdrop_attention.py --dataset {args.dataset} --images {args.images}"
+    command += f" --untrained {args.untrained} --initialisations {args.initialisations}"
+    command += " --runs " * bool(names) + " ".join(f"{name}-seed?" for name in names)
+    return f"""# What TargetDrop's attention attends to
+
+{images} validation images of {args.dataset} in Conv-4. `shared`: the target channels that two images have in common,
+14 % by chance; `always`: target channels that are chosen in more than 90 % of the images; `dead`: attentions whose
+hidden units are 0 for every image; `of images`: the share of images for which they are, mean over attentions. Medians
+over attentions; in brackets, of untrained networks the 10th and 90th percentile, of trained ones the smallest and the
+largest. Untrained networks have many freshly drawn attentions, trained ones their own.
+
+{chr(10).join(lines)}
+
+    {command}
+"""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run(main))
