@@ -320,13 +320,13 @@ def test_threads_decide_nothing_on_a_gpu(whole, monkeypatch):
 
 
 def test_the_same_command_goes_on_with_what_it_named(settled, data, tmp_path, monkeypatch):
-    (tmp_path / "my_sets.py").write_text("from fewshot.data import DatasetSpec\nTINY = DatasetSpec('tiny')\n")
+    (tmp_path / "tiny_sets.py").write_text("from fewshot.data import DatasetSpec\nTINY = DatasetSpec('tiny')\n")
     monkeypatch.syspath_prepend(tmp_path)
     kept = {name: value for name, value in kills.SHORT.items() if name not in ("dataset", "test_shots", "epochs")}
     flags = [word for name, value in kept.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     flags += ["--epochs", "0", "--test-shots", "1", "--data-root", str(data), "--out", str(tmp_path / "run")]
     for _ in range(2):
-        command = ["--dataset", "my_sets.TINY", "--recipe", "auto", *flags, "--resume"]
+        command = ["--dataset", "tiny_sets.TINY", "--recipe", "auto", *flags, "--resume"]
         assert console.run(train.main, command) == 0
     assert Run.open(tmp_path / "run").config.dataset == "tiny"
     assert console.run(train.main, ["--dataset", "auto", *flags, "--resume"]) == 0
