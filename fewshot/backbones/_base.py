@@ -223,6 +223,11 @@ class Backbone(nn.Module):
         """Whether a regularizer in it needs a guide in training."""
         return any(reg.guided for reg in self.regularizers)
 
+    @property
+    def names(self) -> bool:
+        """Whether one of these goes by the class that the network itself names, `Guide.named`."""
+        return any(reg.guided and reg.names for reg in self.regularizers)
+
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
         """Tell the regularizers that an optimizer step begins, at `progress` (0..1) of training.
 

@@ -75,7 +75,8 @@ def scene(dataset: Dataset, images: int, seed: int) -> Scene:
 def guide(model: Model, scene: Scene) -> Guide:
     """The classifier of `_class_weights` on the channels of the deepest map, and each shown image's class in it."""
     weights, own = _class_weights(model, scene)
-    return Guide(model.backbone.channel_weights(weights), own)
+    named = _named(model, scene) if model.backbone.names else None
+    return Guide(model.backbone.channel_weights(weights), own, named)
 
 
 def _class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
@@ -89,6 +90,16 @@ def _class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
     labels = torch.arange(ways).repeat_interleave(SHOTS)
     weights = model.head.class_weights(model.embed(scene.support)[None], labels[None], ways)  # (1, W, D)
     return weights[0], torch.arange(len(scene.shown))
+
+
+def _named(model: Model, scene: Scene) -> Tensor:
+    """(N,): the row of `_class_weights` that the model names for each shown image."""
+    shown = model.embed(scene.shown)
+    if model.classifier is not None and scene.labels is not None:
+        return model.classifier(shown).argmax(1)
+    ways = len(scene.support) // SHOTS
+    labels = torch.arange(ways).repeat_interleave(SHOTS)
+    return model.solve(model.embed(scene.support)[None], labels[None], shown[None], ways)[0].argmax(1)
 
 
 def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> list[Tensor]:
@@ -232,7 +243,7 @@ def class_activation_maps(model: Model, scene: Scene, site: int | str | None = N
     """
     backbone = model.backbone
     if site in (None, len(backbone.stages)):
-        weights, own = guide(model, scene)
+        weights, own, _ = guide(model, scene)
         (deepest,) = outputs(model, [backbone.module_at(len(backbone.stages))], scene.shown)
         return torch.einsum("nc,nchw->nhw", weights[own], deepest).numpy()
     assert site is not None

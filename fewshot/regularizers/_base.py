@@ -74,6 +74,8 @@ class Guide(NamedTuple):
 
     - `weights` (K, C): each class's weight for each channel of the deepest map.
     - `labels` (N,) int64: the row of `weights` that is each image's own class.
+    - `named` (N,) int64: the row of the class that the network names by itself, with the regularizers off; for the
+      support images of an episode, whose classes the head is given, their own. None where no method asks for it.
 
     From an episode's head, or from any linear classifier on embeddings:
 
@@ -83,6 +85,7 @@ class Guide(NamedTuple):
 
     weights: Tensor
     labels: Tensor
+    named: Tensor | None = None
 
 
 class Regularizer(nn.Module):
@@ -100,6 +103,7 @@ class Regularizer(nn.Module):
       method's own weights.
     - `guided` (bool, False): True for a method that needs a `Guide` in training: `Backbone.guided_by` sets it for a
       pass, and the loop fits one to each episode.
+    - `names` (bool, False): True for a guided method that goes by `Guide.named`, not by an image's own class.
     - `weight_decay_scale` (float, 1.0): what the optimizer's weight decay is multiplied with in this step. Set by
       `begin_step`, read by the loop.
     - `remark` (str, ""): what a run's record says of it besides its options, such as a default that had to be clipped.
@@ -111,6 +115,7 @@ class Regularizer(nn.Module):
     active: bool = True
     differentiable_mask: bool = False
     guided: bool = False
+    names: bool = False
     weight_decay_scale: float = 1.0
     remark: str = ""
 

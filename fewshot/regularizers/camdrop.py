@@ -61,6 +61,11 @@ class CamDrop(Regularizer):
     `seed_rate`: dropblock, eq. 1 of that paper at `drop_prob` (as released), or direct, `drop_prob` (1 - gamma in
     the paper) at each position (as written).
 
+    `label`: the class y of a query image of an episode. "own" is the paper's, its true class: networks learn to read
+    it from the mask, and little else (results/camdrop-labels.md). "named" is the class that the network names for it
+    with the regularizers off, which costs a pass more. Support images always have their own. In supervised training
+    the two are the true class and the one that the classifier names.
+
     Other readings of ours: the sites, the same as for all methods here, and with them DropBlock's blocks of 5 and 2
     (the paper, in classification, has r = 8 on CIFAR's 8x8 maps and 7 on ImageNet's); a constant rate from the
     first step, without a schedule; the square, not the L1 ring of the formula; rescaled over each image.
@@ -82,6 +87,7 @@ class CamDrop(Regularizer):
         guide: Literal["cam", "avg"] = "cam",
         candidates: Literal["kept", "removed"] = "kept",
         seed_rate: Literal["dropblock", "direct"] = "dropblock",
+        label: Literal["own", "named"] = "own",
     ) -> None:
         super().__init__(site)
         self.check_rate(drop_prob=drop_prob, channels=channels)
@@ -101,6 +107,7 @@ class CamDrop(Regularizer):
         if seed_rate == "dropblock":
             self.rate = dropblock.seed_rate(drop_prob, self.block_size, site.height, site.width)
         self.active = drop_prob > 0 and self.count > 0
+        self.names = label == "named"
         self.guided = self.active and (guide == "cam" or self.channels < site.channels)
 
     def multiplier(self, x: Tensor, guide: Guide | None = None) -> Tensor:
@@ -114,14 +121,16 @@ class CamDrop(Regularizer):
 
     def _alpha(self, x: Tensor, guide: Guide | None) -> Tensor:
         """(N, C): for each image, its class's weights of this map's channels."""
-        if guide is None or guide.weights is None or guide.labels is None:
+        labels = None if guide is None else guide.named if self.names else guide.labels
+        if guide is None or guide.weights is None or labels is None:
+            given = "weights, labels, named" if self.names else "weights, labels"
             raise UserError(
                 "camdrop needs to know the class weights and the images' classes in training:"
-                " call it with guide=Guide(weights, labels), or take guide=avg,channels=1"
+                f" call it with guide=Guide({given}), or take guide=avg,channels=1"
             )
-        if len(guide.labels) != len(x):
-            raise UserError(f"camdrop was given {len(guide.labels)} labels for {len(x)} images")
-        return compress(guide.weights.detach().float()[guide.labels], x.shape[1])
+        if len(labels) != len(x):
+            raise UserError(f"camdrop was given {len(labels)} labels for {len(x)} images")
+        return compress(guide.weights.detach().float()[labels], x.shape[1])
 
     @property
     def expected_drop(self) -> float:
@@ -134,4 +143,5 @@ class CamDrop(Regularizer):
 
     def extra_repr(self) -> str:
         options = f"guide={self.guide}, candidates={self.candidates}, seed_rate={self.seed_rate}"
+        options += ", label=named" * self.names
         return f"drop_prob={self.drop_prob}, block_size={self.block_size}, channels={self.channels}, {options}"

@@ -126,7 +126,8 @@ def _guide(method: Regularizer, x: Tensor) -> Guide | None:
     if not method.guided:
         return None
     weights = torch.randn(5, 2 * x.shape[1], generator=torch.Generator().manual_seed(0))
-    return Guide(weights.to(x.device), torch.arange(len(x), device=x.device) % 5)
+    labels = torch.arange(len(x), device=x.device) % 5
+    return Guide(weights.to(x.device), labels, labels.flip(0))
 
 
 def _inputs(case: Case, size: int) -> Iterator[tuple[str, Tensor]]:

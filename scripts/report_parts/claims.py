@@ -38,6 +38,7 @@ CLAIMS = (
     Claim("AttentionDrop is better than DropBlock", "AttentionDrop, tables 1 and 2", "attentiondrop", "dropblock"),
     Claim("CamDrop helps", "CamDrop, table 1", "camdrop", "none"),
     Claim("CamDrop is better than DropBlock", "CamDrop, table 1", "camdrop", "dropblock"),
+    Claim("CamDrop helps where queries are guided by the class named", "ours", "camdrop:label=named", "none"),
     Claim("whole blocks are better than the blocks of the code that few-shot papers copied", "ours", "dropblock",
           "dropblock:variant=metaopt"),
 )  # fmt: skip

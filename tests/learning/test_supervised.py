@@ -162,6 +162,22 @@ def test_camdrop_is_guided_by_the_classifiers_own_weights(backbone, mixup, step)
     assert (batch.share < 0.5) == bool(mixup)  # as drawn for this step
 
 
+def test_camdrop_can_go_by_the_class_that_the_classifier_names():
+    made = setup(reg="camdrop:label=named", regime="supervised:batch=32,classifier=cosine")
+    guides = []
+    with_guide = made.model.backbone.guided_by
+    made.model.backbone.guided_by = lambda guide: (guides.append(guide), with_guide(guide))[1]
+    batch = made.regime.batch(0)
+    with torch.no_grad():
+        named = made.model.classifier(made.model.eval()(batch.images)).argmax(1)
+    guides.clear()
+    made.regime.loss(made.model.train(), batch)
+    assert made.model.training
+    (guide,) = guides
+    assert torch.equal(guide.labels, batch.labels) and not torch.equal(guide.named, guide.labels)
+    assert torch.equal(guide.named, named)
+
+
 def test_weight_decay_is_magnified_on_the_steps_that_participate_and_on_no_other(tmp_path):
     """FocusedDropout, section 3: the same weights as plain SGD that is told its weight decay step by step."""
     reg = "focuseddropout:participation=0.5,weight_decay_scale=3"

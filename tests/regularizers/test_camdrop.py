@@ -122,6 +122,7 @@ def test_the_mean_over_all_channels_needs_no_guide():
         ("channels=0", "leaves none"), ("channels=1.5", "not within"), ("drop_prob=-1", "not within"),
         ("block_size=11", "larger than the 10x10 map"), ("block_size=1", "leaves no candidates"),
         ("guide=map", "avg, cam"), ("candidates=all", "kept, removed"), ("seed_rate=0.1", "direct, dropblock"),
+        ("label=mine", "named, own"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_named(options, complaint):
@@ -192,10 +193,55 @@ def test_an_episodes_guide_is_its_heads_classifier():
                 assert torch.allclose(own, weights[way], atol=1e-5)
 
 
+def test_queries_are_guided_by_the_class_that_the_network_names():
+    """label=named: the nearest centre's class, without regularizers; support images have their own class."""
+    glyphs, reg = open_dataset("glyphs"), "dropout:drop_prob=0.9+camdrop:label=named"
+    config = TrainConfig(dataset="glyphs", ways=3, shots=2, queries=2, episodes_per_batch=2, reg=reg, embed="separate")
+    regime = Episodic.build(config, glyphs, [], Compute(torch.device("cpu"), "fp32"))
+    model = models.build("conv4", reg, "proto", 32, glyphs.mean, glyphs.std).train()
+    batch = torch.rand(2 * 3 * 4, 3, 32, 32)
+    guide = regime.guide(model, batch)
+    assert model.training
+
+    model.eval()
+    z = model(batch).view(2, 3, 4, -1)
+    expected = torch.arange(6).view(2, 3, 1).repeat(1, 1, 4)
+    for task in range(2):
+        nearest = torch.cdist(z[task, :, 2:].flatten(0, 1), z[task, :, :2].mean(1)).argmin(1)
+        expected[task, :, 2:] = nearest.view(3, 2) + 3 * task
+    assert torch.equal(guide.named, expected.flatten())
+    assert not torch.equal(guide.named, guide.labels)  # noise: some are wrong
+    support, query = regime.split_guide(guide)
+    assert torch.equal(support.named, expected[:, :, :2].flatten())
+    assert torch.equal(query.named, expected[:, :, 2:].flatten())
+    assert torch.equal(query.labels, torch.arange(6).repeat_interleave(2))
+
+
+def test_the_mask_goes_by_the_class_that_its_option_says():
+    x, site = torch.randn(4, 16, 10, 10), Site(16, 10, 10)
+    labels, named = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 1, 0, 2])
+    weights = torch.randn(3, 16)
+
+    def mask(options: str, guide: Guide):
+        torch.manual_seed(0)
+        return regularizers.build(f"camdrop:drop_prob=0.5{options}", site).mask(x, guide)
+
+    both = Guide(weights, labels, named)
+    assert torch.equal(mask("", both), mask("", Guide(weights, labels)))
+    assert torch.equal(mask(",label=named", both), mask("", Guide(weights, named)))
+    assert not torch.equal(mask(",label=named", both), mask("", both))
+    with pytest.raises(UserError, match=r"Guide\(weights, labels, named\)"):
+        mask(",label=named", Guide(weights, labels))
+
+
 @pytest.mark.parametrize("embed", ["joint", "separate"])
-def test_it_trains(tmp_path, embed):
-    flags = ["--reg", "camdrop:drop_prob=0.3", "--shots", "2", "--embed", embed, "--out", str(tmp_path / "run")]
+@pytest.mark.parametrize("label", ["own", "named"])
+def test_it_trains(tmp_path, capsys, embed, label):
+    reg = f"camdrop:drop_prob=0.3,label={label}"
+    flags = ["--reg", reg, "--shots", "2", "--embed", embed, "--out", str(tmp_path / "run")]
     assert console.run(train.main, [*SMALL, *flags]) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert ("camdrop drops by each query's true class" in said) == (label == "own")
     run = Run.open(tmp_path / "run")
     dropped = [row["dropped"] for row in run.metrics() if "loss" in row]
     site = fewshot.load(run.folder).backbone.regularizers[0]

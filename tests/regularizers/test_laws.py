@@ -94,7 +94,7 @@ CASES = [
     ),
     *(
         Case(f"camdrop:drop_prob=0.4,channels=0.5,{options}", camdrop_blocks, "image")
-        for options in ("guide=cam", "guide=avg", "candidates=removed", "seed_rate=direct")
+        for options in ("guide=cam", "guide=avg", "candidates=removed", "seed_rate=direct", "label=named")
     ),
     Case("camdrop:drop_prob=0.4,channels=1,guide=avg", camdrop_blocks, "image"),
     Case("cutout", cutout_exact, "none"),

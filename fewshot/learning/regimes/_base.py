@@ -103,6 +103,10 @@ class Regime(ABC, Generic[Batch]):
     def check(self, model: Model) -> None:
         """UserError where this regime cannot train such a model. Called before anything is written."""
 
+    def warning(self, model: Model) -> str:
+        """What the user should know before this regime trains such a model, without a full stop; "" if nothing."""
+        return ""
+
     def pace(self, config: TrainConfig) -> Pace:
         """How long training is. An epoch may be a number of episodes, as it is here, or of other things."""
         return config.episodic_pace

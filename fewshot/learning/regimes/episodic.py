@@ -66,6 +66,16 @@ class Episodic(Regime[Tensor]):
         model.head.check_ways(self.protocol.ways)
         transforms.check_trainable(model.transform)
 
+    def warning(self, model: Model) -> str:
+        """See Regime.warning: a method that is guided by the queries' classes tells the network what it is to find."""
+        tells = {type(reg).__name__.lower() for reg in model.backbone.regularizers if reg.guided and not reg.names}
+        if not tells:
+            return ""
+        return (
+            f"{', '.join(sorted(tells))} drops by each query's true class, and networks learn to read the class from"
+            " what is dropped: validation will show it; label=named goes by the class that the network names"
+        )
+
     @property
     def what(self) -> str:
         """See Regime.what."""
@@ -114,7 +124,7 @@ class Episodic(Regime[Tensor]):
             with model.backbone.guided_by(guide):
                 support, query = self.split(model(batch))
         else:
-            guides = [guide._replace(labels=own) for own in self.split(guide.labels)] if guide else [None, None]
+            guides = self.split_guide(guide) if guide else [None, None]
             passes = []
             for images, its in zip(self.split(batch), guides, strict=True):
                 with model.backbone.guided_by(its):
@@ -129,20 +139,37 @@ class Episodic(Regime[Tensor]):
         support, query = each.view(-1, sum(per_class), *each.shape[1:]).split(per_class, dim=1)
         return support.flatten(0, 1), query.flatten(0, 1)
 
+    def split_guide(self, guide: Guide) -> list[Guide]:
+        """What guides the support's images, and what the queries'."""
+        named = (None, None) if guide.named is None else self.split(guide.named)
+        return [Guide(guide.weights, *each) for each in zip(self.split(guide.labels), named, strict=True)]
+
     @torch.no_grad()
     def guide(self, model: Model, batch: Tensor) -> Guide:
-        """The classifier of each episode, fitted on its support images, and each image's own class in it.
+        """The classifier of each episode, fitted on its support images, and each image's class in it.
 
         Evaluation mode switches the regularizers off and leaves batch-norm statistics as they are; more it need not do.
         """
         model.eval()
-        support, _ = self.split(batch)
-        with self.compute.autocast():
-            z = model(support.contiguous(memory_format=torch.channels_last))
-        z = z.view(len(batch) // self.protocol.images, -1, z.shape[1])
-        labels, _ = self.labels(len(z), z.device)
-        weights = model.head.class_weights(z, labels, self.protocol.ways)
+        tasks, ways = len(batch) // self.protocol.images, self.protocol.ways
+        support, query = self.split(batch)
+        z = self._by_task(model, support, tasks)
+        labels, _ = self.labels(tasks, z.device)
+        weights = model.head.class_weights(z, labels, ways)
         weights = model.backbone.channel_weights(weights).flatten(0, 1)
+        own = torch.arange(tasks * ways, device=z.device).repeat_interleave(self.protocol.images_per_class)
+        named = None
+        if model.backbone.names:
+            answers = model.solve(z, labels, self._by_task(model, query, tasks), ways).argmax(2)  # (T, W*Q) in 0..W-1
+            rows = answers + ways * torch.arange(tasks, device=z.device)[:, None]
+            named = own.view(tasks * ways, -1).clone()
+            named[:, self.protocol.shots :] = rows.view(tasks * ways, -1)
+            named = named.flatten()
         model.train()
-        own = torch.arange(len(weights), device=z.device).repeat_interleave(self.protocol.images_per_class)
-        return Guide(weights, own)
+        return Guide(weights, own, named)
+
+    def _by_task(self, model: Model, images: Tensor, tasks: int) -> Tensor:
+        """Images (T*N, 3, S, S) of T tasks -> embeddings (T, N, D)."""
+        with self.compute.autocast():
+            z = model(images.contiguous(memory_format=torch.channels_last))
+        return z.view(tasks, -1, z.shape[1])

@@ -220,7 +220,8 @@ class Supervised(Regime[Batch]):
         most = labels if batch.share >= 0.5 else others
         guide = None
         if model.backbone.guided:
-            guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), most)
+            named = self._named(model, images) if model.backbone.names else None
+            guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), most, named)
         with self.compute.autocast(), model.backbone.guided_by(guide):
             z = model(images)
         logits = model.classifier(z)
@@ -232,6 +233,16 @@ class Supervised(Regime[Batch]):
             turns = torch.arange(rotations, device=z.device).repeat_interleave(len(batch.images))
             loss = loss + F.cross_entropy(model.classifier.rotated(z), turns)
         return loss, (logits.detach().argmax(1) == most).float().mean()
+
+    @torch.no_grad()
+    def _named(self, model: Model, images: Tensor) -> Tensor:
+        """(B,): the class that the classifier names for each image, with regularizers off, as in evaluation."""
+        assert model.classifier is not None
+        model.eval()
+        with self.compute.autocast():
+            z = model(images)
+        model.train()
+        return model.classifier(z).argmax(1)
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots, or on the validation images."""
