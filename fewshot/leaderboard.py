@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 def parser() -> Parser:
     parser = Parser(prog="fewshot.leaderboard", description=summary(__doc__))
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="folder of run folders (searched below, too)")
-    parser.add_argument("--csv", default="leaderboard.csv", metavar="FILE",
-        help="the file to write; classification rows go to a second one, named FILE-classification.csv",)
+    parser.add_argument(
+        "--csv",
+        default="leaderboard.csv",
+        metavar="FILE",
+        help="the file to write; classification rows go to a second one, named FILE-classification.csv",
+    )
     parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")
     parser.add_argument("--html", metavar="FILE", help="the same as one page for the browser, which needs no network")
     parser.add_argument("--title", default=None, help="of that page (default: Few-shot leaderboard)")

@@ -146,8 +146,7 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for name, figures in medians.items():
         cells = (
-            f"{figures[key] / unit:,.{digits}f}" if key in figures else ""
-            for key, (_, unit, digits) in columns.items()
+            f"{figures[key] / unit:,.{digits}f}" if key in figures else "" for key, (_, unit, digits) in columns.items()
         )
         table.add_row(name, *cells)
     console.print(table)

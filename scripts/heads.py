@@ -77,9 +77,7 @@ def embed(run: str, folder: Path, data_root: str) -> None:
     write_json(folder / "embedding.json", facts)
 
 
-def learn(
-    spec: str, shots: int, z: torch.Tensor, shape: tuple[int, int, int], dataset: Dataset, steps: int
-) -> Head:
+def learn(spec: str, shots: int, z: torch.Tensor, shape: tuple[int, int, int], dataset: Dataset, steps: int) -> Head:
     """The head after so many steps of Adam on 8 tasks of the training split's frozen embeddings, with as many shots."""
     torch.manual_seed(0)
     head = heads.build(spec, z.shape[1], shape).train()

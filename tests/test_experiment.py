@@ -75,7 +75,7 @@ class Nearest(Regime):
         (right, *_) = score(model, self.validation, self.compute)
         return Validation(float(accuracies(right, 15).mean()), {"mine": 0.5})
 '''
-DROP = '''
+DROP = """
 import torch
 from my_scale import SCALE
 from fewshot.regularizers import Regularizer
@@ -84,7 +84,7 @@ from fewshot.regularizers import Regularizer
 class MyDrop(Regularizer):
     def multiplier(self, x, guide=None):
         return (torch.rand(len(x), 1, x.shape[2], 1) >= 0.2).float() * SCALE
-'''
+"""
 
 
 class Told(Reporter):

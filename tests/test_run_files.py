@@ -93,8 +93,9 @@ def words(path):
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_an_array_file_that_lies_is_named(small_run, tmp_path, capsys, name, spoil, expected):
-    a, b, c = shutil.copytree(small_run, tmp_path / "a"), *(
-        variant(small_run, tmp_path / reg, reg=reg) for reg in ("none", "dropout")
+    a, b, c = (
+        shutil.copytree(small_run, tmp_path / "a"),
+        *(variant(small_run, tmp_path / reg, reg=reg) for reg in ("none", "dropout")),
     )
     spoil(a / name)
     reseal(a)

@@ -17,7 +17,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 
 EVIL = 'open({mark!r}, "w").close()\nfrom fewshot.regularizers.targetdrop import TargetDrop as Drop\nSPEC = Drop\n'
-MINE = '''
+MINE = """
 import torch
 from my_scale import SCALE
 from fewshot.regularizers import Regularizer
@@ -26,7 +26,7 @@ from fewshot.regularizers import Regularizer
 class MyDrop(Regularizer):
     def multiplier(self, x, guide=None):
         return (torch.rand(len(x), 1, x.shape[2], 1) >= 0.2).float() * SCALE
-'''
+"""
 
 
 @pytest.fixture

@@ -62,7 +62,6 @@ class ImageSource:
         part = self.images[start:stop]
         return part if self.resident else part.pin_memory().to(self.device, non_blocking=True)
 
-
     def near(self, values: np.ndarray) -> Tensor:
         """Decoded images (B, S, S, 3), or other values of a batch, on the device, which is not waited for."""
         here = torch.from_numpy(values)

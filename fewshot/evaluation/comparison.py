@@ -71,9 +71,7 @@ def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:
     return adjust({(i, j): answers(scores[i] - scores[j]) for i, j in combinations(range(len(scores)), 2)}, QUESTIONS)
 
 
-def adjust(
-    found: dict[tuple[int, int], Answers], questions: Sequence[str]
-) -> dict[tuple[int, int], Answers]:
+def adjust(found: dict[tuple[int, int], Answers], questions: Sequence[str]) -> dict[tuple[int, int], Answers]:
     """The same answers for all pairs, with each question's p-values made Holm's."""
     for question in questions:
         intervals = {pair: it for pair, each in found.items() if isinstance(it := each[question], Interval)}

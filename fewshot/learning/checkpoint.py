@@ -61,9 +61,7 @@ def dump(state: dict[str, Any], progress: Progress, identity: str) -> memoryview
     return buffer.getbuffer()
 
 
-def load(
-    path: Path, restore: Callable[[dict[str, Any]], None], identity: str, sealed_only: bool = True
-) -> Progress:
+def load(path: Path, restore: Callable[[dict[str, Any]], None], identity: str, sealed_only: bool = True) -> Progress:
     """Read a checkpoint, and hand its state dicts to `restore`.
 
     UserError where it is damaged, or not of the run of this `identity`. `sealed_only`: also where it has no digest, as

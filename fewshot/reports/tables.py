@@ -83,9 +83,7 @@ def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) 
     print_whole(console, table)
     methods = ", or ".join(dict.fromkeys(row["ci_method"] for row in rows))
     drawn = ", on average where their numbers are drawn (Dirichlet)" * any(row["query_alpha"] for row in rows)
-    console.print(
-        f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class{drawn}."
-    )
+    console.print(f"95% CI: {methods} over n episodes, of this network on these images. Queries are per class{drawn}.")
     if failed := [task_name(row) for row in rows if row.get("at_chance")]:
         console.print(f"Warning: at chance, no better than guessing: {', '.join(failed)}. Did the training diverge?")
 

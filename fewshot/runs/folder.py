@@ -249,6 +249,7 @@ class Run(Facts):
         """Let environment.json name what metrics.jsonl holds up to here."""
         self.note_environment(metrics_bytes=log.length, metrics_sha256=log.digest)
 
+
 def _describe(config: TrainConfig) -> str:
     how = [config.head, config.reg, f"{config.shots}shot"]
     if config.regime != "episodic":

@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
         raise UserError(f"{path} is not TOML: {error}") from None
     vary, seeds = written.pop("vary", {}), written.pop("seeds", None)
     if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
-        raise UserError(f"{path}: write [vary], and below it lines such as reg = [\"none\", \"targetdrop\"]")
+        raise UserError(f'{path}: write [vary], and below it lines such as reg = ["none", "targetdrop"]')
     if seeds is not None and (type(seeds) is not int or seeds < 1):
         raise UserError(f"{path}: seeds = {seeds!r}: give a number from 1 on")
     shared = configs.from_json(written, str(path))

@@ -36,9 +36,7 @@ def test_constant():
 
 
 def test_warm_up_rises_to_where_the_schedule_is():
-    plain, warmed = (
-        rates_of(TrainConfig(epochs=4, episodes_per_epoch=40, lr=0.2, warmup_epochs=n)) for n in (0, 2)
-    )
+    plain, warmed = (rates_of(TrainConfig(epochs=4, episodes_per_epoch=40, lr=0.2, warmup_epochs=n)) for n in (0, 2))
     assert warmed.warmup == 10
     expected = [plain.rate(0) / 10, plain.rate(4) / 2, plain.rate(9)]
     assert [warmed.rate(step) for step in (0, 4, 9)] == pytest.approx(expected)

@@ -117,9 +117,7 @@ def _check_count(spec: DatasetSpec, each: ClassPlan) -> None:
         raise UserError(f"class {each.name} has {each.count} images; at least {FEWEST} are needed")
 
 
-def _plan_class(
-    spec: DatasetSpec, split: str, cls: str, sources: Sources, wanted: Lists, rows: Rows
-) -> ClassPlan:
+def _plan_class(spec: DatasetSpec, split: str, cls: str, sources: Sources, wanted: Lists, rows: Rows) -> ClassPlan:
     images, pickles, per_class = sources.images(split, cls), sources.pickled.get(cls, []), spec.count(split)
     if own := sources.own.get((split, cls)):
         if images:

@@ -88,9 +88,7 @@ class Sources:
     def matching(self, path: FilePath) -> list[Item]:
         """The images at a path, which may begin at any folder. Without an ending, those of that name with any."""
         found = [item for item in self._by_name.get(path[-1], ()) if item.is_at(path)]
-        return found or [
-            item for item in self._by_stem.get(path[-1], ()) if item.is_at((*path[:-1], item.name))
-        ]
+        return found or [item for item in self._by_stem.get(path[-1], ()) if item.is_at((*path[:-1], item.name))]
 
     def remark(self) -> str:
         """What to add where something is missing: the files that may hold it and were not read."""

@@ -18,9 +18,7 @@ __all__ = ["FAMILY", "Regime", "Validation", "build", "classifies", "validate_on
 FAMILY: Family[Regime] = Family("fewshot.learning.regimes", "regime", "Regime", constructor="build")
 
 
-def build(
-    spec: str, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute
-) -> Regime:
+def build(spec: str, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute) -> Regime:
     """A regime by its name or dotted path, and options: `supervised:batch=128`. See Regime.build.
 
     UserError for an unknown name or option, and for what the regime refuses.

@@ -34,9 +34,7 @@ class Validation:
     """All figures, by the names under which they are logged."""
 
 
-def validate_on_tasks(
-    model: Model, tasks: Sequence[Tasks], compute: Compute, base: Split | None = None
-) -> Validation:
+def validate_on_tasks(model: Model, tasks: Sequence[Tasks], compute: Compute, base: Split | None = None) -> Validation:
     """The model's mean accuracy on each of `tasks`, named by their shots; the first decides.
 
     `base`: the split of the base classes, `dataset["train"]`. A head or transform that is fitted on them is fitted anew
