@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
-from report_parts import figures, gaps, regimes, table3
+from report_parts import best, figures, gaps, regimes, table3
 from report_parts.effects import Study, read
 from report_parts.sections import FEW_SHOT, SECTIONS, TENTH, parts, short
 
@@ -22,7 +22,9 @@ from fewshot.core.files import write_atomic
 from fewshot.reports import pictures
 
 PAGE = Path(__file__).parent / "report_parts" / "page"
-ORDER = ("head", "table3", "mini-imagenet-42", "mini-imagenet-42-tenth", "regimes-42", "fashion-mnist", "files")
+ORDER = (
+    "head", "table3", "mini-imagenet-42", "mini-imagenet-42-tenth", "regimes-42", "best-42", "fashion-mnist", "files",
+)  # fmt: skip
 
 
 def parser() -> Parser:
@@ -38,6 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     values: dict[str, dict[str, str]] = {each.name: parts(each, studies[each.name], results) for each in done}
     values["head"] = {"short": "\n".join(short(each, studies[each.name]) for each in done)}
     values["regimes-42"] = {"table": regimes.table([results / FEW_SHOT.name, results / "regimes-42"])}
+    if (recipes := read(results / "best-42", "recipe")).runs:
+        values["best-42"] = best.parts(recipes)
     values["files"] = {}
     if (results / "table3").is_dir():
         values["table3"] = table3.parts(results / "table3")

@@ -35,6 +35,13 @@ def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = results / report.TENTH.name / f"{reg}-seed0"
         folder.parent.mkdir(exist_ok=True)
         variant(lower, folder, reg=reg, gain=2 * GAINS[reg])
+    for recipe, gain, rate in (("", 0.02, 0.1), ("+linear", 0.0, 0.2), ("+constant", -0.03, 0.3)):
+        for seed, more in SPREAD.items():
+            named = {"recipe": report.best.RECIPE + recipe, "lr": rate}  # another training
+            folder = results / "best-42" / f"recipe{recipe}-seed{seed}"
+            folder.parent.mkdir(exist_ok=True)
+            variant(lower, folder, seed=seed, gain=gain + (more if recipe else 0), config=named)
+    variant(lower, results / "best-42" / "pilots" / "jitter=0-seed0", config={"jitter": 0.0})
     shutil.rmtree(lower)
     unfinished = results / report.FEW_SHOT.name / "camdrop-seed0"
     shutil.copytree(results / report.FEW_SHOT.name / "none-seed0", unfinished)
@@ -79,6 +86,22 @@ def test_gains_stand_beside_the_gap_between_training_and_validation(written):
         assert f"| {shots}-shot | a tenth | {gap} | +4.00 (one seed) |" in lines(written, f"| {shots}-shot | a tenth")
     header = "| regularizer | seeds | accuracy (%) | gain on this test set | training anew | new classes | training - "
     assert len(lines(written, header)) == 4, "of both studies, at 1 and at 5 shots"
+
+
+def test_what_each_ingredient_adds_is_what_the_recipe_loses_without_it(written):
+    *_, classifier = lines(written, "| the cosine classifier: a linear one | 3 |")
+    assert "| **-2.00 ± 0.25** |" in classifier
+    (rate,) = lines(written, "| the falling learning rate: a constant one | 3 |")
+    assert "| **-5.00 ± 0.25** |" in rate
+    order = [line.split(" | ")[0] for line in lines(written, "| ") if line.split(" | ")[1:2] == ["3"]]
+    assert order.index("| nothing") < order.index(rate.split(" | ")[0]) < order.index(classifier.split(" | ")[0])
+
+
+def test_a_pilot_stands_with_its_best_validation(written):
+    run = Run.open(written / "best-42" / "pilots" / "jitter=0-seed0")
+    (chosen,) = [row["validation"] for row in run.metrics() if row.get("best")][-1:]
+    (line,) = lines(written, "| jitter=0 |")
+    assert line == f"| jitter=0 | {' | '.join(f'**{100 * chosen[shots]:.2f}**' for shots in ('5shot', '1shot'))} |"
 
 
 def test_the_same_files_give_the_same_bytes(written):

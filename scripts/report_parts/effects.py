@@ -26,7 +26,7 @@ TOP1 = "top-1"
 
 @dataclass(frozen=True)
 class Study:
-    """Finished runs that differ in the regularizer and the seed alone, by regularizer and then by seed.
+    """Finished runs that differ in one field and the seed alone, by its value (the regularizer), then by seed.
 
     `unfinished`: the folders that cannot be compared, and why: failed, diverged or damaged runs.
     """
@@ -64,27 +64,28 @@ class Effect:
         return answer if isinstance(answer, Interval) else None
 
 
-def read(folder: Path) -> Study:
+def read(folder: Path, varied: str = "reg") -> Study:
     """Every run folder of a study. The seeds that two regularizers share are what tells of training anew.
 
-    UserError where two runs differ in more than regularizer and seed, or in neither.
+    `varied`: the field that differs; with `recipe`, whatever a recipe sets. UserError where two runs differ in more
+    than that and the seed, or in neither.
     """
     finished, unfinished = found_runs(folder)
     runs: dict[str, dict[int, Run]] = {}
     for run in finished:
-        by_seed = runs.setdefault(run.config.reg, {})
+        by_seed = runs.setdefault(getattr(run.config, varied), {})
         if run.config.seed in by_seed:
-            raise UserError(f"{by_seed[run.config.seed].folder} and {run.folder}: one regularizer and seed; keep one")
-        if _but_for_reg(run) != _but_for_reg(finished[0]):
-            raise UserError(f"{finished[0].folder} and {run.folder} differ in more than regularizer and seed")
+            raise UserError(f"{by_seed[run.config.seed].folder} and {run.folder}: one {varied} and seed; keep one")
+        if varied != "recipe" and _but_for(varied, run) != _but_for(varied, finished[0]):
+            raise UserError(f"{finished[0].folder} and {run.folder} differ in more than {varied} and seed")
         by_seed[run.config.seed] = run
         if run.code_digest != (first := next(iter(by_seed.values()))).code_digest:
             raise UserError(f"{first.folder} and {run.folder} were trained by different code: keep one version's")
     return Study(folder, runs, unfinished)
 
 
-def _but_for_reg(run: Run) -> dict[str, object]:
-    return {name: value for name, value in experiment_of(run).items() if name != "reg"}
+def _but_for(varied: str, run: Run) -> dict[str, object]:
+    return {name: value for name, value in experiment_of(run).items() if name != varied}
 
 
 def commits(study: Study) -> str:

@@ -1,0 +1,78 @@
+"""The best recipe: how it was chosen, and what each of its ingredients adds, by leaving one out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewshot import config as configs
+from fewshot.core.errors import UserError
+from fewshot.reports.sweep import Bold, markdown
+from fewshot.runs import Run
+from report_parts.effects import Effect, Study, accuracies, commits, found_runs, gains, marked, mean, tested
+
+RECIPE = "best/mini-imagenet-42"
+
+
+def parts(study: Study) -> dict[str, str]:
+    """What the page says of the runs of `RECIPE`, alone and with the parts that leave an ingredient out.
+
+    UserError where the recipe by itself has no run.
+    """
+    if RECIPE not in study.runs:
+        raise UserError(f"{study.folder}: no run of the recipe {RECIPE} by itself")
+    return {
+        "pilots": pilots(study.folder / "pilots"),
+        "left out": left_out(study, gains(study, RECIPE)),
+        "commits": commits(study),
+    }
+
+
+def left_out(study: Study, effects: Sequence[Effect]) -> str:
+    """The recipe's accuracy, and that without each ingredient; differences to it."""
+    tests = sorted(tested(next(iter(study.runs[RECIPE].values()))))
+    header = ["left out", "seeds"]
+    whole = ["nothing", str(len(study.runs[RECIPE]))]
+    for test in tests:
+        header += [test, "difference"]
+        whole += [mean(accuracies(study, RECIPE, test)), ""]
+    lines: list[tuple[float, list[str]]] = []
+    for recipe in dict.fromkeys(effect.reg for effect in effects):
+        own = {effect.test: effect for effect in effects if effect.reg == recipe}
+        line = [about(recipe), str(len(study.runs[recipe]))]
+        for test in tests:
+            line += [mean(accuracies(study, recipe, test)), _difference(own[test])]
+        lines.append((own[tests[-1]].seen.estimate, line))
+    return markdown(header, [whole, *(line for _, line in sorted(lines))])
+
+
+def about(recipe: str) -> str:
+    """What a part of the recipe leaves out, as the first line of its file says it."""
+    first = configs.recipe_about(configs.recipe_parts(recipe)[-1]).splitlines()[0]
+    return first.removeprefix(f"Behind {RECIPE}, leaves out ").removesuffix(".")
+
+
+def _difference(effect: Effect) -> str:
+    anew = effect.interval("training anew")
+    return f"{100 * effect.seen.estimate:+.2f} (one seed)" if anew is None else marked(anew)
+
+
+def pilots(folder: Path) -> str:
+    """Each pilot's validation accuracy at its best step; the best first."""
+    found = {run.folder.name.rpartition("-seed")[0]: selected(run) for run in found_runs(folder)[0]}
+    tests = sorted({test for figures in found.values() for test in figures}, reverse=True)  # 5-shot selects
+    ranked = sorted(found, key=lambda name: [-found[name][test] for test in tests])
+    best = {test: max(figures[test] for figures in found.values()) for test in tests}
+    lines = [[name, *(_bold(found[name][test], found[name][test] == best[test]) for test in tests)] for name in ranked]
+    return markdown(["pilot", *(f"validation, {test}" for test in tests)], lines)
+
+
+def _bold(share: float, best: bool) -> str:
+    text = f"{100 * share:.2f}"
+    return Bold(text) if best else text
+
+
+def selected(run: Run) -> dict[str, float]:
+    """The validation figures of the weights that a run kept, by test: `5-shot`."""
+    chosen = [row["validation"] for row in run.metrics() if row.get("best")][-1]
+    return {f"{name.removesuffix('shot')}-shot": share for name, share in chosen.items()}
