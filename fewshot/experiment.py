@@ -96,7 +96,7 @@ def run(
     setup = prepare(config, replace(begun, sitting=None) if begun and elsewhere else begun, crew)
     if warning := frozen.pixel_warning(setup.dataset, setup.test):
         reporter.say(f"Warning: {warning}.")
-    if warning := setup.regime.warning(setup.model):
+    if config.epochs and (warning := setup.regime.warning(setup.model)):
         reporter.say(f"Warning: {warning}.")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
         words = overlap.in_words(shared)

@@ -224,9 +224,9 @@ class Backbone(nn.Module):
         return any(reg.guided for reg in self.regularizers)
 
     @property
-    def names(self) -> bool:
+    def guided_by_name(self) -> bool:
         """Whether one of these goes by the class that the network itself names, `Guide.named`."""
-        return any(reg.guided and reg.names for reg in self.regularizers)
+        return any(reg.guided and reg.guided_by_name for reg in self.regularizers)
 
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
         """Tell the regularizers that an optimizer step begins, at `progress` (0..1) of training.

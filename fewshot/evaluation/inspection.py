@@ -75,7 +75,7 @@ def scene(dataset: Dataset, images: int, seed: int) -> Scene:
 def guide(model: Model, scene: Scene) -> Guide:
     """The classifier of `_class_weights` on the channels of the deepest map, and each shown image's class in it."""
     weights, own = _class_weights(model, scene)
-    named = _named(model, scene) if model.backbone.names else None
+    named = _named(model, scene) if model.backbone.guided_by_name else None
     return Guide(model.backbone.channel_weights(weights), own, named)
 
 
@@ -93,13 +93,13 @@ def _class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
 
 
 def _named(model: Model, scene: Scene) -> Tensor:
-    """(N,): the row of `_class_weights` that the model names for each shown image."""
+    """(N,): the row of `_class_weights` that the model names for each shown image; as there, without its transform."""
     shown = model.embed(scene.shown)
     if model.classifier is not None and scene.labels is not None:
         return model.classifier(shown).argmax(1)
     ways = len(scene.support) // SHOTS
     labels = torch.arange(ways).repeat_interleave(SHOTS)
-    return model.solve(model.embed(scene.support)[None], labels[None], shown[None], ways)[0].argmax(1)
+    return model.head(model.embed(scene.support)[None], labels[None], shown[None], ways)[0].argmax(1)
 
 
 def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> list[Tensor]:
@@ -243,7 +243,8 @@ def class_activation_maps(model: Model, scene: Scene, site: int | str | None = N
     """
     backbone = model.backbone
     if site in (None, len(backbone.stages)):
-        weights, own, _ = guide(model, scene)
+        weights, own = _class_weights(model, scene)
+        weights = backbone.channel_weights(weights)
         (deepest,) = outputs(model, [backbone.module_at(len(backbone.stages))], scene.shown)
         return torch.einsum("nc,nchw->nhw", weights[own], deepest).numpy()
     assert site is not None

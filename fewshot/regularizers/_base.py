@@ -103,7 +103,9 @@ class Regularizer(nn.Module):
       method's own weights.
     - `guided` (bool, False): True for a method that needs a `Guide` in training: `Backbone.guided_by` sets it for a
       pass, and the loop fits one to each episode.
-    - `names` (bool, False): True for a guided method that goes by `Guide.named`, not by an image's own class.
+    - `guided_by_name` (bool, False): True for a guided method that goes by `Guide.named`, not by an image's own class.
+      Without it `Guide.named` is None.
+    - `episodic_warning` (str, ""): what the user should know before episodes are trained with it, without a full stop.
     - `weight_decay_scale` (float, 1.0): what the optimizer's weight decay is multiplied with in this step. Set by
       `begin_step`, read by the loop.
     - `remark` (str, ""): what a run's record says of it besides its options, such as a default that had to be clipped.
@@ -115,7 +117,8 @@ class Regularizer(nn.Module):
     active: bool = True
     differentiable_mask: bool = False
     guided: bool = False
-    names: bool = False
+    guided_by_name: bool = False
+    episodic_warning: str = ""
     weight_decay_scale: float = 1.0
     remark: str = ""
 

@@ -28,7 +28,8 @@ def check_mask(method: Regularizer, name: str) -> None:
         return
     site = method.site
     x = torch.randn(2, site.channels, site.height, site.width)
-    guide = Guide(torch.randn(2, site.channels), torch.arange(2), torch.arange(2))
+    named = torch.arange(2) if method.guided_by_name else None
+    guide = Guide(torch.randn(2, site.channels), torch.arange(2), named)
 
     def mask(given: Tensor) -> Tensor:
         torch.default_generator.manual_seed(0)  # the CPU's alone

@@ -61,10 +61,10 @@ class CamDrop(Regularizer):
     `seed_rate`: dropblock, eq. 1 of that paper at `drop_prob` (as released), or direct, `drop_prob` (1 - gamma in
     the paper) at each position (as written).
 
-    `label`: the class y of a query image of an episode. "own" is the paper's, its true class: networks learn to read
-    it from the mask, and little else (results/camdrop-labels.md). "named" is the class that the network names for it
-    with the regularizers off, which costs a pass more. Support images always have their own. In supervised training
-    the two are the true class and the one that the classifier names.
+    `label`: the class y of a query image of an episode. "own" is the paper's, its true class: networks can learn to
+    read it from the mask (results/camdrop-labels.md). "named" is the class that the network names for it with the
+    regularizers off, which takes one more pass of the queries. Support images always have their own. In supervised
+    training the two are the true class and the one that the classifier names, in one more pass of all images.
 
     Other readings of ours: the sites, the same as for all methods here, and with them DropBlock's blocks of 5 and 2
     (the paper, in classification, has r = 8 on CIFAR's 8x8 maps and 7 on ImageNet's); a constant rate from the
@@ -107,8 +107,13 @@ class CamDrop(Regularizer):
         if seed_rate == "dropblock":
             self.rate = dropblock.seed_rate(drop_prob, self.block_size, site.height, site.width)
         self.active = drop_prob > 0 and self.count > 0
-        self.names = label == "named"
+        self.guided_by_name = label == "named"
         self.guided = self.active and (guide == "cam" or self.channels < site.channels)
+        if self.guided and not self.guided_by_name:
+            self.episodic_warning = (
+                "camdrop's mask depends on each query's true class, and networks can learn to read it there, so that"
+                " they fail without the mask: camdrop:label=named goes by the class that the network names"
+            )
 
     def multiplier(self, x: Tensor, guide: Guide | None = None) -> Tensor:
         """(N, C, H, W) multiplier. UserError without the guide that it needs."""
@@ -121,9 +126,9 @@ class CamDrop(Regularizer):
 
     def _alpha(self, x: Tensor, guide: Guide | None) -> Tensor:
         """(N, C): for each image, its class's weights of this map's channels."""
-        labels = None if guide is None else guide.named if self.names else guide.labels
+        labels = None if guide is None else guide.named if self.guided_by_name else guide.labels
         if guide is None or guide.weights is None or labels is None:
-            given = "weights, labels, named" if self.names else "weights, labels"
+            given = "weights, labels, named" if self.guided_by_name else "weights, labels"
             raise UserError(
                 "camdrop needs to know the class weights and the images' classes in training:"
                 f" call it with guide=Guide({given}), or take guide=avg,channels=1"
@@ -143,5 +148,5 @@ class CamDrop(Regularizer):
 
     def extra_repr(self) -> str:
         options = f"guide={self.guide}, candidates={self.candidates}, seed_rate={self.seed_rate}"
-        options += ", label=named" * self.names
+        options += ", label=named" * self.guided_by_name
         return f"drop_prob={self.drop_prob}, block_size={self.block_size}, channels={self.channels}, {options}"

@@ -127,7 +127,7 @@ def _guide(method: Regularizer, x: Tensor) -> Guide | None:
         return None
     weights = torch.randn(5, 2 * x.shape[1], generator=torch.Generator().manual_seed(0))
     labels = torch.arange(len(x), device=x.device) % 5
-    return Guide(weights.to(x.device), labels, labels.flip(0))
+    return Guide(weights.to(x.device), labels, labels.flip(0) if method.guided_by_name else None)
 
 
 def _inputs(case: Case, size: int) -> Iterator[tuple[str, Tensor]]:

@@ -180,6 +180,7 @@ def test_an_episodes_guide_is_its_heads_classifier():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     guide = regime.guide(model, batch)
     assert model.training and not guide.weights.requires_grad
+    assert guide.named is None  # nothing asks for it, so the queries are not embedded
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
     model.eval()
@@ -200,8 +201,10 @@ def test_queries_are_guided_by_the_class_that_the_network_names():
     regime = Episodic.build(config, glyphs, [], Compute(torch.device("cpu"), "fp32"))
     model = models.build("conv4", reg, "proto", 32, glyphs.mean, glyphs.std).train()
     batch = torch.rand(2 * 3 * 4, 3, 32, 32)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     guide = regime.guide(model, batch)
-    assert model.training
+    assert model.training and not regime.warning(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
     model.eval()
     z = model(batch).view(2, 3, 4, -1)
@@ -241,7 +244,7 @@ def test_it_trains(tmp_path, capsys, embed, label):
     flags = ["--reg", reg, "--shots", "2", "--embed", embed, "--out", str(tmp_path / "run")]
     assert console.run(train.main, [*SMALL, *flags]) == 0
     said = " ".join("".join(capsys.readouterr()).split())
-    assert ("camdrop drops by each query's true class" in said) == (label == "own")
+    assert ("camdrop's mask depends on each query's true class" in said) == (label == "own")
     run = Run.open(tmp_path / "run")
     dropped = [row["dropped"] for row in run.metrics() if "loss" in row]
     site = fewshot.load(run.folder).backbone.regularizers[0]

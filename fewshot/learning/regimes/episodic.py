@@ -67,14 +67,9 @@ class Episodic(Regime[Tensor]):
         transforms.check_trainable(model.transform)
 
     def warning(self, model: Model) -> str:
-        """See Regime.warning: a method that is guided by the queries' classes tells the network what it is to find."""
-        tells = {type(reg).__name__.lower() for reg in model.backbone.regularizers if reg.guided and not reg.names}
-        if not tells:
-            return ""
-        return (
-            f"{', '.join(sorted(tells))} drops by each query's true class, and networks learn to read the class from"
-            " what is dropped: validation will show it; label=named goes by the class that the network names"
-        )
+        """See Regime.warning: what the regularizers have to say of episodes."""
+        said = dict.fromkeys(reg.episodic_warning for reg in model.backbone.regularizers)
+        return "; ".join(filter(None, said))
 
     @property
     def what(self) -> str:
@@ -140,7 +135,7 @@ class Episodic(Regime[Tensor]):
         return support.flatten(0, 1), query.flatten(0, 1)
 
     def split_guide(self, guide: Guide) -> list[Guide]:
-        """What guides the support's images, and what the queries'."""
+        """What guides the support's images, labels and named (T*W*S,), and what the queries', (T*W*Q,)."""
         named = (None, None) if guide.named is None else self.split(guide.named)
         return [Guide(guide.weights, *each) for each in zip(self.split(guide.labels), named, strict=True)]
 
@@ -159,14 +154,21 @@ class Episodic(Regime[Tensor]):
         weights = model.backbone.channel_weights(weights).flatten(0, 1)
         own = torch.arange(tasks * ways, device=z.device).repeat_interleave(self.protocol.images_per_class)
         named = None
-        if model.backbone.names:
-            answers = model.solve(z, labels, self._by_task(model, query, tasks), ways).argmax(2)  # (T, W*Q) in 0..W-1
+        if model.backbone.guided_by_name:
+            answers = self._answers(model, z, labels, self._by_task(model, query, tasks))
             rows = answers + ways * torch.arange(tasks, device=z.device)[:, None]
             named = own.view(tasks * ways, -1).clone()
             named[:, self.protocol.shots :] = rows.view(tasks * ways, -1)
             named = named.flatten()
         model.train()
         return Guide(weights, own, named)
+
+    def _answers(self, model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+        """(T, W*Q): the class in 0..W-1 that the head names for each query, which it cannot tell from its place."""
+        order = torch.rand(query.shape[:2], device=query.device).argsort(1)
+        shuffled = query.take_along_dim(order[..., None], 1)
+        answers = model.solve(support, labels, shuffled, self.protocol.ways).argmax(2)
+        return answers.gather(1, order.argsort(1))
 
     def _by_task(self, model: Model, images: Tensor, tasks: int) -> Tensor:
         """Images (T*N, 3, S, S) of T tasks -> embeddings (T, N, D)."""

@@ -220,7 +220,7 @@ class Supervised(Regime[Batch]):
         most = labels if batch.share >= 0.5 else others
         guide = None
         if model.backbone.guided:
-            named = self._named(model, images) if model.backbone.names else None
+            named = self._named(model, images) if model.backbone.guided_by_name else None
             guide = Guide(model.backbone.channel_weights(model.classifier.weight.detach()), most, named)
         with self.compute.autocast(), model.backbone.guided_by(guide):
             z = model(images)
