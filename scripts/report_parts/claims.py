@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
+from fewshot.core.components import parse
+from fewshot.evaluation.comparison import needs
 from fewshot.evaluation.power import Need
 from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains, holm_of, signed
 
@@ -104,15 +105,27 @@ def decided(study: Study) -> list[Finding]:
     corrected = {}
     for test in {each.effect.test for each in found}:
         places = [place for place, each in enumerate(found) if each.effect.test == test]
-        corrected |= dict(zip(places, holm_of([found[place].effect for place in places]), strict=True))
+        effects = holm_of([found[place].effect for place in places])
+        level = SIGNIFICANT / max(1, sum(effect.interval("training anew") is not None for effect in effects))
+        corrected |= {place: _planned(effect, level) for place, effect in zip(places, effects, strict=True)}
     return [replace(each, effect=corrected[place]) for place, each in enumerate(found)]
 
 
+def _planned(effect: Effect, level: float) -> Effect:
+    """The same with a plan for tests at `level`, that of each claim where there are several."""
+    size = abs(effect.seen.estimate)
+    return replace(effect, plan=needs(effect.answers, size, level) if size else {})
+
+
 def _named(study: Study, wanted: str) -> str | None:
-    """The study's regularizer of that name; else the only one of that method, with whichever sites and options."""
+    """The study's regularizer of that name; else the only one of that method at other sites or of another size."""
     if wanted in study.runs:
         return wanted
-    same = [reg for reg in study.runs if re.split("[@:]", reg)[0] == wanted]
+    same = []
+    for reg in study.runs:
+        spec, *more = parse(reg)
+        if not more and spec.name == wanted and spec.options.keys() <= {"block_size", "size"}:
+            same.append(reg)
     return same[0] if len(same) == 1 else None
 
 
