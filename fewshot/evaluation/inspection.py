@@ -21,6 +21,7 @@ from fewshot.core.errors import UserError
 from fewshot.data import Dataset
 from fewshot.data.augment import to_unit
 from fewshot.episodes import EpisodeSampler, Protocol
+from fewshot.evaluation.solve import wants_base
 from fewshot.model import Model, evaluating
 from fewshot.regularizers import FAMILY, Guide, Regularizer, Site
 from fewshot.regularizers import expand as single
@@ -93,13 +94,17 @@ def _class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
 
 
 def _named(model: Model, scene: Scene) -> Tensor:
-    """(N,): the row of `_class_weights` that the model names for each shown image; as there, without its transform."""
+    """(N,): the row of `_class_weights` that the model names for each shown image.
+
+    As in training, but without a transform or head that is first to be fitted on the base classes.
+    """
     shown = model.embed(scene.shown)
     if model.classifier is not None and scene.labels is not None:
         return model.classifier(shown).argmax(1)
     ways = len(scene.support) // SHOTS
     labels = torch.arange(ways).repeat_interleave(SHOTS)
-    return model.head(model.embed(scene.support)[None], labels[None], shown[None], ways)[0].argmax(1)
+    solve = model.head if wants_base(model.head, model.transform) else model.solve
+    return solve(model.embed(scene.support)[None], labels[None], shown[None], ways)[0].argmax(1)
 
 
 def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> list[Tensor]:

@@ -105,7 +105,6 @@ class Regularizer(nn.Module):
       pass, and the loop fits one to each episode.
     - `guided_by_name` (bool, False): True for a guided method that goes by `Guide.named`, not by an image's own class.
       Without it `Guide.named` is None.
-    - `episodic_warning` (str, ""): what the user should know before episodes are trained with it, without a full stop.
     - `weight_decay_scale` (float, 1.0): what the optimizer's weight decay is multiplied with in this step. Set by
       `begin_step`, read by the loop.
     - `remark` (str, ""): what a run's record says of it besides its options, such as a default that had to be clipped.
@@ -118,7 +117,6 @@ class Regularizer(nn.Module):
     differentiable_mask: bool = False
     guided: bool = False
     guided_by_name: bool = False
-    episodic_warning: str = ""
     weight_decay_scale: float = 1.0
     remark: str = ""
 
@@ -144,6 +142,16 @@ class Regularizer(nn.Module):
         if cls.place != "map" or not sites:
             return depths
         return (depths[-3:-1] if sites[0].small_images else depths[-2:]) or depths
+
+    @property
+    def warning(self) -> str:
+        """What the user should know before a training with it, without a full stop; "" if nothing."""
+        if not self.guided or self.guided_by_name:
+            return ""
+        return (
+            f"{type(self).__name__.lower()} is given each image's true class in training: networks can learn to read it"
+            " from what is dropped, and then fail without it"
+        )
 
     @classmethod
     def has_mask(cls) -> bool:

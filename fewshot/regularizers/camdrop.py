@@ -61,10 +61,11 @@ class CamDrop(Regularizer):
     `seed_rate`: dropblock, eq. 1 of that paper at `drop_prob` (as released), or direct, `drop_prob` (1 - gamma in
     the paper) at each position (as written).
 
-    `label`: the class y of a query image of an episode. "own" is the paper's, its true class: networks can learn to
-    read it from the mask (results/camdrop-labels.md). "named" is the class that the network names for it with the
-    regularizers off, which takes one more pass of the queries. Support images always have their own. In supervised
-    training the two are the true class and the one that the classifier names, in one more pass of all images.
+    `label`: the class y of an image. "own" is the paper's, its true class: networks can learn to read it from the mask,
+    in episodes and in supervised training, and then fail without it; classifiers with the paper's site and block, the
+    last map and all of it, did not (results/camdrop-labels.md). "named" is the class that the network names with the
+    regularizers off, which takes one more pass: of an episode's queries (support images have their own class, which the
+    head is given), or of all images by the classifier.
 
     Other readings of ours: the sites, the same as for all methods here, and with them DropBlock's blocks of 5 and 2
     (the paper, in classification, has r = 8 on CIFAR's 8x8 maps and 7 on ImageNet's); a constant rate from the
@@ -109,11 +110,6 @@ class CamDrop(Regularizer):
         self.active = drop_prob > 0 and self.count > 0
         self.guided_by_name = label == "named"
         self.guided = self.active and (guide == "cam" or self.channels < site.channels)
-        if self.guided and not self.guided_by_name:
-            self.episodic_warning = (
-                "camdrop's mask depends on each query's true class, and networks can learn to read it there, so that"
-                " they fail without the mask: camdrop:label=named goes by the class that the network names"
-            )
 
     def multiplier(self, x: Tensor, guide: Guide | None = None) -> Tensor:
         """(N, C, H, W) multiplier. UserError without the guide that it needs."""
@@ -136,6 +132,12 @@ class CamDrop(Regularizer):
         if len(labels) != len(x):
             raise UserError(f"camdrop was given {len(labels)} labels for {len(x)} images")
         return compress(guide.weights.detach().float()[labels], x.shape[1])
+
+    @property
+    def warning(self) -> str:
+        """See Regularizer.warning; the remedy, too."""
+        remedy = "; camdrop:label=named goes by the class that the network names (results/camdrop-labels.md)"
+        return super().warning and super().warning + remedy
 
     @property
     def expected_drop(self) -> float:

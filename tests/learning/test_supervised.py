@@ -166,6 +166,8 @@ def test_camdrop_is_guided_by_the_classifiers_own_weights(backbone, mixup, step)
 def test_camdrop_can_go_by_the_class_that_the_classifier_names(options):
     made = setup(reg="camdrop:label=named", regime=f"supervised:batch=32,{options}")
     assert not made.regime.warning(made.model)
+    own = setup(reg="camdrop", regime=f"supervised:batch=32,{options}")
+    assert "camdrop is given each image's true class" in own.regime.warning(own.model)
     guides = []
     with_guide = made.model.backbone.guided_by
     made.model.backbone.guided_by = lambda guide: (guides.append(guide), with_guide(guide))[1]

@@ -244,7 +244,7 @@ def test_it_trains(tmp_path, capsys, embed, label):
     flags = ["--reg", reg, "--shots", "2", "--embed", embed, "--out", str(tmp_path / "run")]
     assert console.run(train.main, [*SMALL, *flags]) == 0
     said = " ".join("".join(capsys.readouterr()).split())
-    assert ("camdrop's mask depends on each query's true class" in said) == (label == "own")
+    assert ("camdrop is given each image's true class" in said) == (label == "own")
     run = Run.open(tmp_path / "run")
     dropped = [row["dropped"] for row in run.metrics() if "loss" in row]
     site = fewshot.load(run.folder).backbone.regularizers[0]

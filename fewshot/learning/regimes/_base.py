@@ -103,7 +103,8 @@ class Regime(ABC, Generic[Batch]):
 
     def warning(self, model: Model) -> str:
         """What the user should know before this regime trains such a model, without a full stop; "" if nothing."""
-        return ""
+        said = dict.fromkeys(reg.warning for reg in model.backbone.regularizers)
+        return "; ".join(filter(None, said))
 
     def pace(self, config: TrainConfig) -> Pace:
         """How long training is. An epoch may be a number of episodes, as it is here, or of other things."""

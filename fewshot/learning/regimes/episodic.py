@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot import heads, transforms
 from fewshot.config import TrainConfig
 from fewshot.core.compute import Compute
+from fewshot.core.errors import UserError
 from fewshot.core.seeding import generator_for
 from fewshot.data import Dataset
 from fewshot.data.augment import Augmentation
 from fewshot.data.images import ImageSource
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks
+from fewshot.heads import Head
 from fewshot.learning.regimes._base import Regime, Validation, validate_on_tasks
 from fewshot.model import Model
 from fewshot.regularizers import Guide
@@ -26,7 +29,11 @@ from fewshot.regularizers import Guide
 
 @dataclass(frozen=True)
 class Episodic(Regime[Tensor]):
-    """A batch is T tasks' augmented images (B, 3, S, S), task by task, class by class, support before queries."""
+    """A batch is T tasks' augmented images (B, 3, S, S), task by task, class by class, support before queries.
+
+    `smoothing`: label smoothing of the queries' cross-entropy, 0..1 (Szegedy et al., CVPR 2016). MetaOptNet's eps is
+    the share of the other classes alone: its 0.1, for its SVM, is smoothing=0.125 at five ways.
+    """
 
     shared = True
 
@@ -39,10 +46,21 @@ class Episodic(Regime[Tensor]):
     """Support and query in one forward pass (one set of batch-norm statistics), or in one each."""
     validation: Sequence[Tasks]
     compute: Compute
+    smoothing: float = 0.0
 
     @classmethod
-    def build(cls, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute) -> Episodic:
+    def build(
+        cls,
+        config: TrainConfig,
+        dataset: Dataset,
+        validation: Sequence[Tasks],
+        compute: Compute,
+        *,
+        smoothing: float = 0.0,
+    ) -> Episodic:
         """See Regime.build."""
+        if not 0 <= smoothing < 1:
+            raise UserError(f"episodic:smoothing={smoothing}: give 0 or more, and less than 1")
         return cls(
             EpisodeSampler(dataset["train"], Protocol(config.ways, config.shots, config.queries), config.seed),
             ImageSource(dataset["train"], compute.device),
@@ -51,6 +69,7 @@ class Episodic(Regime[Tensor]):
             config.embed == "joint",
             validation,
             compute,
+            smoothing,
         )
 
     @property
@@ -63,13 +82,10 @@ class Episodic(Regime[Tensor]):
         heads.check_trainable(model.head)
         if model.backbone.guided:
             heads.check_guide(model.head)
+        if self.smoothing and type(model.head).loss is not Head.loss:
+            raise UserError(f"episodic:smoothing: head {type(model.head).__name__.lower()} has a loss of its own")
         model.head.check_ways(self.protocol.ways)
         transforms.check_trainable(model.transform)
-
-    def warning(self, model: Model) -> str:
-        """See Regime.warning: what the regularizers have to say of episodes."""
-        said = dict.fromkeys(reg.episodic_warning for reg in model.backbone.regularizers)
-        return "; ".join(filter(None, said))
 
     @property
     def what(self) -> str:
@@ -100,7 +116,10 @@ class Episodic(Regime[Tensor]):
             order = torch.rand(query_labels.shape, device=batch.device).argsort(1)
             query, query_labels = query.take_along_dim(order[..., None], 1), query_labels.gather(1, order)
         logits = model.solve(support, support_labels, query, self.protocol.ways)  # (T, W*Q, W)
-        return model.head.loss(logits, query_labels), (logits.detach().argmax(2) == query_labels).float().mean()
+        loss = model.head.loss(logits, query_labels)
+        if self.smoothing:
+            loss = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten(), label_smoothing=self.smoothing)
+        return loss, (logits.detach().argmax(2) == query_labels).float().mean()
 
     def validate(self, model: Model) -> Validation:
         """Accuracy on the validation tasks, by shots."""
