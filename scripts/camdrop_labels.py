@@ -37,7 +37,7 @@ from fewshot.reports.sweep import markdown
 from fewshot.runs import Run
 
 HERE = Path(__file__).resolve().parent.parent
-COLUMNS = ("trained with", "seed", "off", "own class", "told another", "named as told", "class named")
+COLUMNS = ("network", "trained with", "seed", "off", "own class", "told another", "named as told", "class named")
 WAYS = ("off", "own", "another", "as told", "named")
 PROTOCOL = Protocol(ways=5, shots=5, queries=3)
 BATCH = 100
@@ -120,7 +120,7 @@ def line(folder: Path, classifier: bool, args: argparse.Namespace) -> list[str]:
     for way in WAYS:
         each = np.array([share[way] for share in shares])
         cells.append(f"{100 * each.mean():.1f} ± {196 * each.std(ddof=1) / len(each) ** 0.5:.1f}")
-    return [config.reg, str(config.seed), *cells]
+    return [f"{config.backbone}, {config.dataset}", config.reg, str(config.seed), *cells]
 
 
 def parser() -> Parser:
