@@ -17,7 +17,7 @@ from fewshot.core.errors import UserError
 from fewshot.learning.reporter import Reporter
 from fewshot.reports import pictures
 from fewshot.reports.boards import gathering
-from fewshot.reports.comparisons import comparison
+from fewshot.reports.comparisons.entries import Finished
 from fewshot.runs import Run
 from torture_cases import kills
 
@@ -72,7 +72,7 @@ RECORDS = ("episodes-", "tasks-")
 # What reads which files of a folder that is trained and tested (first three tables), and of one that was cut.
 READERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "load": (lambda folder: fewshot.load(folder, device="cpu"), (*JSON, "best.safetensors"), "both"),
-    "compare": (lambda folder: comparison.Finished.load(str(folder)), (*JSON, "result.json", *RECORDS), "finished"),
+    "compare": (lambda folder: Finished.load(str(folder)), (*JSON, "result.json", *RECORDS), "finished"),
     "leaderboard": (lambda folder: gathering.gather(folder.parent), (*JSON, "result.json", "episodes-"), "finished"),
     "show curves": (lambda folder: pictures.read_curves(Run.open(folder)), (*JSON, "metrics.jsonl"), "both"),
     "evaluate": (evaluated, (*JSON, "result.json", "best.safetensors"), "finished"),
