@@ -32,7 +32,7 @@ def parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--split", default="test", choices=("test", "val", "train"),
-        help="compare the results on this split of the data set; only those on test are one",
+        help="compare the results on this split; those on val and train are no test",
     )  # fmt: skip
     for name, what in (("head", "heads"), ("transform", "transforms of embeddings")):
         parser.add_argument(
