@@ -128,8 +128,8 @@ def _other_precision(compared: Sequence[Entry], results: Sequence[BySeed]) -> li
     if len({precision for _, precision in evaluated.values()}) == 1:
         return []
     return [
-        f"{name} was trained in {run.precision} and evaluated in {precision}, others here were evaluated as they were"
-        f" trained: evaluate it again, by --precision {run.precision}"
+        f"{name} was trained in {run.precision} and evaluated in {precision}, unlike others here: evaluate it again, by"
+        f" --precision {run.precision}"
         for name, (run, precision) in evaluated.items()
         if run.precision and precision != run.precision
     ]
