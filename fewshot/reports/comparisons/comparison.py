@@ -110,8 +110,6 @@ def _asked(run: Finished) -> str:
 def warnings_of(compared: Sequence[Entry], shared: Shared) -> list[str]:
     """What the reader of a comparison must know: what is not in it, and what was not evaluated as the rest of it."""
     lines = [f"not compared: {each}" for each in shared.left_out]
-    for a, b in same_but_for_code(compared):
-        lines.append(f"{a} and {b} were trained by different code, so that they are not seeds of one entry")
     for _, results in shared:
         lines += _other_precision(compared, results) + _other_base(compared, results)
     return list(dict.fromkeys(lines))
@@ -175,6 +173,8 @@ def print_all(
         console.print(f"warning: one run is left out: {problem}")
     for warning in warnings_of(compared, shared):
         console.print(f"warning: {warning}")
+    for a, b in same_but_for_code(compared):
+        console.print(f"warning: {a} and {b} were trained by different code, so that they are not seeds of one entry")
     for each in compared:
         console.print(in_words(each))
     console.print()
