@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 from fewshot.core.console import Parser, run, summary, terminal
@@ -16,7 +17,10 @@ p-values are Holm's over all pairs, and entries share a rank where the test cann
 separate them from the first of that rank. Below stands what it would take, by the variances measured here, to
 establish the difference seen (or --detect POINTS) in 80 of 100 such studies: how many images of each class, test
 classes and training seeds, each for its own question. A run that is unfinished or damaged is left out, with a warning,
-as long as two configurations remain.
+as long as two configurations remain; a protocol that not all were scored under, on the same tasks and pixels, likewise.
+
+To compare heads, name them behind the runs: fewshot.compare RUN... --head proto simpleshot:norm=cl2n. Each run is then
+an entry for each head, by the results that evaluate --head has left in its folder.
 """
 
 
@@ -26,7 +30,18 @@ def parser() -> Parser:
         "--detect", type=float, metavar="POINTS",
         help="say what it would take to establish a difference of so many points (default: of the one seen)",
     )  # fmt: skip
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, of two configurations or more")
+    parser.add_argument(
+        "--split", default="test", choices=("test", "val", "train"),
+        help="compare the results on this split; those on val and train are no test",
+    )  # fmt: skip
+    for name, what in (("head", "heads"), ("transform", "transforms of embeddings")):
+        parser.add_argument(
+            f"--{name}", nargs="+", default=[None], metavar=name.upper(),
+            help=f"compare the results by these {what}, as evaluate --{name} wrote them (default: each run's own)",
+        )  # fmt: skip
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders, of two configurations or more; with two heads, of one"
+    )
     return parser
 
 
@@ -34,12 +49,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
     from fewshot.reports.comparisons import comparison
+    from fewshot.reports.comparisons.asked import Asked
 
     comparison.check_points(args.detect, "--detect ")
     folders = list({Path(folder).resolve(): folder for folder in args.runs}.values())
-    if len(folders) < 2:
-        raise UserError(f"{args.runs[0]} is one run: give another to compare it with")
-    comparison.print_all(terminal(), folders, args.detect)
+    solvers = product(dict.fromkeys(args.head), dict.fromkeys(args.transform))
+    asked = [Asked(args.split, head, transform) for head, transform in solvers]
+    if len(folders) < 2 and len(asked) < 2:
+        raise UserError(f"{args.runs[0]} is one run: give another to compare it with, or two heads behind --head")
+    comparison.print_all(terminal(), folders, args.detect, asked)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from argparse import SUPPRESS
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +19,7 @@ asks for few-shot tasks in its place.
 
 if TYPE_CHECKING:
     from fewshot.data import Dataset
-    from fewshot.model import Model
-    from fewshot.runs import Run
+    from fewshot.episodes import Tasks
 
 _PROTOCOL_FLAGS = {
     "ways": "classes in an episode (default: 5)", "shots": "support images a class (default: 1 5)",
@@ -57,7 +53,10 @@ def parser() -> Parser:
     )
     parser.add_argument("--transform", default=None, help="of embeddings, such as center+l2; else each run's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the network")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "fp32", "bf16"),
+        help="of the network; auto: what each run was trained in, where that is native here",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
     parser.add_argument(
         "--replace", action="store_true",
@@ -87,14 +86,10 @@ def _evaluate(argv: list[str] | None) -> None:
 
     from fewshot import heads, transforms
     from fewshot.core import compute
-    from fewshot.data import open_dataset
     from fewshot.episodes import Protocol, frozen
-    from fewshot.evaluation.classification import classify_run
+    from fewshot.evaluation.finished import Request, carry_out, check
     from fewshot.evaluation.overlap import in_words
-    from fewshot.evaluation.score import score_run
-    from fewshot.model import load_run
     from fewshot.reports.tables import print_classification, print_results
-    from fewshot.runs import Run
 
     console = terminal()
     protocols = [Protocol(args.ways, shots, args.queries, args.query_alpha) for shots in dict.fromkeys(args.shots)]
@@ -114,90 +109,35 @@ def _evaluate(argv: list[str] | None) -> None:
         raise UserError(f"--episodes {args.episodes}: an interval needs at least 2")
     if args.episodes > MOST_EPISODES:
         raise UserError(f"--episodes {args.episodes}: give at most {MOST_EPISODES:,}")
-    with ExitStack() as held:
-        work = []
-        runs = {Path(folder).resolve(): folder for folder in args.runs}
-        for folder in runs.values():  # every complaint comes before the first minute of work
-            run_folder = Run.open(folder)
-            held.enter_context(run_folder.lock())
-            if not run_folder.trained:
-                raise UserError(f"{folder} has not finished training: go on with it by --out {folder} --resume first")
-            run_folder.rows, run_folder.classification  # noqa: B018  what is there already must be ours
-            config = run_folder.config
-            run_folder.check_code(args.trust, dataset=args.dataset == "auto")
-            root = args.data_root or os.environ.get("FEWSHOT_DATA") or config.data_root
-            dataset = open_dataset(config.dataset if args.dataset == "auto" else args.dataset, root)
-            model = load_run(run_folder, where, args.trust)
-            training = _training(run_folder, dataset, root, args.trust)
-            if asks_for_tasks or not _classifies(folder, model, training, dataset, args.split):
-                wanted = [each.tasks(dataset) for each in lists] or [
-                    frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
-                ]
-            else:
-                wanted = []
-            if args.head is not None:
-                model.head_for(args.head)
-            if dataset.image_size != model.backbone.image_size:
-                raise UserError(
-                    f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
-                    f" {dataset.image_size} px; prepare it at that size"
-                )
-            work.append((run_folder, model, dataset, wanted, training))
-        compute.keep_heap()
-        for run_folder, model, dataset, wanted, training in work:
-            if not wanted:
-                with compute.room_for("--device cpu"):
-                    row = classify_run(run_folder, model, dataset, args.split, where, args.replace, training)
-                print_classification(console, str(run_folder.folder), [row])
-                continue
-            if warning := frozen.pixel_warning(dataset, wanted):
-                console.print(f"Warning: {warning}.")
-            if training is None:
-                console.print(
-                    f"Note: the images that {run_folder.folder} was trained on are not at hand; whether"
-                    f" {dataset.name} has some of them is not known."
-                )
-            with compute.room_for("--device cpu"):
-                rows = score_run(
-                    run_folder, model, dataset, wanted, where, args.head, args.transform, args.replace, training
-                )
-            if overlap := rows[0].get("seen_in_training"):
-                console.print(
-                    f"Warning: {run_folder.folder} was trained on {in_words(overlap)} of what it is tested on here: the"
-                    " results say so, and are no few-shot results."
-                )
-            solved = [f"{name} {value}" for name in ("head", "transform") if (value := getattr(args, name)) is not None]
-            print_results(console, ", ".join([str(run_folder.folder), *solved]), rows)
 
+    def tasks(dataset: Dataset) -> list[Tasks]:
+        return [each.tasks(dataset) for each in lists] or [
+            frozen.standard_tasks(dataset, args.split, protocol, args.episodes) for protocol in protocols
+        ]
 
-def _classifies(folder: str, model: Model, training: Dataset | None, dataset: Dataset, split: str) -> bool:
-    """Whether the run's classifier can name the images of the split, and that is what the data set is for.
-
-    UserError where that is not known, because the images of its training are not at hand.
-    """
-    if model.classifier is None or not dataset.shared_classes:
-        return False
-    if training is None:
-        raise UserError(
-            f"the images that {folder} was trained on are not at hand, so whether its classifier knows these classes is"
-            " not known: give their --data-root; or --shots 1 5, for few-shot tasks"
-        )
-    return training["train"].classes == dataset[split].classes
-
-
-def _training(run: Run, dataset: Dataset, root: str, trust: Sequence[str]) -> Dataset | None:
-    """The data set that the run was trained on: `dataset` itself, or another that is at hand; else None."""
-    from fewshot.data import open_dataset
-
-    trained_on = run.resolved.get("fingerprint")
-    if dataset.is_known_as(trained_on):
-        return dataset
-    try:
-        run.check_code(trust, dataset=True)
-        other = open_dataset(run.config.dataset, root)
-    except UserError:
-        return None
-    return other if other.is_known_as(trained_on) else None
+    request = Request(
+        args.dataset, args.data_root, args.split, tasks, asks_for_tasks, args.head, args.transform, where,
+        args.precision == "auto", args.replace, args.trust,
+    )  # fmt: skip
+    folders = {Path(folder).resolve(): folder for folder in args.runs}.values()
+    plans = [check(request, folder) for folder in folders]  # every complaint comes before the first minute of work
+    compute.keep_heap()
+    for plan in plans:
+        folder = str(plan.run.folder)
+        for note in plan.notes:
+            console.print(note)
+        with compute.room_for("--device cpu"):
+            rows = carry_out(request, plan)
+        if not plan.wanted:
+            print_classification(console, folder, rows)
+            continue
+        if overlap := rows[0].get("seen_in_training"):
+            console.print(
+                f"Warning: {folder} was trained on {in_words(overlap)} of what it is tested on here: the results say"
+                " so, and are no few-shot results."
+            )
+        solved = [f"{name} {value}" for name in ("head", "transform") if (value := getattr(args, name)) is not None]
+        print_results(console, ", ".join([folder, *solved]), rows)
 
 
 if __name__ == "__main__":

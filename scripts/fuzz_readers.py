@@ -53,7 +53,7 @@ from fewshot.learning import checkpoint
 from fewshot.reports import pictures
 from fewshot.reports.boards import as_csv, gathering
 from fewshot.reports.boards.of_tasks import FEWSHOT
-from fewshot.reports.comparisons import comparison
+from fewshot.reports.comparisons.entries import Finished
 from fewshot.runs import Run
 
 LIMITS = Limits(pixels=4_000_000, file=1 << 24, unpacked=1 << 24, steps=200_000)
@@ -216,7 +216,7 @@ def environment_json(folder: Path) -> Reader:
 def result_json(folder: Path) -> Reader:
     def read(run: Run) -> None:
         gathering.gather(run.folder)
-        comparison.Finished.load(str(run.folder))
+        Finished.load(str(run.folder))
 
     return _file(folder, "result.json", read, spoil_sealed_json)
 

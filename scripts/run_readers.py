@@ -10,7 +10,7 @@ from fewshot.evaluation import classification
 from fewshot.learning import checkpoint
 from fewshot.reports import pictures
 from fewshot.reports.boards import gathering
-from fewshot.reports.comparisons import comparison
+from fewshot.reports.comparisons.entries import Finished
 from fewshot.runs import Run
 
 
@@ -22,7 +22,7 @@ def read_it_all(folder: Path) -> list[str]:
         lambda: run.longest, lambda: run.code_digest, lambda: run.summary, lambda: run.trained, lambda: run.finished,
         lambda: [classification.read(folder, row) for row in run.classification],
         lambda: pictures.read_curves(run), lambda: gathering.gather(folder.parent),
-        lambda: gathering.unfinished(folder.parent), lambda: comparison.Finished.load(str(folder)),
+        lambda: gathering.unfinished(folder.parent), lambda: Finished.load(str(folder)),
         lambda: fewshot.load(folder, device="cpu"), lambda: resume(run),
     )  # fmt: skip
     for reader in readers:

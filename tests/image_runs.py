@@ -15,8 +15,11 @@ TRUTH = np.arange(IMAGES) // (IMAGES // CLASSES)
 HARDNESS = np.random.default_rng(0).random(IMAGES)
 
 
-def fabricate(folder: Path, skill=0.9, seed=0, pixels="f" * 64, membership="m", truth=TRUTH) -> Path:
-    """A finished run, its regularizer called as its folder, or as the one above where the folder is a seed's."""
+def fabricate(folder: Path, skill=0.9, seed=0, pixels="f" * 64, membership="m", truth=TRUTH, **changes) -> Path:
+    """A finished run, its regularizer called as its folder, or as the one above where the folder is a seed's.
+
+    `changes`: of its row.
+    """
     config = TrainConfig(seed=seed, reg=folder.parent.name if folder.name.startswith("seed") else folder.name)
     made = Run.create(config, str(folder), {"fingerprint": "f" * 64, "parameters": 1234, "steps": 50})
     made.note_sitting("a processor", "fp32", 1)
@@ -27,7 +30,7 @@ def fabricate(folder: Path, skill=0.9, seed=0, pixels="f" * 64, membership="m", 
            "fingerprint": pixels} | found.figures(CLASSES)  # fmt: skip
     row |= {"at_chance": True} if guessed(row) else {}
     made.note_trained(60.0 + seed, 50, "")
-    made.write_result([row | keep(made, "birds-test", found)], tested=True, kind=CLASSIFICATION)
+    made.write_result([row | keep(made, "birds-test", found) | changes], tested=True, kind=CLASSIFICATION)
     return folder
 
 

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from boards import reseal
+from boards import edit, reseal
 from commands import SMALL, command, one_line_error
 from scipy import stats
 
@@ -35,18 +35,25 @@ def run(*args) -> int:
 def fabricate(folder, gain=NO_GAIN, noise=0.03, seed=0, old=False, shots=1, config=None, **changes):
     """A finished run: an episode's accuracy is the mean of its classes' hardness and gain, and noise."""
     made = TrainConfig(seed=seed, **(config or {"reg": folder.name}))
-    made = Run.create(made, str(folder), {"fingerprint": "f" * 64})
+    Run.create(made, str(folder), {"fingerprint": "f" * 64})
+    return evaluated(folder, gain, noise, seed, old, shots=shots, **changes)
+
+
+def evaluated(folder, gain=NO_GAIN, noise=0.03, seed=0, old=False, **changes):
+    """One more result of a run; `changes`: of its row."""
+    made = Run(folder)
     random = np.random.default_rng([seed, *folder.name.encode()])
     tasks, apart = (
         Outcomes((HARDNESS + gain)[classes].mean(1) + random.normal(0, noise, len(classes)), classes)
         for classes in (TASKS, APART)
     )
-    row = {"dataset": "birds", "split": "test", "ways": 5, "shots": shots, "queries": 15, "episodes": EPISODES,
+    row = {"dataset": "birds", "split": "test", "ways": 5, "shots": 1, "queries": 15, "episodes": EPISODES,
            "episodes_seed": 0, "episodes_digest": "d" * 64, "fingerprint": "f" * 64, "head": "proto"}  # fmt: skip
-    files = keep(made, f"birds-test-5w{shots}s15q", Record(tasks, apart))
+    row |= changes
+    files = keep(made, f"birds-{row['split']}-5w{row['shots']}s15q", Record(tasks, apart))
     if old:
         del files["tasks_file"]
-    made.write_result([row | files | changes])
+    made.write_result([files | row])
     return folder
 
 
@@ -150,6 +157,107 @@ def test_trained_runs_from_the_command_line(small_run, tmp_path):
 def test_what_cannot_be_compared_is_one_line(changes, expected, tmp_path, capsys):
     assert run(fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout", **changes)) == console.USER_ERROR
     assert expected in one_line_error(capsys)
+
+
+def test_a_protocol_that_is_not_compared_is_named(tmp_path, capsys):
+    """The others are compared: silence would read as if all were."""
+    one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout")
+    evaluated(one, shots=5)
+    evaluated(other, shots=5, episodes_digest="e" * 64)
+    evaluated(one, shots=10, fingerprint="0" * 64)
+    evaluated(other, shots=10)
+    evaluated(one, shots=20)
+    assert run(one, other) == 0
+    out = capsys.readouterr().out
+    assert "birds test 5-way 1-shot, 15 queries a class" in out and "5-shot, 15" not in out and "10-shot, 15" not in out
+    warnings = [line for line in out.splitlines() if line.startswith("warning: not compared: birds test 5-way ")]
+    assert len(warnings) == 3
+    assert f"5-shot of 15 queries: {one} and {other} share no tasks" in warnings[0] and "evaluate both" in warnings[0]
+    assert "10-shot of 15 queries: pixels differ" in warnings[1] and "evaluate both on one copy" in warnings[1]
+    assert f"20-shot of 15 queries: there is no such result of {other}; evaluate all alike" in warnings[2]
+    with pytest.warns(UserWarning) as told:
+        (found,) = fewshot.difference(one, other)
+    assert found.shots == 1
+    assert [f"warning: {each.message}" for each in told] == warnings and told[0].filename == __file__
+
+
+def test_only_the_test_split_is_a_test(tmp_path, capsys):
+    config = {name: {"reg": name, "dataset": "birds"} for name in ("none", "dropout")}
+    runs = [fabricate(tmp_path / name, config=its) for name, its in config.items()]
+    for folder in runs:
+        evaluated(folder, split="val")
+        evaluated(folder, split="train", seen_in_training={"classes": CLASSES, "images": 600})
+    assert run(*runs) == 0
+    out = capsys.readouterr().out
+    assert "birds test" in out and "birds val" not in out and "birds train" not in out and "warning" not in out
+    for split, said in (("val", "chose the weights: this is no test"), ("train", "were trained on these images")):
+        assert run(*runs, "--split", split) == 0
+        out = capsys.readouterr().out
+        assert f"birds {split} 5-way 1-shot" in out and "birds test" not in out and said in out
+        (found,) = fewshot.difference(*runs, split=split)
+        assert found.split == split
+    assert [found.split for found in fewshot.difference(*runs)] == ["test"]
+    with pytest.raises(fewshot.UserError, match="split='all': give one of train, val, test"):
+        fewshot.difference(*runs, split="all")
+
+
+def test_runs_without_a_test_in_common_say_what_they_have(tmp_path, capsys):
+    runs = [fabricate(tmp_path / name, split="val") for name in ("none", "dropout")]
+    assert run(*runs) == console.USER_ERROR
+    assert "nothing of the test split" in one_line_error(capsys)
+
+
+def test_heads_are_compared_on_the_same_networks(tmp_path, capsys):
+    """The head's gain by seed is 4.0, 4.1 and 3.9 points: each network is paired with itself."""
+    folders = []
+    for seed, (easy, gain) in enumerate(((0.1, 0.04), (-0.1, 0.041), (0, 0.039))):
+        folders.append(fabricate(tmp_path / f"none{seed}", easy, seed=seed, config={"reg": "none"}))
+        evaluated(folders[-1], easy + gain, seed=seed, head="svm", transform="l2")
+    assert run(*folders, "--head", "proto", "svm", "--transform", "none", "l2") == 0
+    out = capsys.readouterr()
+    assert "  A  solver=proto, seeds 0 1 2\n" in out.out and "  B  solver=svm after l2, seeds 0 1 2\n" in out.out
+    assert "has no test result by svm (there are results by proto, svm after l2): make it by python -m" in out.out
+    assert f"fewshot.evaluate {folders[1]} --head svm --transform none\n" in out.out
+    print(out.out)
+    answers = said(capsys)
+    assert answers["this test set"][0].startswith("B is better than A by 4.0")
+    assert answers["training anew"][0].startswith("B is better than A by 4.0")
+
+    assert run(folders[0], "--head", "proto", "--transform", "none", "l2") == console.USER_ERROR
+    assert f"evaluate {folders[0]} --head proto --transform l2" in one_line_error(capsys)
+    evaluated(folders[0], head="proto", transform="l2")
+    assert run(folders[0], "--head", "proto", "--transform", "none", "l2") == 0, "one run by two solvers"
+    assert f"     {folders[0]}\n" in capsys.readouterr().out
+    assert run(folders[0], "--head", "proto") == console.USER_ERROR
+    assert "or two heads behind --head" in one_line_error(capsys)
+
+
+def test_networks_are_compared_by_another_head_than_their_own(tmp_path, capsys):
+    config = {"none": {"reg": "none"}, "r2d2": {"reg": "none", "head": "r2d2"}}
+    one, other = (fabricate(tmp_path / name, config=its, head="svm") for name, its in config.items())
+    assert run(one, other) == console.USER_ERROR
+    assert "nothing of the test split" in one_line_error(capsys)
+    assert run(one, other, "--head", "svm") == 0
+    out = capsys.readouterr().out
+    assert "  A  head=proto, seed 0\n" in out and "  B  head=r2d2, seed 0\n" in out
+
+
+def test_a_result_in_another_precision_than_its_fellows_is_named(tmp_path, capsys):
+    folders = []
+    for reg, seed in (("none", 0), ("none", 1), ("dropout", 0)):
+        odd = (reg, seed) == ("none", 1)
+        by = {"precision": "fp32" if odd else "bf16", "device": "a processor"}
+        name = tmp_path / f"{reg}{seed}"
+        folders.append(fabricate(name, seed=seed, config={"reg": reg}, evaluated_by=by))
+        Run(name).note_sitting("a processor", "bf16", 1)
+    assert run(*folders) == 0
+    out = capsys.readouterr().out
+    (warning,) = [line for line in out.splitlines() if line.startswith("warning")]
+    assert f"{folders[1]} was trained in bf16 and evaluated in fp32" in warning and "--precision bf16" in warning
+    for folder in (folders[0], folders[2]):
+        edit(folder / "result.json", lambda value: value["results"][0]["evaluated_by"].update(precision="fp32"))
+    assert run(*folders) == 0
+    assert "warning" not in capsys.readouterr().out, "all alike"
 
 
 def test_a_run_has_nothing_to_say_of_itself(tmp_path, capsys):

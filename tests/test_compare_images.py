@@ -95,6 +95,19 @@ def test_other_images_are_refused(tmp_path, capsys):
     assert "these are not the same images" in one_line_error(capsys)
 
 
+def test_images_of_validation_are_compared_where_they_are_asked_for(tmp_path, capsys):
+    runs = [fabricate(tmp_path / name, split="val") for name in ("none", "cutout")]
+    assert run(*runs) == 2
+    assert "nothing of the test split" in one_line_error(capsys)
+    assert run(*runs, "--split", "val") == 0
+    assert "birds val, 1,000 images of 10 classes" in capsys.readouterr().out
+    assert run(*runs, "--split", "val", "--head", "proto") == 2
+    assert "has no val result by proto (there are none by any head)" in one_line_error(capsys)
+    seen = [fabricate(tmp_path / name, split="train", seen_in_training={"images": 9}) for name in ("dropout", "l1")]
+    assert run(*seen, "--split", "train") == 2
+    assert "nothing of the train split that can be compared" in one_line_error(capsys)
+
+
 def test_a_run_that_was_only_scored_on_tasks_shares_nothing(tmp_path, small_run, capsys):
     a = fabricate(tmp_path / "none")
     assert run(a, small_run) == 2

@@ -32,7 +32,7 @@ from fewshot.learning.regimes import Validation
 from fewshot.learning.regimes.episodic import Episodic
 from fewshot.learning.reporter import Reporter
 from fewshot.reports import pictures
-from fewshot.reports.comparisons import comparison
+from fewshot.reports.comparisons.entries import Finished
 from fewshot.runs import Run
 from fewshot.runs import folder as folders
 
@@ -94,7 +94,7 @@ def curves(folder):
 
 
 def compared(folder):
-    return comparison.Finished.load(str(folder))
+    return Finished.load(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,14 @@ def test_what_compare_says_in_the_docs(capsys):
     assert [line for line in shown(ROOT / "docs" / "statistics.md", "compare").splitlines() if line not in said] == []
 
 
+def test_what_compare_says_of_heads_in_the_docs(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folders = [f"results/mini-imagenet-42/none-seed{seed}" for seed in range(3)]
+    assert console.run(compare.main, [*folders, "--head", "proto", "simpleshot:norm=cl2n"]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in shown(ROOT / "docs" / "heads.md", "compare heads").splitlines() if line not in said] == []
+
+
 def test_figures_stand_in_results():
     """Every accuracy with its interval in the text of README and docs; blocks show what a command printed."""
     measured = "".join(page.read_text("utf-8") for page in (ROOT / "results").rglob("*.md"))

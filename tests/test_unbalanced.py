@@ -132,7 +132,8 @@ def test_compare_takes_each_protocol_by_itself(runs, small_run, tmp_path, capsys
     balanced = variant(small_run, tmp_path / "balanced", config={"lr": 0.02})
     assert console.run(compare.main, [str(runs / "a"), str(balanced)]) == 0
     said = capsys.readouterr().out
-    assert "glyphs test 5-way 1-shot, 15 queries a class, 50 episodes" in said and "Dirichlet" not in said
+    assert "glyphs test 5-way 1-shot, 15 queries a class, 50 episodes" in said and "on average, " not in said
+    assert f"Dirichlet 2 of 3 queries: there is no such result of {balanced}" in said, "a warning"
 
 
 @pytest.mark.parametrize(

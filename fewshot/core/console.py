@@ -29,6 +29,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 _USERS_TO_MEND = {
     errno.ENOSPC: "the disk is full; free some space and run the command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EMFILE: "too many files are open at once; raise that limit (ulimit -n), or give fewer at a time",
+    errno.ENFILE: "too many files are open on this machine; end some programs and run it again",
     errno.EACCES: "permission denied; choose a place that you may write",
     errno.EPERM: "not permitted; choose a place that you may write",
     errno.EFBIG: "the file is larger than this process may write (ulimit -f); raise that limit and run it again",

@@ -185,8 +185,9 @@ def open_store(
     asked, known: for messages, the name as the user wrote it, and the names that may have been meant.
 
     Raises UserError where it is not prepared, where dataset.json is damaged, and where an array has another shape or
-    type than it says. Pixels are not read: `verify` checks them, which preparing again does. Of images in their files,
-    the list is checked, and each file when it is decoded.
+    type than it says; OSError where a file cannot be opened, as with too many open. Pixels are not read: `verify`
+    checks them, which preparing again does. Of images in their files, the list is checked, and each file when it is
+    decoded.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name of a data set: letters, digits and . _ - only")
@@ -210,6 +211,10 @@ def open_store(
             raise UserError(f"{path} is missing or no file; delete {folder} and run prepare again")
         try:
             images = np.lib.format.open_memmap(path, mode="r")
+        except PermissionError:
+            raise UserError(f"{path} cannot be read: permission denied (chmod u+r?)") from None
+        except OSError:  # too many open files, a failing disk: the file itself may be whole
+            raise
         except Exception as error:  # numpy reads the header as Python, and what is wrong there has many names
             raise UserError(f"{path} is damaged ({error}); delete {folder} and run prepare again") from None
         if list(images.shape) != entry["shape"] or images.dtype != np.uint8 or not images.flags.c_contiguous:

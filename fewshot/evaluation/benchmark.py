@@ -79,7 +79,7 @@ def benchmark(
         model from `fewshot.load`, and none for others.
     base: features (M, D) of the base classes, where `model` is features and the transform or head is fitted on them.
         They are in the order of `dataset["train"]`, unless `base_labels` (M,) says of which class each image is.
-        A module embeds the training split by itself.
+        A module embeds the training split of `dataset` by itself. (`evaluate` takes that of the run's own data set.)
     query_alpha: the numbers of queries of each class are drawn from Dirichlet of this concentration, `queries` on
         average (Veilleux et al., NeurIPS 2021, take 2); None: each class has `queries`.
     preprocess: makes what the model wants of images (B, 3, S, S) in [0, 1], such as a torchvision weights'

@@ -21,7 +21,7 @@ from fewshot.core.errors import UserError
 from fewshot.evaluation.classification import Verdicts
 from fewshot.evaluation.comparison import Answers, adjust
 from fewshot.evaluation.intervals import LEVEL, NEW_IMAGES, Interval, this_test_set, training_anew
-from fewshot.evaluation.proportions import WILSON, Pairs, mcnemar, paired_difference, wilson
+from fewshot.evaluation.proportions import WILSON, Pairs, mcnemar_p_values, paired_difference, wilson
 from fewshot.evaluation.statistics import holm, paired_p_values
 
 QUESTIONS = ("new images", "training anew")
@@ -100,12 +100,9 @@ def distinguishable(right: Sequence[Sequence[np.ndarray]], level: float = 0.05) 
     single = np.array([len(each) == 1 for each in right])
     p_values = np.ones(len(a))
     of_two = single[a] & single[b]
-    both = values @ values.T
-    counts = both.diagonal()
-    for pair in np.flatnonzero(of_two):
-        i, j = a[pair], b[pair]
-        first, second = round(counts[i] - both[i, j]), round(counts[j] - both[i, j])
-        p_values[pair] = mcnemar(Pairs(0, first, second, values.shape[1]))[0]
+    both = values @ values.T  # of a single network 0 or 1: these are counts
+    first, second = (np.rint(both[each, each] - both[a, b])[of_two].astype(int) for each in (a, b))
+    p_values[of_two] = mcnemar_p_values(first, second)
     rest = ~of_two
     if rest.any():
         p_values[rest] = paired_p_values(values, a[rest], b[rest])

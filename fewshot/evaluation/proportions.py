@@ -64,18 +64,26 @@ class Pairs:
 
 
 def mcnemar(pairs: Pairs) -> tuple[float, str]:
-    """p-value, two-sided, of the hypothesis that both name equally many images rightly, and how it was calculated.
+    """p-value, two-sided, of the hypothesis that both name equally many images rightly, and how it was calculated."""
+    (p_value,) = mcnemar_p_values(np.array([pairs.first]), np.array([pairs.second]))
+    how = "exact binomial" if pairs.discordant < FEW else "chi-squared"
+    return float(p_value), f"McNemar's test, {how}"
+
+
+def mcnemar_p_values(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(m,) p-values of `mcnemar` from the numbers of images, (m,) integers, that the one and the other alone name
+    rightly.
 
     With fewer than FEW discordant pairs exactly, by the binomial distribution of `first` among them, share 1/2: the sum
     of both tails. Else by (first - second)^2 / (first + second), chi-squared with one degree of freedom, without a
     correction for continuity (McNemar, Psychometrika 1947).
     """
-    some = pairs.discordant
-    if some < FEW:
-        tail = float(special.bdtr(min(pairs.first, pairs.second), some, 0.5))
-        return min(1.0, 2 * tail), "McNemar's test, exact binomial"
-    statistic = (pairs.first - pairs.second) ** 2 / some
-    return float(special.chdtrc(1, statistic)), "McNemar's test, chi-squared"
+    some = first + second
+    few = some < FEW
+    p_values = np.empty(len(some))
+    p_values[few] = np.minimum(1.0, 2 * special.bdtr(np.minimum(first, second)[few], some[few], 0.5))
+    p_values[~few] = special.chdtrc(1, (first - second)[~few] ** 2 / some[~few])
+    return p_values
 
 
 def newcombe(pairs: Pairs) -> tuple[float, float]:

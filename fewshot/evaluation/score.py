@@ -84,6 +84,7 @@ def score_run(
     replace: bool = False,
     training: Dataset | None = None,
     tested: bool = False,
+    base: Dataset | None = None,
 ) -> list[dict[str, Any]]:
     """Score on one split's tasks; keep rows and every episode's outcome in the run folder, whose lock is held.
 
@@ -91,17 +92,22 @@ def score_run(
     `replace`: earlier results of the same protocols, on whichever tasks and pixels; else only those on the same ones.
     `training`: the data set that the run was trained on, where it is at hand: rows say what was seen in it.
     `tested`: whether this is the test that the run's configuration asks for.
+    `base`: the data set on whose training split head and transform are fitted, where they are; by default `training`.
     """
     split = wanted[0].sampler.split
     solver = model.head if head is None else model.head_for(head)
     mapped = model.transform if transform is None else transforms.build(transform)
     tasks = [*wanted, *disjoint_tasks(wanted)]
-    records = make_records(tasks, score(model, tasks, compute, dataset.splits.get("train"), solver, mapped, fold=True))
+    fitted_on = (base or training) if wants_base(solver, mapped) else None
+    base_classes = None if fitted_on is None else fitted_on["train"]
+    records = make_records(tasks, score(model, tasks, compute, base_classes, solver, mapped, fold=True))
     config = run.config
     shared: dict[str, Any] = {
         "head": head or config.head, "transform": transform or config.transform, "setting": solver.setting,
         "dataset": dataset.name, **dataset.fingerprints,
     }  # fmt: skip
+    if fitted_on is not None:
+        shared["base"] = {"dataset": fitted_on.name, **fitted_on.fingerprints}
     if theirs := users_code(solver, mapped):
         shared["solver_code"] = theirs
     if training is not None and (overlap := seen(training, dataset, split.name, trained_splits(run))):

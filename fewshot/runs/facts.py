@@ -226,6 +226,11 @@ class Facts:
         return [{name: facts[name] for name in _SITTING}] if facts.keys() >= set(_SITTING) else []
 
     @property
+    def precision(self) -> str:
+        """What it was last trained in, and tested in by that training; "" where the record does not say so."""
+        return self.sittings[-1]["precision"] if self.sittings else self.environment.get("precision", "")
+
+    @property
     def processes(self) -> str:
         """In how many it was trained: "1", or "2+1" where another number went on with it."""
         return "+".join(dict.fromkeys(str(each.get("processes", 1)) for each in self.sittings)) or "1"

@@ -68,7 +68,7 @@ FEWSHOT = Kind(
         "former_fingerprint": str, "membership": str,
         "task_list": str | None, "task_list_digest": str | None, "episodes_file": str, "tasks_file": str,
         "episodes_sha256": str, "tasks_sha256": str, "at_chance": bool,
-        "seen_in_training": dict[str, int], "solver_code": str,
+        "seen_in_training": dict[str, int], "solver_code": str, "base": dict[str, str],
     },
     asked=("dataset", "split", "ways", "shots", "queries", "head", "episodes_seed"),
     implied={"transform": "none"},

@@ -17,7 +17,7 @@ from fewshot.core.errors import UserError
 from fewshot.learning.reporter import Reporter
 from fewshot.reports import pictures
 from fewshot.reports.boards import gathering
-from fewshot.reports.comparisons import comparison
+from fewshot.reports.comparisons.entries import Finished
 from fewshot.runs import Run
 from torture_cases import kills
 
@@ -54,9 +54,9 @@ def evaluated(folder: Path) -> None:
     def stop(*_: object, **__: object) -> None:
         raise Accepted
 
-    from fewshot.evaluation import score
+    from fewshot.evaluation import finished
 
-    whole, score.score_run = score.score_run, stop
+    whole, finished.score_run = finished.score_run, stop
     flags = [str(folder), "--ways", "3", "--queries", "2", "--shots", "1", "--episodes", "5", "--threads", "1",
              "--device", "cpu", "--precision", "fp32"]  # fmt: skip
     try:
@@ -64,7 +64,7 @@ def evaluated(folder: Path) -> None:
     except Accepted:
         pass
     finally:
-        score.score_run = whole
+        finished.score_run = whole
 
 
 JSON = ("config.json", "environment.json")
@@ -72,7 +72,7 @@ RECORDS = ("episodes-", "tasks-")
 # What reads which files of a folder that is trained and tested (first three tables), and of one that was cut.
 READERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "load": (lambda folder: fewshot.load(folder, device="cpu"), (*JSON, "best.safetensors"), "both"),
-    "compare": (lambda folder: comparison.Finished.load(str(folder)), (*JSON, "result.json", *RECORDS), "finished"),
+    "compare": (lambda folder: Finished.load(str(folder)), (*JSON, "result.json", *RECORDS), "finished"),
     "leaderboard": (lambda folder: gathering.gather(folder.parent), (*JSON, "result.json", "episodes-"), "finished"),
     "show curves": (lambda folder: pictures.read_curves(Run.open(folder)), (*JSON, "metrics.jsonl"), "both"),
     "evaluate": (evaluated, (*JSON, "result.json", "best.safetensors"), "finished"),

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from fewshot.evaluation.proportions import FEW, Pairs, mcnemar, newcombe, paired_difference, wilson
+from fewshot.evaluation.image_comparison import distinguishable
+from fewshot.evaluation.proportions import (
+    FEW,
+    Pairs,
+    mcnemar,
+    mcnemar_p_values,
+    newcombe,
+    paired_difference,
+    wilson,
+)
+from fewshot.evaluation.statistics import holm
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 48), (3, 48), (47, 48), (48, 48), (9_132, 10_000)])
@@ -28,6 +40,22 @@ def test_many_are_tested_by_the_usual_statistic(first, second):
     found, method = mcnemar(Pairs(500, first, second, 30))
     assert method == "McNemar's test, chi-squared"
     assert found == pytest.approx(stats.chi2.sf((first - second) ** 2 / (first + second), df=1), rel=1e-9)
+
+
+def test_many_pairs_at_once_have_the_p_values_of_each():
+    """60 networks on the same images, from nearly alike to far apart: exact tests and the usual one side by side."""
+    draw = np.random.default_rng(0)
+    hardness = draw.random(400)
+    networks = [hardness + draw.normal(0, 0.05, 400) < skill for skill in np.linspace(0.8, 1, 60)]
+    pairs = [Pairs.of(one, other) for one, other in combinations(networks, 2)]
+    found = mcnemar_p_values(np.array([each.first for each in pairs]), np.array([each.second for each in pairs]))
+    assert found.tolist() == [mcnemar(each)[0] for each in pairs]
+    few = np.array([each.discordant < FEW for each in pairs])
+    assert 0.1 < few.mean() < 0.9
+    expected = [stats.binomtest(its.first, its.discordant).pvalue for its in pairs if 0 < its.discordant < FEW]
+    assert found[few & [each.discordant > 0 for each in pairs]] == pytest.approx(expected, rel=1e-9)
+    apart = distinguishable([[each] for each in networks])
+    assert (apart[np.triu_indices(60, 1)] == (holm(found) < 0.05)).all() and apart.any() and not apart.all()
 
 
 def test_published_examples():

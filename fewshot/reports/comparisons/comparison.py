@@ -1,4 +1,4 @@
-"""Which runs can be compared, and what can and cannot be concluded from them, in words.
+"""What the entries of a comparison have in common, and what can and cannot be concluded from it, in words.
 
 What is compared is of two kinds: accuracies in few-shot tasks, and classified images. Each kind is a module with the
 same functions: `results` of a run, what must be `measured` alike, how to `refuse` what is not, `name` and `title` of a
@@ -7,224 +7,194 @@ row, how to `show` a comparison, and the words that are `explained`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from string import ascii_uppercase
 from types import ModuleType
 from typing import Any
 
 from rich.console import Console
 
-from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
-from fewshot.reports.boards.leaderboard import braced, code_behind, experiment_of
-from fewshot.reports.comparisons import of_images, of_tasks
+from fewshot.identity import pixels
+from fewshot.reports.boards.leaderboard import braced
+from fewshot.reports.comparisons.asked import NO_TEST, TEST, Asked
 from fewshot.reports.comparisons.conclusions import several
-from fewshot.runs import FOREIGN, Run
+from fewshot.reports.comparisons.entries import KINDS, Entry, Finished, entries, in_words, load, same_but_for_code
 
-KINDS = (of_tasks, of_images)
-_KNOWN = ("dataset", "regime", "backbone", "head", "reg", "transform", "init")  # of a network trained elsewhere
-Result = of_tasks.Result | of_images.Result
 BySeed = dict[int, Any]
 """An entry's results of one question, by training seed; of the kind's own class."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """All of a run that a comparison needs.
+class Shared:
+    """What all entries were asked alike.
 
-    `results`, by kind: for each question (protocol, or split) those on different tasks, images or pixels, the longest
-    first.
+    `questions`, by kind: for each question every entry's results by seed. `left_out`: a line for each question that
+    only some were asked, or not on the same tasks, images or pixels.
     """
 
-    folder: str
-    config: TrainConfig
-    experiment: dict[str, Any]
-    code: str
-    results: Mapping[ModuleType, Mapping[tuple, Sequence[Result]]]
+    questions: Mapping[ModuleType, list[list[BySeed]]]
+    left_out: list[str]
 
     @classmethod
-    def load(cls, folder: str) -> Finished:
-        """UserError where the run is unfinished or damaged."""
-        run = Run.open(folder)
-        run.result  # noqa: B018  which must be there
-        found = {kind: kind.results(run) for kind in KINDS}
-        rows = [each.row for same in found[of_tasks].values() for each in same]
-        return cls(str(folder), run.config, experiment_of(run), code_behind(run, rows), found)
+    def of(cls, compared: Sequence[Entry], split: str = "test") -> Shared:
+        """Of several results of a question those on the tasks or images that all have, and of these the longest.
 
-    @property
-    def identity(self) -> str:
-        """Equal for runs that differ in the seed alone."""
-        return json.dumps([self.experiment, self.code], sort_keys=True)
+        UserError where there is no common question, or where the only ones were asked on other tasks or pixels.
+        """
+        runs = [run for each in compared for run in each.runs.values()]
+        questions: dict[ModuleType, list[list[BySeed]]] = {kind: [] for kind in KINDS}
+        unlike, left_out = [], []
+        for kind in KINDS:
+            for key, name in _questions(runs, kind).items():
+                if missing := [run.name for run in runs if key not in run.results[kind]]:
+                    left_out.append(f"{name}: there is no such result of {braced(missing)}; evaluate all alike")
+                elif found := _alike(compared, kind, key):
+                    questions[kind].append(found)
+                else:
+                    unlike.append(_unlike(runs, kind, key))
+                    left_out.append(f"{name}: {unlike[-1]}")
+        if not any(questions.values()):
+            raise unlike[0] if unlike else _nothing_shared(runs, split)
+        return cls(questions, left_out)
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One configuration: a letter, its runs by training seed, and the facts in which it differs from other entries."""
-
-    name: str
-    runs: dict[int, Finished]
-    differs_in: str
-
-
-def load(folders: Iterable[str]) -> tuple[list[Finished], list[str]]:
-    """The runs that can be read, and for each of the others a line that says why it cannot.
-
-    UserError where fewer than two configurations can be read.
-    """
-    runs, problems = [], []
-    for folder in folders:
-        try:
-            runs.append(Finished.load(folder))
-        except UserError as error:
-            problems.append(str(error))
-    if problems and len({run.identity for run in runs}) < 2:
-        raise UserError("; ".join(problems))
-    return runs, problems
+    def __iter__(self) -> Iterator[tuple[ModuleType, list[BySeed]]]:
+        return ((kind, results) for kind, each in self.questions.items() for results in each)
 
 
-def entries(runs: Sequence[Finished]) -> list[Entry]:
-    """Runs that differ in nothing but the seed are one entry. UserError where there are fewer than two entries."""
-    groups: dict[str, dict[int, Finished]] = {}
-    for each in runs:
-        same = groups.setdefault(each.identity, {})
-        seed = each.config.seed
-        if seed in same:
-            raise UserError(f"{same[seed].folder} and {each.folder} are one training, seed included: give only one")
-        same[seed] = each
-    if len(groups) < 2:
-        raise UserError("nothing to compare: give runs of two configurations that differ in more than the seed")
-    if len(groups) > len(ascii_uppercase):
-        raise UserError(f"{len(groups)} configurations: give at most {len(ascii_uppercase)} at once")
-    firsts = [next(iter(group.values())) for group in groups.values()]
-    fields = dict.fromkeys(name for run in firsts for name in run.experiment)
-    telling = [name for name in fields if len({str(_fact(run, name)) for run in firsts}) > 1]
-    return [
-        Entry(name, dict(sorted(group.items())), _differs_in(run, telling, firsts))
-        for name, run, group in zip(ascii_uppercase, firsts, groups.values(), strict=False)
-    ]
+def _questions(runs: Iterable[Finished], kind: ModuleType) -> dict[tuple, str]:
+    """What any of the runs was asked, and its name."""
+    return {key: kind.name(same[0].row) for run in runs for key, same in run.results[kind].items()}
 
 
-def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]) -> str:
-    """`reg=none, lr=0.1`; and the code, where another entry is the same experiment."""
-    known = _KNOWN if run.config.regime == FOREIGN else fields
-    facts = [f"{name}={_fact(run, name)}" for name in fields if name in known]
-    if sum(other.experiment == run.experiment for other in others) > 1:
-        facts.append(f"code={run.code or 'unknown'}")
-    return ", ".join(facts)
+def _alike(compared: Sequence[Entry], kind: ModuleType, key: tuple) -> list[BySeed] | None:
+    """Every entry's results of a question, by seed, on what all have; None where they have nothing in common."""
+    by_measure = {
+        run.name: {kind.measured(each.row): each for each in reversed(run.results[kind][key])}
+        for entry in compared
+        for run in entry.runs.values()
+    }
+    first, *others = by_measure.values()
+    for measure in reversed(first):  # the longest first
+        if all(measure in each for each in others):
+            return [{seed: by_measure[run.name][measure] for seed, run in each.runs.items()} for each in compared]
+    return None
 
 
-def _fact(run: Finished, name: str) -> Any:
-    """A field of the experiment; one that it does not name has the configuration's value."""
-    value = run.experiment.get(name, getattr(run.config, name, ""))
-    return "none" if value == "" else value
-
-
-def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Names of the entries, in pairs, that differ in nothing but the code that trained them."""
-    first = {each.name: next(iter(each.runs.values())) for each in compared}
-    return [(a, b) for a, b in combinations(first, 2) if first[a].experiment == first[b].experiment]
-
-
-def shared(compared: Sequence[Entry]) -> dict[ModuleType, list[list[BySeed]]]:
-    """By kind, for each question that all runs were asked: every entry's results by seed.
-
-    Of several results of a question those on the tasks or images that all have, and of these the longest. UserError
-    where there is no common question, or where the only ones were asked on other tasks or pixels.
-    """
-    found: dict[ModuleType, list[list[BySeed]]] = {}
-    problems = []
-    for kind in KINDS:
-        try:
-            found[kind] = _shared(compared, kind)
-        except UserError as error:
-            problems.append(error)
-    if any(found.values()):
-        return found
-    raise problems[0] if problems else _nothing_shared(compared)
-
-
-def _shared(compared: Sequence[Entry], kind: ModuleType) -> list[list[BySeed]]:
-    """The same for one kind. UserError where all common questions were asked on other tasks or images."""
-    first, *others = [run for each in compared for run in each.runs.values()]
-    found: list[list[BySeed]] = []
-    problems: list[UserError] = []
-    for key in first.results[kind]:
-        if not all(key in run.results[kind] for run in others):
-            continue
-        by_measure = {
-            run.folder: {kind.measured(each.row): each for each in reversed(run.results[kind][key])}
-            for run in (first, *others)
-        }
-        measures = [kind.measured(each.row) for each in first.results[kind][key]]
-        common = [each for each in measures if all(each in its for its in by_measure.values())]
-        if not common:
-            problems.append(_unlike(first, others, kind, key))
-            continue
-        found.append(
-            [{seed: by_measure[run.folder][common[0]] for seed, run in each.runs.items()} for each in compared]
-        )
-    if problems and not found:
-        raise problems[0]
-    return found
-
-
-def _unlike(first: Finished, others: Sequence[Finished], kind: ModuleType, key: tuple) -> UserError:
+def _unlike(runs: Sequence[Finished], kind: ModuleType, key: tuple) -> UserError:
     """Why a question that all were asked cannot be compared."""
+    first, *others = runs
     row = first.results[kind][key][0].row
     for run in others:
         if kind.measured(other := run.results[kind][key][0].row) != kind.measured(row):
-            return kind.refuse(first.folder, row, run.folder, other)
+            return kind.refuse(first.name, row, run.name, other)
     return UserError(f"these runs share nothing of {kind.name(row)}; evaluate them alike")
 
 
-def _nothing_shared(compared: Sequence[Entry]) -> UserError:
-    first, *others = [run for each in compared for run in each.runs.values()]
+def _nothing_shared(runs: Sequence[Finished], split: str) -> UserError:
+    first, *others = runs
     for run in others:
         if not any(first.results[kind].keys() & run.results[kind].keys() for kind in KINDS):
+            one, other = (_asked(each) or f"nothing of the {split} split that can be compared" for each in (first, run))
             return UserError(
-                f"{first.folder} and {run.folder} share no tasks: they were scored under"
-                f" {_named(first)} and {_named(run)}; evaluate both alike"
+                f"{first.name} and {run.name} share no tasks: they were scored under {one} and {other}; evaluate both"
+                " alike"
             )
     return UserError("these runs share no tasks: no protocol that all were scored under; evaluate them alike")
 
 
-def _named(run: Finished) -> str:
-    names = [kind.name(same[0].row) for kind in KINDS for same in run.results[kind].values()]
-    return ", ".join(names) or "nothing"
+def _asked(run: Finished) -> str:
+    return ", ".join(kind.name(same[0].row) for kind in KINDS for same in run.results[kind].values())
 
 
-def print_all(console: Console, folders: Iterable[str], points: float | None = None) -> None:
+def warnings_of(compared: Sequence[Entry], shared: Shared) -> list[str]:
+    """What the reader of a comparison must know: what is not in it, and what was not evaluated as the rest of it."""
+    lines = [f"not compared: {each}" for each in shared.left_out]
+    for _, results in shared:
+        lines += _other_precision(compared, results) + _other_base(compared, results)
+    return list(dict.fromkeys(lines))
+
+
+def _other_precision(compared: Sequence[Entry], results: Sequence[BySeed]) -> list[str]:
+    """Runs that were evaluated in another precision than they were trained in, where not all here were in that one."""
+    evaluated = {
+        run.name: (run, precision)
+        for entry, by_seed in zip(compared, results, strict=True)
+        for seed, run in entry.runs.items()
+        if (precision := _precision(by_seed[seed].row))
+    }
+    if len({precision for _, precision in evaluated.values()}) == 1:
+        return []
+    return [
+        f"{name} was trained in {run.precision} and evaluated in {precision}, unlike others here: evaluate it again, by"
+        f" --precision {run.precision}"
+        for name, (run, precision) in evaluated.items()
+        if run.precision and precision != run.precision
+    ]
+
+
+def _precision(row: Mapping[str, Any]) -> str | None:
+    """What a row was evaluated in; None in rows of older versions."""
+    by = row.get("evaluated_by")
+    return by.get("precision") if isinstance(by, dict) else None
+
+
+def _other_base(compared: Sequence[Entry], results: Sequence[BySeed]) -> list[str]:
+    """Runs that were trained and solved alike, but with other base classes: older versions took them elsewhere."""
+    alike: dict[tuple, dict[str | None, list[tuple[str, Mapping[str, Any]]]]] = {}
+    for entry, by_seed in zip(compared, results, strict=True):
+        for seed, run in entry.runs.items():
+            row = by_seed[seed].row
+            solved = row.get("head"), row.get("transform"), run.experiment["trained on"]
+            alike.setdefault(solved, {}).setdefault(pixels(row.get("base", row)), []).append((run.name, row))
+    mixed = [its for by_base in alike.values() if len(by_base) > 1 for each in by_base.values() for its in each]
+    return [
+        f"{name} was solved with base classes of {row['dataset']}, as by an older version, and others here with those"
+        " that they were trained on: evaluate it again"
+        for name, row in mixed
+        if "base" not in row
+    ]
+
+
+def print_all(
+    console: Console, folders: Iterable[str], points: float | None = None, each_asked: Sequence[Asked] = (TEST,)
+) -> None:
     """Compare the runs of two configurations or more, under each protocol and on each split that all were scored on.
 
-    `points`: the difference that it should say what it would take to establish; by default, the one seen. UserError
-    where fewer than two configurations can be read, or where they share nothing.
+    `points`: the difference that it should say what it would take to establish; by default, the one seen.
+    `each_asked`: on one split, by each of these solvers. UserError where fewer than two configurations can be read, or
+    where they share nothing.
     """
-    runs, problems = load(folders)
+    split = each_asked[0].split
+    runs, problems = load(folders, each_asked)
     compared = entries(runs)
-    found = shared(compared)
+    shared = Shared.of(compared, split)
     for problem in problems:
         console.print(f"warning: one run is left out: {problem}")
+    for warning in warnings_of(compared, shared):
+        console.print(f"warning: {warning}")
     for a, b in same_but_for_code(compared):
         console.print(f"warning: {a} and {b} were trained by different code, so that they are not seeds of one entry")
-    print_entries(console, compared)
-    names = [each.name for each in compared]
-    for kind, questions in found.items():
+    for each in compared:
+        console.print(in_words(each))
+    console.print()
+    if split in NO_TEST and _of_their_own(compared, shared):
+        console.print(f"The {split} split: {NO_TEST[split]}.\n")
+    for kind, questions in shared.questions.items():
         for results in questions:
-            kind.show(console, names, results, points)
+            kind.show(console, [each.name for each in compared], results, points)
         if questions:
             console.print(kind.explained() + several(len(compared)))
 
 
-def print_entries(console: Console, compared: Sequence[Entry]) -> None:
-    """The letters and what they stand for. A folder has a line of its own, so that no width breaks its name."""
-    for each in compared:
-        seeds = " ".join(map(str, each.runs))
-        console.print(f"  {each.name}  {each.differs_in}, seed{'s' * (len(each.runs) > 1)} {seeds}")
-        console.print(f"     {braced([run.folder for run in each.runs.values()])}")
-    console.print()
+def _of_their_own(compared: Sequence[Entry], shared: Shared) -> bool:
+    """Whether a result is on the data set that the run was trained on."""
+    return any(
+        by_seed[seed].row["dataset"] == run.config.dataset
+        for _, results in shared
+        for each, by_seed in zip(compared, results, strict=True)
+        for seed, run in each.runs.items()
+    )
 
 
 def check_points(detect: float | None, named: str) -> None:

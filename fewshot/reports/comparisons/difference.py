@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,11 @@ from fewshot.evaluation.comparison import Answers, answers
 from fewshot.evaluation.image_comparison import Right
 from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import Pairs
-from fewshot.reports.comparisons import comparison, of_images, of_tasks
+from fewshot.reports.comparisons import of_images, of_tasks
+from fewshot.reports.comparisons.asked import Asked
+from fewshot.reports.comparisons.comparison import BySeed, Shared, check_points, warnings_of
 from fewshot.reports.comparisons.conclusions import conclusions, what_it_takes
+from fewshot.reports.comparisons.entries import Finished, entries
 from fewshot.runs import Run
 
 Runs = str | os.PathLike | Run | Iterable[str | os.PathLike | Run]
@@ -73,7 +77,7 @@ class ImageDifference:
 
 
 def difference(
-    a: Runs, b: Runs, *, detect: float | None = None, names: tuple[str, str] = ("A", "B")
+    a: Runs, b: Runs, *, detect: float | None = None, names: tuple[str, str] = ("A", "B"), split: str = "test"
 ) -> list[Difference | ImageDifference]:
     """What two configurations prove about each other: one Difference for each protocol that both were scored under.
 
@@ -83,24 +87,27 @@ def difference(
         seeds that both have tell of training anew.
     detect: the difference, in points, that `needs` is about; by default the one seen on this test set.
     names: what the two are called in words.
+    split: of which results are compared. Validation chose the weights, and training saw its images: only "test" is one.
+
+    Warns (UserWarning) of each protocol that is not compared, because only some were scored under it or on other tasks
+    or pixels, and of runs that were not evaluated as the others were: `compare` prints the same lines.
 
     UserError where a run is unfinished, where `a` or `b` is more than one configuration, where both are the same one,
-    or where they were not scored on the same tasks or images.
+    or where they were not scored on the same tasks or images at all.
     """
-    comparison.check_points(detect, "detect=")
+    check_points(detect, "detect=")
     first, second = _folders(a), _folders(b)
-    compared = comparison.entries([comparison.Finished.load(folder) for folder in (*first, *second)])
+    compared = entries([Finished.load(folder, Asked(split)) for folder in (*first, *second)])
     for given, runs in zip((first, second), compared, strict=False):
         if len(compared) > 2 or {run.folder for run in runs.runs.values()} != set(given):
             raise UserError("give the runs of one configuration, and then those of another: some here are of a third")
-    found = comparison.shared(compared)
-    return [
-        *(_of_tasks(results, detect, names) for results in found.get(of_tasks, [])),
-        *(_of_images(results, detect, names) for results in found.get(of_images, [])),
-    ]
+    shared = Shared.of(compared, split)
+    for warning in warnings_of(compared, shared):
+        warnings.warn(warning, stacklevel=2)
+    return [(_of_tasks if kind is of_tasks else _of_images)(results, detect, names) for kind, results in shared]
 
 
-def _of_tasks(results: Sequence[comparison.BySeed], detect: float | None, names: tuple[str, str]) -> Difference:
+def _of_tasks(results: Sequence[BySeed], detect: float | None, names: tuple[str, str]) -> Difference:
     one, other = map(of_tasks.scores_of, results)
     row, gain = next(iter(results[0].values())).row, one - other
     said = answers(gain)
@@ -112,7 +119,7 @@ def _of_tasks(results: Sequence[comparison.BySeed], detect: float | None, names:
     )  # fmt: skip
 
 
-def _of_images(results: Sequence[comparison.BySeed], detect: float | None, names: tuple[str, str]) -> ImageDifference:
+def _of_images(results: Sequence[BySeed], detect: float | None, names: tuple[str, str]) -> ImageDifference:
     one, other = (Right.of({seed: each.record for seed, each in by_seed.items()}) for by_seed in results)
     row, said = next(iter(results[0].values())).row, image_comparison.difference(one, other)
     size = of_images.size_of(said, detect)

@@ -20,6 +20,7 @@ from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import FEW
 from fewshot.evaluation.statistics import ranks
 from fewshot.identity import pixels
+from fewshot.reports.comparisons.asked import Asked
 from fewshot.reports.comparisons.conclusions import SIGNIFICANT, conclusions, what_it_takes
 from fewshot.reports.tables import within
 from fewshot.runs import Run
@@ -33,11 +34,14 @@ class Result:
     record: Verdicts
 
 
-def results(run: Run) -> dict[tuple, list[Result]]:
-    """By data set and split, of images that training did not see. UserError where a row or its record is damaged."""
+def results(run: Run, asked: Asked) -> dict[tuple, list[Result]]:
+    """By data set and split, of images that training did not see; none where a head is asked for, for there is none.
+
+    UserError where a row or its record is damaged.
+    """
     found: dict[tuple, list[Result]] = {}
     for row in run.classification:
-        if row.get("seen_in_training"):  # they say nothing of new images
+        if asked.names_solver or row["split"] != asked.split or row.get("seen_in_training"):
             continue
         found.setdefault((row["dataset"], row["split"]), []).append(Result(row, read(run.folder, row)))
     return found

@@ -18,6 +18,7 @@ from fewshot.evaluation.power import Need
 from fewshot.evaluation.records import Record, read
 from fewshot.evaluation.statistics import distinguishable, ranks
 from fewshot.identity import pixels
+from fewshot.reports.comparisons.asked import Asked
 from fewshot.reports.comparisons.conclusions import SIGNIFICANT, conclusions, what_it_takes
 from fewshot.reports.tables import DEFAULTS, percent, queries_a_class, task_name
 from fewshot.runs import Run
@@ -34,17 +35,17 @@ class Result:
     record: Record
 
 
-def results(run: Run) -> dict[tuple, list[Result]]:
-    """Those of the run's own head: of each protocol those on different tasks or pixels, the longest first.
+def results(run: Run, asked: Asked) -> dict[tuple, list[Result]]:
+    """Those that are asked for: of each protocol those on different tasks or pixels, the longest first.
 
     UserError where a row or its record is damaged.
     """
-    config, rows = run.config, run.rows
+    rows, wanted = run.rows, (asked.split, *asked.solver(run.config))
     if not all(row.keys() >= _NEEDED for row in rows):
         raise UserError(f"{run.result_path} is not a result of ours: evaluate {run.folder} again")
     found: dict[tuple, list[Result]] = {}
     for row in sorted((DEFAULTS | row for row in rows), key=lambda row: -row["episodes"]):
-        if (row["head"], row["transform"]) == (config.head, config.transform):
+        if (row["split"], row["head"], row["transform"]) == wanted:
             found.setdefault(tuple(row[key] for key in _PROTOCOL), []).append(Result(row, read(run, row)))
     return found
 
