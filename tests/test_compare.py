@@ -240,6 +240,10 @@ def test_networks_are_compared_by_another_head_than_their_own(tmp_path, capsys):
     assert run(one, other, "--head", "svm") == 0
     out = capsys.readouterr().out
     assert "  A  head=proto, seed 0\n" in out and "  B  head=r2d2, seed 0\n" in out
+    (found,) = fewshot.difference(one, other, head="svm")
+    assert (found.shots, found.queries) == (1, 15) and "this test set" in found.answers
+    with pytest.raises(fewshot.UserError, match="--head logreg"):
+        fewshot.difference(one, other, head="logreg")
 
 
 def test_a_result_in_another_precision_than_its_fellows_is_named(tmp_path, capsys):

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+import fewshot
 from fewshot.core.errors import UserError
-from fewshot.evaluation.intervals import training_anew
+from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.statistics import holm
+from fewshot.reports.comparisons.difference import Difference
 from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name
 from fewshot.runs import Run
@@ -47,10 +47,10 @@ def table(folders: Sequence[Path]) -> str:
 
     p-values are Holm's over the lines, for each number of shots.
     """
-    by_training = {name: scores(runs) for name, runs in trainings(folders).items()}
-    episodic = by_training.get(EPISODIC, {})
+    trained = trainings(folders)
+    by_training = {name: scores(runs) for name, runs in trained.items()}
     shots = sorted({number for each in by_training.values() for _, number in each})
-    more = {number: _gains(by_training, episodic, number) for number in shots}
+    more = {number: _gains(trained, number) for number in shots}
     header = ["training", "head", "seeds"]
     for number in shots:
         header += [f"{number}-shot", "more than episodic"]
@@ -64,18 +64,31 @@ def table(folders: Sequence[Path]) -> str:
     return markdown(header, lines)
 
 
-def _gains(by_training: Mapping[str, Scores], episodic: Scores, shots: int) -> dict[tuple[str, str], str]:
-    """By training and head: the mean difference of equal seeds, with its interval where there are several."""
+def _gains(trained: Mapping[str, Sequence[Run]], shots: int) -> dict[tuple[str, str], str]:
+    """By training and head: what it is more than episodic training, by equal seeds, with its interval where several."""
     texts, intervals = {}, {}
-    for name, found in by_training.items():
-        for head in {head for head, number in found if number == shots and name != EPISODIC}:
-            own, other = found[head, shots], episodic.get((head, shots), {})
-            by_seed = {seed: own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())}
-            if len(by_seed) > 1:
-                intervals[name, head] = training_anew(np.array(list(by_seed.values())))
-            for seed, value in by_seed.items():
-                texts[name, head] = f"{100 * value:+.2f} (seed {seed} alone)"
+    episodic = trained.get(EPISODIC, [])
+    for name, runs in trained.items():
+        for head in {head for head, number in scores(runs) if number == shots and name != EPISODIC}:
+            own, other = (_solved(each, head, shots) for each in (runs, episodic))
+            seeds = sorted(own.keys() & other.keys())
+            if not seeds:
+                continue
+            found = fewshot.difference([own[seed] for seed in seeds], [other[seed] for seed in seeds], head=head)
+            (same,) = (each for each in found if isinstance(each, Difference) and each.shots == shots)
+            anew = same.answers["training anew"]
+            if isinstance(anew, Interval):
+                intervals[name, head] = anew
+            else:
+                seen = same.answers["this test set"]
+                assert isinstance(seen, Interval)
+                texts[name, head] = f"{100 * seen.estimate:+.2f} (seed {seeds[0]} alone)"
     adjusted = holm([each.p_value for each in intervals.values() if each.p_value is not None])
-    for (place, found), p_value in zip(intervals.items(), adjusted, strict=True):
-        texts[place] = marked(replace(found, p_value=float(p_value)))
+    for (place, interval), p_value in zip(intervals.items(), adjusted, strict=True):
+        texts[place] = marked(replace(interval, p_value=float(p_value)))
     return texts
+
+
+def _solved(runs: Sequence[Run], head: str, shots: int) -> dict[int, Run]:
+    """By seed, the runs whose tasks of so many shots this head solved."""
+    return {run.config.seed: run for run in runs if (head, shots) in scores([run])}

@@ -77,7 +77,14 @@ class ImageDifference:
 
 
 def difference(
-    a: Runs, b: Runs, *, detect: float | None = None, names: tuple[str, str] = ("A", "B"), split: str = "test"
+    a: Runs,
+    b: Runs,
+    *,
+    detect: float | None = None,
+    names: tuple[str, str] = ("A", "B"),
+    split: str = "test",
+    head: str | None = None,
+    transform: str | None = None,
 ) -> list[Difference | ImageDifference]:
     """What two configurations prove about each other: one Difference for each protocol that both were scored under.
 
@@ -88,6 +95,7 @@ def difference(
     detect: the difference, in points, that `needs` is about; by default the one seen on this test set.
     names: what the two are called in words.
     split: of which results are compared. Validation chose the weights, and training saw its images: only "test" is one.
+    head, transform: what solved the tasks, as written for `evaluate`; by default each run's own.
 
     Warns (UserWarning) of each protocol that is not compared, because only some were scored under it or on other tasks
     or pixels, and of runs that were not evaluated as the others were: `compare` prints the same lines.
@@ -97,7 +105,7 @@ def difference(
     """
     check_points(detect, "detect=")
     first, second = _folders(a), _folders(b)
-    compared = entries([Finished.load(folder, Asked(split)) for folder in (*first, *second)])
+    compared = entries([Finished.load(folder, Asked(split, head, transform)) for folder in (*first, *second)])
     for given, runs in zip((first, second), compared, strict=False):
         if len(compared) > 2 or {run.folder for run in runs.runs.values()} != set(given):
             raise UserError("give the runs of one configuration, and then those of another: some here are of a third")
