@@ -143,6 +143,8 @@ def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE)
         model.head.check_ways(each.protocol.ways)
     if config.epochs:
         regime.check(model)
+        form = (model.backbone.features, model.backbone.map_shape, config.ways, config.shots, config.queries)
+        heads.check_declared(config.head, *form, training=True)
     elif test:
         heads.check_untrained(model.head)
     if crew.several:

@@ -74,8 +74,9 @@ class Model(nn.Module):
         """Another head for its embeddings, in evaluation mode; one that needs training takes what ours has learned.
 
         UserError where there is no such head, where embeddings are not what it works on, and where it needs training
-        and ours has not learned these parameters.
+        and ours has not learned these parameters. And where a user's looks at other queries and does not say so.
         """
+        heads.check_declared(spec, self.backbone.features, self.backbone.map_shape)
         with seeded(0, "initialisation of the head"):
             head = heads.build(spec, self.backbone.features, self.backbone.map_shape)
         if head.needs_training and type(head) is type(self.head):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot import heads
 from fewshot.core.compute import full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
@@ -54,14 +55,18 @@ def solve_episodes(
     transform: of the embeddings, fitted here if it needs to be; none by default.
     base: where `wants_base` says so; untransformed.
 
-    UserError where base features are missing, and where the head's logits are not finite.
+    UserError where base features are missing, where the head's logits are not finite, and where a user's head looks at
+    other queries and does not declare `transductive`.
     """
+    whole = head
     embeddings = prepare(head, embeddings, transform, base)
     if (parts := head.split()) is not None:
         each, head = parts
         embeddings = each(embeddings)
     if head.by_products and not head.shift_invariant and _mostly_offset(embeddings):
         head, embeddings = copy.deepcopy(head).double(), embeddings.double()
+    for form in dict.fromkeys((each.protocol.ways, each.protocol.shots, each.protocol.queries) for each in wanted):
+        heads.check_alone(head, embeddings, *form, part_of=whole)
     by_products = [head.by_products and _few_supports(tasks, embeddings) for tasks in wanted]
     gram = None
     if any(by_products) and _wants_gram(embeddings, wanted):

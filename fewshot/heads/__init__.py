@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from fewshot.core.components import Family, parse
 from fewshot.core.errors import UserError
+from fewshot.core.seeding import seeded
 from fewshot.heads._base import Head, Products
+from fewshot.heads._probe import check_alone, check_untaught, is_users
 
-__all__ = ["FAMILY", "Head", "Products", "begin", "build", "check_guide", "check_trainable", "check_untrained"]
+__all__ = [
+    "FAMILY", "Head", "Products", "begin", "build", "check_alone", "check_declared", "check_guide", "check_trainable",
+    "check_untrained",
+]  # fmt: skip
 
 FAMILY: Family[Head] = Family("fewshot.heads", "head", "Head")
 
@@ -46,6 +51,27 @@ def begin(head: Head, features: int, shape: tuple[int, int, int] | None) -> None
         )
     head.begin(features, shape)
     head.made_for = features
+
+
+def check_declared(
+    spec: str,
+    features: int,
+    shape: tuple[int, int, int] | None,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    training: bool = False,
+) -> None:
+    """UserError where a user's head looks at other queries and does not declare `transductive`; and as `build` raises.
+
+    To be called before any work, with the form of embeddings and of tasks, `queries` a class; `training`: also of what
+    it does while it is trained. Evaluation asks once more (`check_alone`), of the head that has learned.
+    """
+    with seeded(0, "a head on trial"):
+        head = build(spec)
+        if is_users(head):
+            begin(head, features, shape)
+            check_untaught(head, features, ways, shots, queries, training)
 
 
 def check_trainable(head: Head) -> None:

@@ -60,7 +60,7 @@ class Head(nn.Module):
     uses a head in validation only, selects weights by it."""
     transductive: bool = False
     """The logits of a query depend on the other queries of its task. Evaluation then shuffles each task's queries, and
-    marks the result."""
+    marks the result. A user's head of which it is true, and which does not say so, is refused: see `_probe.py`."""
     numbered: bool = False
     """Which number a class has in its task makes a difference, because it has learned something for each number."""
     first_order: bool = False

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from fewshot import heads
 from fewshot.heads import Head, Products
+from fewshot.heads._probe import TOLERANCE
 
 TASKS, QUERIES = 3, 4  # query images a class
-TOLERANCE = 1e-3  # of the largest logit: what rounding in float32 may amount to
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Does a user's head look at the other queries of a task, and not say so?
+
+Queries reach a head class by class unless it declares `transductive`. One that looks at its neighbours, and does not
+say so, would read classes off places; one that looks at all of them would be ranked beside heads that look at none.
+
+Shapes: T tasks, N support and Q query images a task, W ways (classes), D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewshot.core.errors import UserError
+from fewshot.heads._base import Head, Products
+
+TOLERANCE = 1e-3  # of the largest logit: what rounding in float32 may amount to
+_TASKS = 2
+_BASE, _BASE_CLASSES = 40, 8  # images
+_NOISE = 3  # times what two seeds differ by: a head that draws random numbers may differ by that
+
+
+def is_users(head: Head) -> bool:
+    """Whether a head's class is a user's own. Ours are held to all laws by tests."""
+    return not type(head).__module__.startswith("fewshot.")
+
+
+def check_alone(
+    head: Head, like: Tensor, ways: int, shots: int, queries: int, part_of: Head | None = None
+) -> None:
+    """UserError where a user's head, not declared `transductive`, answers a query by its task's other queries, too.
+
+    It solves two tasks of random embeddings as it is, in its mode: again with the queries in another order, and, in
+    evaluation mode, with half of them. (In training batch norm may take its statistics of all queries.) Where it
+    cannot solve these tasks at all, nothing is said: the real ones will show why.
+
+    like: any tensor (..., D) of the embeddings' type and on their device. queries: a class. part_of: the user's own,
+    where `head` is what is left of it. torch's random numbers are afterwards as they were.
+    """
+    users = part_of or head
+    if head.transductive or ways * queries < 2 or not is_users(users):
+        return
+    features, device = like.shape[-1], like.device
+    labels = torch.arange(ways, device=device).repeat_interleave(shots).expand(_TASKS, -1)
+    noise = torch.Generator().manual_seed(0)
+    # A head that weighs queries by their distances may see none of the others where all are far from one another.
+    for scale in (1.0, features**-0.5):
+        drawn = torch.randn(_TASKS, ways * (shots + queries), features, generator=noise)
+        support, query = (scale * drawn).to(like).split([ways * shots, ways * queries], 1)
+        for solve in _solvers(head, support, labels, ways):
+            if _others_matter(solve, query, halve=not head.training):
+                raise UserError(
+                    f"head {type(users).__name__}: the other queries of a task change a query's logits, and its class"
+                    " does not say so: declare transductive = True, or let it solve each query by itself"
+                )
+
+
+def check_untaught(head: Head, features: int, ways: int, shots: int, queries: int, training: bool) -> None:
+    """`check_alone` for a head that has seen no data and is thrown away afterwards; `training`: in that mode, too."""
+    form = (torch.empty(0, features), ways, shots, queries)
+    head.eval()
+    if head.needs_base:
+        try:
+            head.fit_base(torch.randn(_BASE, features), torch.arange(_BASE) % _BASE_CLASSES)
+        except Exception:  # noise is no base for it
+            return
+    check_alone(head, *form)
+    if training and head.trainable and not head.needs_base:
+        check_alone(head.train(), *form)
+
+
+def _solvers(head: Head, support: Tensor, labels: Tensor, ways: int) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The ways in which evaluation may have queries (T, Q, D) solved."""
+    yield lambda query: head(support, labels, query, ways)
+    if head.by_products:
+        targets = F.one_hot(labels, ways).to(support.dtype)
+        yield lambda query: head.solve_products(replace(Products.of(support, query), queries=None), targets)
+
+
+def _others_matter(solve: Callable[[Tensor], Tensor], query: Tensor, halve: bool) -> bool:
+    """Whether logits of some queries change with the order of all, or as half of them are left out, beyond rounding."""
+
+    def logits(given: Tensor, seed: int = 0) -> Tensor:
+        with _seeded(seed, given.device), torch.set_grad_enabled(not halve):
+            return solve(given.clone()).detach()
+
+    def differ(one: Tensor, other: Tensor) -> Tensor:
+        return (one - other).abs().max()
+
+    try:
+        expected = logits(query)
+        random = max(differ(logits(query, seed), expected) for seed in (1, 2))
+        allowed = TOLERANCE * expected.abs().max() + _NOISE * random
+        order = torch.randperm(query.shape[1], generator=torch.Generator().manual_seed(0)).to(query.device)
+        if differ(logits(query[:, order]), expected[:, order]) > allowed:
+            return True
+        return halve and bool(differ(logits(query[:, ::2]), expected[:, ::2]) > allowed)
+    except MemoryError:
+        raise
+    except Exception:  # whatever a user's head has against these tasks
+        return False
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's own random numbers, on the CPU and on the device, from a seed for a while; then they are as before."""
+    others = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=others):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
+        for other in others:
+            with torch.cuda.device(other):
+                torch.cuda.manual_seed(seed)
+        yield
