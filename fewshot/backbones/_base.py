@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 
 from fewshot import regularizers
 from fewshot.backbones._dryrun import DryRun, dry_run
+from fewshot.backbones._residual import find_ends
+from fewshot.core.components import Spec
 from fewshot.core.errors import UserError
 from fewshot.data.channels import Triple
 from fewshot.regularizers import Guide, Place, Regularizer, Site
@@ -31,7 +32,7 @@ class Backbone(nn.Module):
     a submodule `branch` (an `nn.Identity` at the end of its residual branch, before the shortcut is added), its
     output is site i for what acts on branches; a network with more than one branch a stage names them all. The input is
     site 0, before and after it is normalised. What acts on branches or on the input says so by its `place`, and no
-    other regularizer is there.
+    other regularizer is there. By name, branches are found in any network: see `Ends` in `_residual.py`.
 
     Class attributes:
 
@@ -67,6 +68,11 @@ class Backbone(nn.Module):
         """What a run's record says of the network besides its options, under `resolved`."""
         self._guide: Guide | None = None
         self._embeds = ""
+
+    @property
+    def input_size(self) -> int:
+        """The side in pixels of the images that the network itself sees: another than `image_size` if it resizes."""
+        return self.image_size
 
     @property
     def root(self) -> nn.Module:
@@ -109,26 +115,42 @@ class Backbone(nn.Module):
             if name not in modules:
                 raise self._no_module(name, where.get(name, author), modules)
         watched = {name: modules[name] for name in [*self.stages, *branches.values(), *where]}
-        seen = dry_run(self, self.embed, watched, self.image_size)
+        seen = dry_run(self, self.embed, watched, self.image_size, self.stages[-1] if self.stages else "")
         if not (isinstance(seen.embedding, Tensor) and seen.embedding.ndim == 2):
             raise UserError(f"{type(self).__name__} must embed images as one tensor (N, features)")
         self.features, self.windows_meet = seen.embedding.shape[1], seen.windows_meet
 
         def site(name: str, place: Place, depth: int, depths: int, label: str) -> Site:
             channels, height, width = seen.map_of(name, where.get(name, author)).shape[1:]
-            return Site(channels, height, width, depth, depths, place, label, self.image_size)
+            return Site(channels, height, width, depth, depths, place, label, self.input_size)
 
         size, depths = self.image_size, len(self.stages) or 1
-
         self.sites = [site(name, "map", depth, depths, str(depth)) for depth, name in enumerate(self.stages, 1)]
-        within = [
-            site(name, "branch", int(label), len(self.branches) or depths, label) for label, name in branches.items()
-        ]
         named = [site(name, "map", self._depth(name, seen), depths, name) for name in where]
-        of_branches = [replace(each, place="branch") for each in named]
-        ends = [Site(3, size, size, 0, depths, place, "0", size) for place in ("input", "image")]
+        # Of each module that ends a branch: its number, and of how many.
+        ends = {name: (int(label), len(self.branches) or depths) for label, name in branches.items()}
+        within = [site(name, "branch", *ends[name], label) for label, name in branches.items()]
+        ends = self._found_ends(specs, modules, ends) | ends
+        of_branches = [site(name, "branch", *ends[name], name) for name in where if name in ends]
+        images = [Site(3, size, size, 0, depths, place, "0", size) for place in ("input", "image")]
         self._embeds = self._read(seen, seen.embedding)
-        self._attach(regularizers.build_all(specs, [*self.sites, *within, *named, *of_branches, *ends]), branches)
+        self._attach(regularizers.build_all(specs, [*self.sites, *within, *named, *of_branches, *images]), branches)
+
+    def _found_ends(
+        self, specs: Sequence[Spec], modules: Mapping[str, nn.Module], declared: Collection[str]
+    ) -> dict[str, tuple[int, int]]:
+        """Where a method of branches asks for others than the `declared` ends: what is found, as numbers of how many.
+
+        UserError where a method of branches is to act on what ends none.
+        """
+        acting = [spec for spec in specs if regularizers.FAMILY.find(spec.name).place == "branch"]
+        labels = [label for spec in acting for label in spec.sites or ()]
+        if not acting or (declared and all(isinstance(label, int) or label in declared for label in labels)):
+            return {}
+        found = find_ends(self, self.embed, {name: each for name, each in modules.items() if name}, self.image_size)
+        for spec in acting:
+            found.check(spec, declared, self.stages)
+        return {name: (number, found.count) for name, number in found.numbers.items()}
 
     def _no_module(self, name: str, where: str, modules: Iterable[str]) -> UserError:
         near = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
@@ -244,7 +266,10 @@ class Backbone(nn.Module):
         return max((reg.weight_decay_scale for reg in self.regularizers), default=1.0)
 
     def _read(self, seen: DryRun, embedding: Tensor) -> str:
-        """How the embedding is made of the deepest stage's map: "flat", its "mean" over positions, or "" (neither)."""
+        """How the embedding is made of the deepest stage's map: "flat", its "mean" over positions, or "" (neither).
+
+        `seen` has had that map replaced, and all weights that come after it: see `dry_run`.
+        """
         if not self.stages:
             return ""
         deepest = seen.map_of(self.stages[-1], type(self).__name__)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -83,13 +83,28 @@ def _shape(output: Tensor) -> str:
 
 @torch.no_grad()
 def dry_run(
-    network: nn.Module, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int
+    network: nn.Module,
+    run: Callable[[Tensor], object],
+    modules: Mapping[str, nn.Module],
+    image_size: int,
+    replaced: str = "",
 ) -> DryRun:
     """`run` one image (1, 3, S, S) through `network`, and watch some of its modules.
 
+    `replaced`: one of `modules`, whose output is replaced by noise of its form and signs; from there on all weights are
+    other ones than the network's. So what is made of this output shows, however faint it was, and whatever is still to
+    be learned: batch norm that has learned nothing is nearly the identity.
+
     UserError where larger images pass, but not these; any other error of the network is left as it is.
     """
-    with evaluating(network), torch.random.fork_rng(devices=[]), _Thin() as thin, _one_thread():
+    with evaluating(network), torch.random.fork_rng(devices=[]), _Thin() as thin, _one_thread(), ExitStack() as hooked:
+        if replaced:
+
+            def replace(_module: nn.Module, _inputs: object, output: object) -> object:
+                thin.shake(network)
+                return _noise(output) if isinstance(output, Tensor) else output
+
+            hooked.callback(modules[replaced].register_forward_hook(replace).remove)
         try:
             seen = DryRun(run, modules, image_size)
             seen.windows_meet = thin.windows_meet
@@ -101,6 +116,12 @@ def dry_run(
     raise UserError(f"images of {image_size} px are too small for this network; give {least} or more")
 
 
+def _noise(like: Tensor) -> Tensor:
+    """Noise of a tensor's form: positive, unless some of it is negative."""
+    drawn = torch.rand(like.shape, generator=torch.Generator().manual_seed(1)) + 0.1
+    return (drawn - 0.6 if bool((like < 0).any()) else drawn).to(like)
+
+
 class _Thin(TorchFunctionMode):
     """Convolutions that compute one channel and scale it for the others: shapes are right, and cost next to nothing.
 
@@ -110,12 +131,25 @@ class _Thin(TorchFunctionMode):
 
     windows_meet = False
     """Whether a max pool looks at a position more than once."""
+    _shaken: Container[int] = ()
+
+    def shake(self, network: nn.Module) -> None:
+        """From now on functions see other weights: the network's own stay as they are."""
+        held = [*network.parameters(), *network.buffers()]
+        self._shaken = {id(weight) for weight in held if weight.is_floating_point()}
+
+    def _other(self, given: object) -> object:
+        """Another weight in a weight's place, positive where that was: variances are. All else as it is."""
+        return 1.5 * given + 0.1 if isinstance(given, Tensor) and id(given) in self._shaken else given
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """See torch.overrides: called instead of each of torch's functions."""
+        kwargs = kwargs or {}
+        if self._shaken:
+            args, kwargs = [self._other(each) for each in args], {k: self._other(each) for k, each in kwargs.items()}
         if function in _MAX_POOLS:
-            self.windows_meet |= _windows_meet(*args, **(kwargs or {}))
-        return (_thin_convolution if function is F.conv2d else function)(*args, **(kwargs or {}))
+            self.windows_meet |= _windows_meet(*args, **kwargs)
+        return (_thin_convolution if function is F.conv2d else function)(*args, **kwargs)
 
 
 _MAX_POOLS = (torch.max_pool2d, F.max_pool2d, F.max_pool2d_with_indices)  # F's are called first where they are used

@@ -48,6 +48,11 @@ class Foreign(Backbone):
         """Modules that the network has lost, such as its classifier: a file may still have their weights."""
 
     @property
+    def input_size(self) -> int:
+        """See Backbone.input_size."""
+        return self.size or self.image_size
+
+    @property
     def root(self) -> nn.Module:
         """The network."""
         return self.network

@@ -19,7 +19,8 @@ _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # classifiers that are for training 
 class Torchvision(Collected):
     """`torchvision:NAME`: images to what the network gives its classifier. Sites have the names of its modules.
 
-    In the ResNets site numbers 1 to 4 stand for `layer1` to `layer4`.
+    In the ResNets site numbers 1 to 4 stand for `layer1` to `layer4`. Dropout and stochastic depth that a network comes
+    with are off, as timm's are by default: what regularizes is in `--reg`.
 
     - `name`: as `torchvision.models.list_models(torchvision.models)` has it. The first value needs no name:
       `torchvision:resnet18,size=128`.
@@ -62,6 +63,7 @@ class Torchvision(Collected):
             raise UserError(f"{label},size={side}: {str(error).splitlines()[0]}") from None
         classifier = _classifier(network, label)
         network.set_submodule(classifier, nn.Identity())
+        _without_dropout(network)
         images = models.get_model_weights(name).DEFAULT.transforms()
         super().__init__(
             image_size, network, label, removed=(classifier, *auxiliary),
@@ -75,6 +77,14 @@ class Torchvision(Collected):
         models = optional("torchvision.models", "torchvision")
         weights = models.get_model_weights(self.label.partition(":")[2]).DEFAULT
         return weights.get_state_dict(progress=False, check_hash=True), f"{self.label}.{weights.name}"
+
+
+def _without_dropout(network: nn.Module) -> None:
+    """Switch off what drops something in training: without it, `--reg none` would not be none."""
+    operations = optional("torchvision.ops", "torchvision")
+    for module in network.modules():
+        if isinstance(module, (nn.modules.dropout._DropoutNd, operations.StochasticDepth)):
+            module.p = 0.0
 
 
 def _classifier(network: nn.Module, label: str) -> str:

@@ -30,9 +30,7 @@ def is_users(head: Head) -> bool:
     return not type(head).__module__.startswith("fewshot.")
 
 
-def check_alone(
-    head: Head, like: Tensor, ways: int, shots: int, queries: int, part_of: Head | None = None
-) -> None:
+def check_alone(head: Head, like: Tensor, ways: int, shots: int, queries: int, part_of: Head | None = None) -> None:
     """UserError where a user's head, not declared `transductive`, answers a query by its task's other queries, too.
 
     It solves two tasks of random embeddings as it is, in its mode: again with the queries in another order, and, in

@@ -31,14 +31,14 @@ class Site:
     """Where a regularizer sits: after stage `depth` (from 1) of `depths`, on C x H x W maps.
 
     - `channels`, `height`, `width`: of the map.
-    - `depth`, `depths`: the stage, counted from 1, and how many the network has. A named module belongs to the stage
-      in which its call ends.
+    - `depth`, `depths`: the stage, counted from 1, and how many the network has; of a branch its number among all. A
+      named module belongs to the stage in which its call ends.
     - `place`: "map", on a module's output; "branch", at the end of a residual branch, before the shortcut is added;
       "input", on the normalised images before the network, and "image", before they are normalised, in [0, 1]: there
       `depth` is 0.
     - `label`: what the user writes after `@`: a stage's number ("3"), or a module's name ("layer3"). By default the
       depth.
-    - `image_size`: the side of the network's images in pixels; 0 if it is not known.
+    - `image_size`: the side in pixels of the images that the network sees; 0 if it is not known.
     """
 
     channels: int

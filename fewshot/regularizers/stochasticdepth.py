@@ -24,7 +24,8 @@ class StochasticDepth(Regularizer):
 
     Block l of L stays with probability 1 - l/L * `drop_prob` (eq. 4, "linear decay"; the paper's p_L = 0.5 is
     the default), L counting all blocks of the network, wherever the method is placed. Default sites: every
-    residual block; backbones without any decline it.
+    residual block; backbones without any decline it. Where a network does not number its blocks, name modules that end
+    branches (docs/networks.md): L is then the number of additions of such.
 
     Our reading: where the branch stays it is divided by its probability to stay, as
     torchvision.ops.stochastic_depth does, and evaluation changes nothing. The paper multiplies with that

@@ -169,7 +169,8 @@ def is_a_mask_and_not_a_map(case: Case, size: int) -> None:
 
 
 def rescales_to_mean_one(case: Case, size: int) -> None:
-    """The multiplier is float32 under bf16 autocast, and its mean is 1 over its scope, unless nothing is left there."""
+    """The multiplier is float32 under bf16 autocast, and its mean is 1 over its scope: wherever anything is left there,
+    which it must be somewhere."""
     method = case.build(size)
     x = torch.randn(64, *case.shape(size))
     with torch.autocast("cpu", torch.bfloat16):
@@ -178,6 +179,7 @@ def rescales_to_mean_one(case: Case, size: int) -> None:
     scopes = {"map": (2, 3), "image": (1, 2, 3), "batch": (0, 1, 2, 3)}
     if case.mean_one in scopes:
         means = multiplier.expand_as(x).mean(scopes[case.mean_one])
+        assert (means > 0).any(), f"{case.spec}: nothing is left of 64 images, so no {case.mean_one} has the mean 1"
         off = (means[means > 0] - 1).abs()
         assert (off < 1e-4).all(), f"{case.spec}: the mean over each {case.mean_one} is off 1 by {off.max():.5f}"
     elif case.mean_one in ("expectation", "passes"):

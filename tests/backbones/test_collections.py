@@ -112,6 +112,16 @@ def test_first_weights_come_from_the_seed():
     assert all(map(torch.equal, first, again)) and not any(map(torch.equal, first, other))
 
 
+@pytest.mark.parametrize("network", ["mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1"])
+def test_without_regularizers_a_network_of_torchvision_has_none(network):
+    """Theirs have dropout, stochastic depth, or both: off, two passes in training mode are alike."""
+    backbone = backbones.build(f"torchvision:{network}", image_size=32)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    assert backbone.training and torch.equal(backbone(IMAGES), backbone(IMAGES))
+
+
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_weights_of_a_file_are_loaded_and_recorded(tmp_path, ending):
     theirs = timm.create_model("test_resnet")  # with its classifier

@@ -13,7 +13,7 @@ from fewshot.core.errors import UserError
 from fewshot.regularizers import Guide, Regularizer, Site, cutout
 from fewshot.regularizers.dropblock import expected_drop, seed_rate
 from fewshot.testing import Case, check_regularizer
-from fewshot.testing.regularizers import TABLE, WITHOUT_A_MASK, is_a_mask_and_not_a_map
+from fewshot.testing.regularizers import TABLE, WITHOUT_A_MASK, is_a_mask_and_not_a_map, rescales_to_mean_one
 
 
 def around(exact: float, tolerance: float) -> tuple[float, float]:
@@ -190,6 +190,13 @@ class InEvaluation(Honest):
         return x * self.multiplier(x)
 
 
+class Zeroes(Honest):
+    """Drops everything, always: there is no mean to be 1."""
+
+    def multiplier(self, x, guide=None):
+        return torch.zeros_like(x)
+
+
 class OwnNoise(Honest):
     def multiplier(self, x, guide=None):
         fresh = torch.Generator()
@@ -267,6 +274,12 @@ def test_a_users_method_that_obeys_passes(name):
 def test_a_users_method_that_breaks_a_law_is_told_which(name, drops, complaint):
     with pytest.raises(Exception, match=f"(?is){complaint}"):
         check_regularizer(f"{__name__}.{name}", drops=lambda method: around(drops, 0.15), mean_one="expectation")
+
+
+@pytest.mark.parametrize("scope", ["map", "image", "batch", "expectation", "passes"])
+def test_a_mask_that_leaves_nothing_does_not_have_the_mean_one(scope):
+    with pytest.raises(AssertionError, match="nothing is left|the mean is 0.0"):
+        rescales_to_mean_one(Case(f"{__name__}.Zeroes", 1.0, scope), 10)
 
 
 @pytest.mark.parametrize("name", ["AMap", "AMapAndNoise"])
