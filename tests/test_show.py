@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 import fewshot
+from fewshot import model as models
 from fewshot import show
 from fewshot.core import console
 from fewshot.data import open_dataset
@@ -442,3 +443,20 @@ def test_each_kind_answers_help():
     for kind in ([], ["masks"], ["cam"], ["activations"], ["curves"]):
         done = command("show", *kind, "--help")
         assert done.returncode == 0 and "usage" in done.stdout
+
+
+def test_a_branchs_masks_are_shown_at_the_deepest_branch(tmp_path):
+    """Of resnet20's nine branches the last, not that of its third stage."""
+    model = models.build("resnet20", "droppath", "proto", 32, (0.5,) * 3, (0.2,) * 3)
+    (deepest,) = inspection.choose(model, inspection.expand("droppath", "none"), None)
+    assert deepest.site.label == "9"
+
+
+def test_a_mask_is_guided_by_the_class_that_the_model_names():
+    glyphs = open_dataset("glyphs")
+    model = models.build("conv4", "camdrop:label=named", "proto", 32, glyphs.mean, glyphs.std).eval()
+    scene = inspection.scene(glyphs, images=6, seed=0)
+    guide = inspection.guide(model, scene)
+    centres = model.embed(scene.support).view(len(scene.support) // inspection.SHOTS, inspection.SHOTS, -1).mean(1)
+    assert torch.equal(guide.named, torch.cdist(model.embed(scene.shown), centres).argmin(1))
+    assert not torch.equal(guide.named, guide.labels)

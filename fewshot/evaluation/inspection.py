@@ -104,7 +104,9 @@ def _named(model: Model, scene: Scene) -> Tensor:
     ways = len(scene.support) // SHOTS
     labels = torch.arange(ways).repeat_interleave(SHOTS)
     solve = model.head if wants_base(model.head, model.transform) else model.solve
-    return solve(model.embed(scene.support)[None], labels[None], shown[None], ways)[0].argmax(1)
+    order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(0))  # a place tells no class
+    named = solve(model.embed(scene.support)[None], labels[None], shown[order][None], ways)[0].argmax(1)
+    return named[order.argsort()]
 
 
 def outputs(model: Model, modules: Sequence[nn.Module], images: np.ndarray) -> list[Tensor]:
@@ -174,7 +176,9 @@ def _place(spec: Spec) -> str:
 def _labels(spec: Spec, model: Model) -> tuple[str, ...]:
     if _place(spec) in _BEFORE:
         return ("0",)
-    return tuple(map(str, spec.sites or FAMILY.find(spec.name).default_sites(model.backbone.sites)))
+    method = FAMILY.find(spec.name)
+    own = (reg.site.label for reg in model.backbone.regularizers if type(reg) is method)
+    return tuple(map(str, spec.sites or dict.fromkeys(own)))
 
 
 @dataclass(frozen=True)
