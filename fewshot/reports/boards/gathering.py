@@ -16,8 +16,7 @@ KINDS: tuple[Kind, ...] = (FEWSHOT, IMAGES)
 
 
 def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
-    """Every run below `folder` that has results on test images: one score for each question that it was tested on
-    and each list of tasks.
+    """Every run below `folder` that has results on test images: a score for each question and each list of tasks.
 
     Also the runs that could not be read, by their names, and why. UserError where no run can be read.
     """

@@ -1,6 +1,6 @@
-"""Which of the scores that were gathered count, and which are left out. Nothing is left out without a word.
+"""Which of the scores that were gathered count, and which are left out.
 
-**Copies.** A copy of a run is the same run, wherever it lies.
+**Copies.** A copy of a run is the same run, wherever it lies, and counts once.
 
 **Repeated runs.** Of several runs with one configuration and one seed the newest counts: the same seed again is no new
 evidence.
