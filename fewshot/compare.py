@@ -13,11 +13,12 @@ Runs that differ in nothing but the seed are one entry; runs of different code n
 compared with the most accurate one, episode by episode, for each protocol (data set, ways, shots, queries, and whether
 the head is transductive) that all were scored under. A difference is called established where p < 0.05 in a two-sided
 t-test. Classifiers are compared image by image, by McNemar's test where an entry is one run. Of more than two entries,
-p-values are Holm's over all pairs, and entries share a rank where the test cannot
-separate them from the first of that rank. Below stands what it would take, by the variances measured here, to
-establish the difference seen (or --detect POINTS) in 80 of 100 such studies: how many images of each class, test
-classes and training seeds, each for its own question. A run that is unfinished or damaged is left out, with a warning,
-as long as two configurations remain; a protocol that not all were scored under, on the same tasks and pixels, likewise.
+p-values are Holm's over all pairs. An entry's rank is 1 + the number of entries that are established better: by that
+test, and where there are several seeds by their intervals, too, as on the leaderboard. Below stands what it would
+take, by the variances measured here, to establish the difference seen (or --detect POINTS) in 80 of 100 such studies:
+how many images of each class, test classes and training seeds, each for its own question. A run that is unfinished or
+damaged is left out, with a warning, as long as two configurations remain; a protocol that not all were scored under,
+on the same tasks and pixels, likewise.
 
 To compare heads, name them behind the runs: fewshot.compare RUN... --head proto simpleshot:norm=cl2n. Each run is then
 an entry for each head, by the results that evaluate --head has left in its folder.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
+from fewshot.core.files import destination, locked, write_output
 
 if TYPE_CHECKING:
     from fewshot.reports.boards.leaderboard import Score
@@ -22,7 +25,7 @@ def parser() -> Parser:
         "--csv",
         default="leaderboard.csv",
         metavar="FILE",
-        help="the file to write; classification rows go to a second one, named FILE-classification.csv",
+        help="the file to write, or none; classification rows go to a second one, named FILE-classification.csv",
     )
     parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")
     parser.add_argument("--html", metavar="FILE", help="the same as one page for the browser, which needs no network")
@@ -42,32 +45,29 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from fewshot.core.files import locked, writable_parent, write_atomic
     from fewshot.reports.boards import as_csv, as_html, as_text
     from fewshot.reports.boards.gathering import gather, unfinished
-    from fewshot.reports.boards.leaderboard import aggregate, different_code, merge, newest, of_kind
+    from fewshot.reports.boards.leaderboard import aggregate, of_kind
     from fewshot.reports.boards.of_images import IMAGES
     from fewshot.reports.boards.of_tasks import FEWSHOT
     from fewshot.reports.boards.ranking import rank
+    from fewshot.reports.boards.standing import different_code, merge, newest, on_common_tasks
 
-    marks = {"csv": FEWSHOT.mark, "markdown": as_text.MARK, "html": as_html.MARK}
-    files = {name: Path(file) for name in marks if (file := getattr(args, name))}
-    if len(set(files.values())) < len(files):
-        raise UserError("--csv, --markdown and --html name one file twice; give each its own")
-    csv = files["csv"]
-    tables = {FEWSHOT: csv, IMAGES: csv.with_name(f"{csv.stem}-classification{csv.suffix}")}
-    page = _page(args, files, tables[IMAGES])
-    for name, path in files.items():
-        writable_parent(path)
-        _refuse_foreign(name, path, marks[name])
-    _refuse_foreign("csv", tables[IMAGES], IMAGES.mark)
+    files = _files(args)
+    csv = files.get("csv")
+    tables = {FEWSHOT: csv, IMAGES: csv.with_name(f"{csv.stem}-classification{csv.suffix}")} if csv else {}
+    page = _page(args, files, tables.get(IMAGES))
+    outputs = [("csv", path, kind.mark) for kind, path in tables.items()]
+    marks = {"markdown": as_text.MARK, "html": as_html.MARK}
+    outputs += [(flag, files[flag], mark) for flag, mark in marks.items() if flag in files]
+    _refuse_foreign(outputs)
     scores, damaged = gather(Path(args.runs))
     unproven = dict.fromkeys(score.own["run"] for score in scores if score.record is None)
-    csv.parent.mkdir(parents=True, exist_ok=True)  # for its lock
-    with locked(csv.with_name(f".{csv.name}.lock"), wait=True):
+    with _alone(csv):
         before = tables.items() if args.append else ()
         scores = merge([*(score for kind, path in before for score in as_csv.read(kind, path)), *scores])
-        kept, old = (scores, []) if args.no_aggregate else newest(scores)
+        kept, replaced = (scores, []) if args.no_aggregate else newest(scores)
+        kept, elsewhere = on_common_tasks(kept)
         rows = rank(aggregate(kept, over_seeds=not args.no_aggregate), paired=not args.append)
         written = {
             path: as_csv.render(kind, some)
@@ -79,8 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         if "html" in files:
             written[files["html"]] = as_html.render(rows, **page)
         for path, text in written.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, text.encode())
+            write_output(path, text.encode())
 
     console = terminal()
     as_text.print_board(console, rows)
@@ -92,25 +91,66 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"warning: not pooled, because trained by different code: {'; '.join(map(_by_code, apart))}")
     if older := [row for row in rows if row["csv_version"] == "1"]:
         console.print(
-            f"warning: {len(older)} rows of {csv} are of an older version of the file. They are kept, but never pooled"
-            " with new runs; write the file again from all run folders, without --append, to renew them."
+            f"warning: {len(older)} rows of {csv} are of an older version of the file. They are kept, but never"
+            " pooled with new runs; write the file again from all run folders, without --append, to renew them."
         )
-    if old:
-        names = ", ".join(dict.fromkeys(str(Path(args.runs) / score.own["run"]) for score in old))
-        console.print(f"Left out, because a newer run has the same configuration and seed: {names}.")
+    as_text.print_left_out(console, replaced, elsewhere, Path(args.runs))
     if begun := unfinished(Path(args.runs)):
         console.print(f"Left out, because they are not finished: {', '.join(begun)}.")
-    console.print(f"{len(rows)} rows in {', '.join(map(str, written))}")
+    console.print(f"{len(rows)} rows" + f" in {', '.join(map(str, written))}" * bool(written))
 
 
-def _page(args: argparse.Namespace, files: dict[str, Path], images: Path) -> dict[str, str]:
+def _files(args: argparse.Namespace) -> dict[str, Path]:
+    """The files to write, by their flags. UserError where one has no name, or where there is no CSV to append to."""
+    files = {}
+    for name in ("csv", "markdown", "html"):
+        given = getattr(args, name)
+        if given is not None and not Path(given).name:
+            raise UserError(f"--{name} {given!r}: give a file, or none")
+        if given not in (None, "none"):
+            files[name] = Path(given)
+    if args.append and "csv" not in files:
+        raise UserError("--append keeps the rows of a CSV: give --csv FILE")
+    return files
+
+
+def _refuse_foreign(outputs: Sequence[tuple[str, Path, str]]) -> None:
+    """UserError where a file cannot be written, is not one that this command has written, or is another of them.
+
+    outputs: flags, their files, and what is in such a file if it is ours.
+    """
+    flags: dict[Path, str] = {}
+    for flag, path, mark in outputs:
+        real = destination(path)
+        if real in flags:
+            raise UserError(f"--{flags[real]} and --{flag} name one file twice, {path}; give each its own")
+        flags[real] = flag
+        if real.exists() and real.stat().st_size:
+            with open(real, "rb") as file:
+                if mark.encode() not in file.read(1000):
+                    raise UserError(f"{path} is not a leaderboard of ours; move it away, or give another --{flag}")
+
+
+@contextmanager
+def _alone(csv: Path | None) -> Iterator[None]:
+    """Keep off others that write the same CSV, so that none loses what another has just added."""
+    if csv is None:
+        yield
+        return
+    real = destination(csv)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    with locked(real.with_name(f".{real.name}.lock"), wait=True):
+        yield
+
+
+def _page(args: argparse.Namespace, files: Mapping[str, Path], images: Path | None) -> dict[str, str]:
     """What the page shows besides the rows. UserError where there is no page, or the link is no address."""
     given = {name: value for name in ("title", "link") if (value := getattr(args, name)) is not None}
     if given and "html" not in files:
         raise UserError(f"--{next(iter(given))} is for the page: give --html FILE, too")
     if not given.get("link", "https://").startswith(("https://", "http://")):
         raise UserError(f"--link {args.link}: give an address that begins with https://")
-    if "html" in files:
+    if "html" in files and images:
         for name, path in (("csv", files["csv"]), ("images_csv", images)):
             relative = os.path.relpath(path.absolute(), files["html"].absolute().parent)
             given[name] = urllib.parse.quote(Path(relative).as_posix())
@@ -123,16 +163,6 @@ def _by_code(scores: list[Score]) -> str:
     for score in scores:
         runs.setdefault(score.shared["code"] or "unknown", {})[score.own["run"]] = None
     return ", ".join(f"{', '.join(names)} (code {code})" for code, names in runs.items())
-
-
-def _refuse_foreign(kind: str, path: Path, mark: str) -> None:
-    """UserError where `path` is a folder, or a file that this command has not written."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give a file for --{kind}")
-    if path.is_file() and path.stat().st_size:
-        with open(path, "rb") as file:
-            if mark.encode() not in file.read(1000):
-                raise UserError(f"{path} is not a leaderboard of ours; move it away, or give another --{kind}")
 
 
 if __name__ == "__main__":

@@ -85,19 +85,25 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
     from fewshot.reports.boards.of_images import IMAGES
     from fewshot.reports.boards.of_tasks import FEWSHOT
     from fewshot.reports.boards.ranking import rank
+    from fewshot.reports.boards.standing import merge, newest, on_common_tasks
     from fewshot.reports.comparisons import comparison
 
     console = terminal()
-    scores, _ = gather(sweep.folder)
-    if scores:
+    if len(failed) < len(sweep.plan):
+        gathered, damaged = gather(sweep.folder)
+        scores, replaced = newest(merge(gathered))
+        scores, elsewhere = on_common_tasks(scores)
         rows = rank(aggregate(scores, over_seeds=True), paired=True)
         for kind, name in ((FEWSHOT, "leaderboard.csv"), (IMAGES, "leaderboard-classification.csv")):
             if some := of_kind(kind, rows):
                 write_atomic(sweep.folder / name, as_csv.render(kind, some).encode())
         as_text.print_board(console, rows)
-    done = [str(sweep.path(name)) for name in sweep.plan if name not in failed]
-    if sum(not failed.keys() >= set(names) for names in sweep.configurations.values()) > 1:
-        comparison.print_all(console, done)
+        for name, why in damaged.items():
+            console.print(f"warning: {name} is left out: {why}")
+        as_text.print_left_out(console, replaced, elsewhere, sweep.folder)
+        counted = {score.own["run"]: score.experiment for score in scores if score.own["run"] in sweep.plan}
+        if len(set(counted.values())) > 1:
+            comparison.print_all(console, [str(sweep.path(name)) for name in sweep.plan if name in counted])
     for name, why in failed.items():
         console.print(f"failed: {name}: {why}")
 

@@ -79,6 +79,14 @@ def test_more_than_two_are_ranked_with_holms_p_values(tmp_path, capsys):
     assert "Holm's over all 3 pairs" in out
 
 
+def test_seeds_that_scatter_leave_the_rank_open(tmp_path, capsys):
+    """On these images `none` is worse for sure; whether training again would be, its two seeds do not say."""
+    folders = [fabricate(tmp_path / "none" / f"seed{seed}", skill, seed) for seed, skill in enumerate((0.8, 0.95))]
+    assert run(*folders, fabricate(tmp_path / "dropout", 0.93)) == 0
+    ranks = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith(("  1 ", "  2 "))]
+    assert ranks == [["1", "B"], ["1", "A"]]
+
+
 def test_from_python(tmp_path):
     a, b = fabricate(tmp_path / "none", 0.88), fabricate(tmp_path / "targetdrop", 0.91)
     (found,) = fewshot.difference(b, a, detect=1.0, names=("new", "old"))

@@ -21,6 +21,7 @@ from scipy import stats
 from fewshot import leaderboard
 from fewshot.core import console
 from fewshot.core.files import locked
+from fewshot.evaluation.statistics import summarise
 from fewshot.reports.boards import gathering
 from fewshot.reports.boards.leaderboard import braced
 from fewshot.runs import Run
@@ -124,7 +125,7 @@ def test_rows_share_a_rank_where_the_paired_test_cannot_separate_them(small_run,
     rows = board("--runs", runs, "--csv", file)
     half = float(rows[0]["ci95"])
     assert half > 2, "by the intervals alone, all would be equal"
-    assert ranked(rows) == {"best": "1", "near": "1", "next": "3"}
+    assert ranked(rows) == {"best": "1", "near": "1", "next": "2"}, "of the two above, one is known to be better"
     assert {row["rank_by"] for row in rows} == {"paired differences"}
     for path in (runs / "next").glob("*.npy"):
         path.unlink()
@@ -143,7 +144,44 @@ def test_a_rank_over_seeds_claims_no_more_than_its_interval(small_run, tmp_path)
     assert ranked(rows) == {"best": "1", "s{0,1}": "1"}
     variant(small_run, runs / "t0", seed=0, reg="cutout", gain=-0.501)
     variant(small_run, runs / "t1", seed=1, reg="cutout", gain=-0.5)
-    assert ranked(board("--runs", runs, "--csv", file))["t{0,1}"] == "3"
+    assert ranked(board("--runs", runs, "--csv", file))["t{0,1}"] == "2", "the seeds of the one above it scatter"
+
+
+def test_a_row_of_which_nothing_is_known_changes_no_rank(small_run, tmp_path):
+    """By groups with leaders, one at the head whose seeds scatter drew those that differ into one group."""
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    variant(small_run, runs / "best", reg="cutout", gain=0.02)
+    variant(small_run, runs / "next", reg="none")
+    assert ranked(board("--runs", runs, "--csv", file)) == {"best": "1", "next": "2"}
+    for seed, gain in enumerate((-0.1, 0.2)):
+        variant(small_run, runs / f"s{seed}", seed=seed, gain=gain)
+    assert ranked(board("--runs", runs, "--csv", file)) == {"s{0,1}": "1", "best": "1", "next": "2"}
+
+
+@pytest.mark.parametrize("append", [False, True], ids=["paired", "by intervals"])
+def test_one_seed_strays_as_far_as_the_seeds_beside_it(small_run, tmp_path, append):
+    """Ten seeds give their mean a small interval. A single run has none of training; theirs is not its own."""
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    for seed in range(10):
+        variant(small_run, runs / f"s{seed}", seed=seed, gain=0.02 * (-1) ** seed)
+    std = 0.02 * (10 / 9) ** 0.5
+    reach = stats.t.ppf(0.975, 9) * std * (11 / 10) ** 0.5
+    variant(small_run, runs / "near", reg="none", gain=0.9 * reach)
+    variant(small_run, runs / "far", reg="cutout", gain=1.1 * reach)
+    variant(small_run, runs / "below", reg="dropout", gain=-0.9 * reach)
+    found = ranked(board("--runs", runs, "--csv", file, *(["--append"] if append else [])))
+    near = "1" if append else "2"  # than the one single run the other is better, by their episodes
+    assert found == {"far": "1", "near": near, "s{0,1,2,3,4,5,6,7,8,9}": "2", "below": "3"}
+
+
+def test_ranks_rise_and_a_row_that_scatters_may_stand_above_a_better_one(small_run, tmp_path):
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    variant(small_run, runs / "best", reg="cutout", gain=0.02)
+    variant(small_run, runs / "second", reg="dropout", gain=0.01)
+    for seed, gain in enumerate((-0.2, 0.2)):
+        variant(small_run, runs / f"s{seed}", seed=seed, gain=gain)
+    rows = board("--runs", runs, "--csv", file)
+    assert list(ranked(rows).items()) == [("best", "1"), ("s{0,1}", "1"), ("second", "2")]
 
 
 def test_other_tasks_are_ranked_apart_and_say_so(small_run, tmp_path):
@@ -151,7 +189,7 @@ def test_other_tasks_are_ranked_apart_and_say_so(small_run, tmp_path):
     variant(small_run, runs / "a")
     variant(small_run, runs / "b", reg="none", gain=-0.1)
     variant(small_run, runs / "pixels", gain=0.2, row={"fingerprint": "f" * 64, "former_fingerprint": "e" * 64})
-    variant(small_run, runs / "tasks", gain=0.3, row={"episodes_digest": "e" * 64})
+    variant(small_run, runs / "tasks", gain=0.3, reg="cutout", row={"episodes_digest": "e" * 64})
     variant(small_run, runs / "queries", gain=0.4, row={"episodes_digest": "d" * 64, "queries": 7})
     rows = board("--runs", runs, "--csv", file)
     assert ranked(rows[:2]) == {"a": "1", "b": "2"}, "the tasks that most rows share come first"
@@ -423,8 +461,56 @@ def test_a_place_that_cannot_be_written_is_one_line(small_run, tmp_path, capsys)
         run("--runs", small_run.parent, "--csv", tmp_path / "new" / "board.csv", "--html", tmp_path)
         == console.USER_ERROR
     )
-    assert "is a folder; give a file for --html" in one_line_error(capsys)
+    assert f"{tmp_path} is a folder; give a file" in one_line_error(capsys)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "markdown", "html"])
+def test_what_is_no_file_is_refused_and_stays(small_run, tmp_path, capsys, kind):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        flags = ["--csv", tmp_path / "b.csv", f"--{kind}", tmp_path / name]
+        assert run("--runs", small_run.parent, *flags) == console.USER_ERROR
+        assert f"{tmp_path / name} is no regular file" in one_line_error(capsys)
+    assert (tmp_path / "pipe").is_fifo() and sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_files_are_written_through_links(small_run, tmp_path):
+    (tmp_path / "kept").mkdir()
+    names = {"csv": "b.csv", "markdown": "b.md", "html": "b.html"}
+    for name in names.values():
+        (tmp_path / name).symlink_to(f"kept/{name}")
+    flags = [flag for kind, name in names.items() for flag in (f"--{kind}", tmp_path / name)]
+    assert run("--runs", small_run.parent, *flags) == run("--runs", small_run.parent, *flags, "--append") == 0
+    assert sorted(os.listdir(tmp_path / "kept")) == sorted(names.values())
+    assert all((tmp_path / name).is_symlink() for name in names.values())
+
+
+def test_no_csv_and_no_name(small_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("--runs", small_run.parent, "--csv", "none", "--html", "b.html") == 0
+    assert os.listdir() == ["b.html"] and "2 rows in b.html" in capsys.readouterr().out
+    assert ">all rows as CSV</a>" not in (tmp_path / "b.html").read_text()
+    assert run("--runs", small_run.parent, "--csv", "none", "--append") == console.USER_ERROR
+    assert "give --csv FILE" in one_line_error(capsys)
+    for flags in (["--csv", ""], ["--csv", "."], ["--html", ""]):
+        assert run("--runs", small_run.parent, *flags) == console.USER_ERROR
+        assert f"{flags[0]} {flags[1]!r}: give a file, or none" in one_line_error(capsys)
+    assert os.listdir() == ["b.html"]
+
+
+def test_one_file_is_not_written_twice_whatever_it_is_called(small_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.md").symlink_to("b.html")
+    for flags in (
+        ["--csv", "same.csv", "--html", tmp_path / "same.csv"],
+        ["--csv", "c.csv", "--html", "c-classification.csv"],
+        ["--markdown", "link.md", "--html", "b.html"],
+    ):
+        assert run("--runs", small_run.parent, *flags) == console.USER_ERROR
+        assert "name one file twice" in one_line_error(capsys)
+    assert os.listdir() == ["link.md"]
 
 
 def test_the_terminal_says_what_rows_were_trained_on(small_run, tmp_path, capsys):
@@ -497,3 +583,95 @@ def test_folders_that_a_dot_hides_are_no_runs(small_run, tmp_path):
     scores, damaged = gathering.gather(tmp_path)
     assert {score.own["run"] for score in scores} == {"a"} and not damaged
     assert gathering.unfinished(tmp_path) == []
+
+
+def test_runs_behind_links_are_found_once(small_run, tmp_path, capsys):
+    kept, runs = tmp_path / "kept", tmp_path / "runs"
+    variant(small_run, kept / "far" / "a")
+    variant(small_run, runs / "b", reg="none")
+    (runs / "elsewhere").symlink_to(kept)
+    (runs / "again").symlink_to(kept / "far" / "a")  # the same run by a second way
+    (runs / "b" / "back").symlink_to(runs)  # round and round
+    (kept / "runs").symlink_to(runs)
+    (runs / "nowhere").symlink_to(tmp_path / "nothing")
+    rows = board("--runs", runs, "--csv", tmp_path / "board.csv", "--no-aggregate")
+    assert sorted(row["run"] for row in rows) == ["again", "b"]
+    assert "Left out" not in capsys.readouterr().out
+
+
+def longer(source, folder, episodes):
+    """Of a copy of the run, a second result at 1-shot: on so many tasks more, as `evaluate --episodes` leaves it."""
+
+    def add(result: dict) -> None:
+        row = next(row for row in result["results"] if row["shots"] == 1)
+        values = np.load(folder / row["episodes_file"])
+        values = np.concatenate([values, np.resize(values, episodes - len(values))])
+        np.save(folder / f"episodes-{episodes}.npy", values)
+        found = summarise(values)
+        figures = {"accuracy": found.accuracy, "std": found.std, "ci95": found.ci95}
+        name = {"episodes_file": f"episodes-{episodes}.npy", "episodes_digest": f"{episodes:064}"}
+        result["results"].append(row | figures | name | {"episodes": episodes})
+
+    edit(folder / "result.json", add)
+    return folder
+
+
+def test_a_longer_evaluation_of_one_seed_leaves_it_in_its_row(small_run, tmp_path, capsys):
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    folders = [variant(small_run, runs / f"s{seed}", seed=seed, gain=seed / 100) for seed in range(3)]
+    before = board("--runs", runs, "--csv", file)
+    longer(small_run, folders[2], 60)
+    capsys.readouterr()
+    assert board("--runs", runs, "--csv", file) == before and before[0]["seeds"] == "3"
+    said = f"share another list of tasks of the same kind: 60 episodes of glyphs 5-way 1-shot ({folders[2]})."
+    assert said in capsys.readouterr().out
+    longer(small_run, folders[1], 60)
+    assert board("--runs", runs, "--csv", file) == before, "as long as most share the shorter list"
+    longer(small_run, folders[0], 60)
+    (row,) = board("--runs", runs, "--csv", file)
+    assert (row["episodes"], row["seeds"]) == ("60", "3"), "of two that are shared alike, the longer"
+
+
+def test_a_list_of_ones_own_is_another_question(small_run, tmp_path):
+    runs, file = tmp_path / "runs", tmp_path / "board.csv"
+    variant(small_run, runs / "a")
+    rows = board("--runs", runs, "--csv", file)
+    assert "episodes_seed" not in rows[0]
+    edit(runs / "a" / "result.json", lambda value: value["results"].append(
+        value["results"][0] | {"episodes_seed": 7, "episodes_digest": "e" * 64}
+    ))  # fmt: skip
+    markdown = tmp_path / "board.md"
+    rows = board("--runs", runs, "--csv", file, "--markdown", markdown)
+    assert [(row["episodes_seed"], row["rank"], row["tasks"]) for row in rows] == [
+        ("", "1", "common"), ("7", "1", "common")
+    ]  # fmt: skip
+    assert "## glyphs 5-way 1-shot, tasks of seed 7\n" in markdown.read_text()
+    before = file.read_bytes()
+    assert run("--runs", runs, "--csv", file, "--append") == 0
+    assert file.read_bytes() == before.replace(b"paired differences", b"ci95")
+
+
+def test_rows_that_were_trained_on_what_is_tested_have_a_board_of_their_own(small_run, tmp_path):
+    runs, file, markdown = tmp_path / "runs", tmp_path / "board.csv", tmp_path / "board.md"
+    variant(small_run, runs / "clean")
+    variant(small_run, runs / "saw", reg="none", gain=0.3, row={"seen_in_training": {"classes": 3, "images": 60}})
+    flags = ["--runs", runs, "--csv", file, "--markdown", markdown]
+    for _ in range(2):
+        rows = {row["run"]: (row["rank"], row["tasks"], row["trained_on"]) for row in board(*flags)}
+        seen = "glyphs (3 classes and 60 images of what is tested)"
+        assert rows == {"clean": ("1", "common", "glyphs"), "saw": ("1", "common", seen)}
+        assert "## glyphs 5-way 1-shot, trained on what is tested\n" in markdown.read_text()
+        flags.append("--append")
+
+
+def test_a_csv_that_counts_one_seed_twice_is_refused(small_run, tmp_path, capsys):
+    """As a sweep wrote it that varied the number of threads."""
+    file = tmp_path / "board.csv"
+    board("--runs", small_run.parent, "--csv", file)
+    rows = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline="")))
+    at = rows[0].index("each_run")
+    rows[1][at] = json.dumps(json.loads(rows[1][at]) * 2)
+    with open(file, "w", newline="") as out:
+        csv.writer(out).writerows(rows)
+    assert run("--runs", small_run.parent, "--csv", file, "--append") == console.USER_ERROR
+    assert "row 1 counts one seed twice; write the file again" in one_line_error(capsys)

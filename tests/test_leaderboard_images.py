@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from boards import edit
 from commands import one_line_error
 from image_runs import IMAGES, fabricate, right
 from scipy import stats
@@ -111,3 +112,12 @@ def test_other_pixels_are_another_board(runs, tmp_path):
     rows = board(runs, tmp_path / "l.csv")
     (alone,) = [row for row in rows if row["regularizer"] == "targetdrop"]
     assert (alone["tasks"], alone["rank"]) == ("other pixels", "1") and sum(row["rank"] == "1" for row in rows) == 3
+
+
+def test_rows_that_were_trained_on_these_images_have_a_board_of_their_own(runs, tmp_path):
+    result = runs / "cutout" / "result.json"
+    edit(result, lambda value: value["classification"][0].update(seen_in_training={"images": 5}))
+    rows = board(runs, tmp_path / "l.csv", "--markdown", tmp_path / "l.md")
+    assert [row["rank"] for row in rows] == ["1", "2", "1"]
+    assert rows[2]["regularizer"] == "cutout" and rows[2]["trained_on"].endswith(" (5 images of what is tested)")
+    assert "## birds, 10 classes, trained on what is tested\n" in (tmp_path / "l.md").read_text()

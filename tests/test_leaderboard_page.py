@@ -57,7 +57,7 @@ def board(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     variant(small_run, runs / "none", reg="none", gain=-0.01)
     for seed in (0, 1):
         variant(small_run, runs / f"s{seed}", seed=seed, gain=-0.5 + seed / 100)
-    variant(small_run, runs / "tasks", row={"episodes_digest": "e" * 64})
+    variant(small_run, runs / "tasks", config={"lr": 0.05}, row={"episodes_digest": "e" * 64})
     flags = ["--runs", runs, "--csv", folder / "b.csv", "--html", folder / "b.html"]
     assert console.run(leaderboard.main, [str(flag) for flag in flags]) == 0
     return folder / "b.html", (folder / "b.csv").read_bytes()

@@ -134,8 +134,12 @@ def write_atomic(path: Path, *parts: bytes | memoryview, most: int | None = None
     """Write beside `path`, flush to disk, rename over it; on failure `path` keeps what it had.
 
     What is written is all `parts`, one after the other. A process that is killed may leave `.NAME-????????` (`sweep`).
-    UserError, before anything is written, for more than `most` bytes: `read_bounded` would not read them again.
+    A link is replaced, never written through: somebody else may have made the folder (`write_output` is for files that
+    the user names). UserError, before anything is written, where a folder, a pipe, a socket or a device is there, and
+    for more than `most` bytes: `read_bounded` would not read them again.
     """
+    if not _replaceable(path):
+        raise _no_file(path)
     if most is not None and (size := sum(map(len, parts))) > most:
         raise UserError(
             f"{path} would have {size:,} bytes, and {most:,} are the most that is read: take a smaller network"
@@ -152,6 +156,39 @@ def write_atomic(path: Path, *parts: bytes | memoryview, most: int | None = None
         with suppress(FileNotFoundError):  # an interrupt may come when it is renamed already
             os.unlink(name)
         raise
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether nothing is there, a regular file, or a link."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that the user names, atomically and through links, in a folder that is made where there is none.
+
+    UserError as in `destination`.
+    """
+    real = destination(path)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(real, data)
+
+
+def destination(path: Path) -> Path:
+    """Where a file that the user names will lie: what its links lead to, whether or not it is there.
+
+    UserError where it cannot: something is there that is no regular file, or a file is where a folder should be.
+    """
+    real = Path(os.path.realpath(path))
+    if real.is_dir():
+        raise UserError(f"{path} is a folder; give a file")
+    if real.is_symlink() or not _replaceable(real):  # what is then still a link leads to itself
+        raise UserError(f"{path} is no regular file (a pipe, a device, or a link to itself?); give another")
+    writable_parent(real)
+    return real
 
 
 def sweep(folder: Path, pattern: re.Pattern[str]) -> None:

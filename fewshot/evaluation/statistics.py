@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from fewshot.core.errors import UserError
-from fewshot.evaluation.intervals import this_test_set
+from fewshot.evaluation.intervals import this_test_set, training_anew
 
 CI_METHOD = "1.96 * std / sqrt(n)"
 
@@ -98,16 +98,38 @@ def paired_p_values(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndar
     return p_values
 
 
-def ranks(means: Sequence[float], apart: np.ndarray) -> list[int]:
-    """Ranks of k runs from their mean accuracies and from which of them differ, (k, k) bool.
+def apart_by_intervals(
+    means: Sequence[float] | np.ndarray, half_widths: Sequence[float], trainings: Sequence[int]
+) -> np.ndarray:
+    """(k, k) bool: which of k configurations differ by more than their 95% intervals, taken as independent, allow.
 
-    From the most accurate down, a run shares the rank of its group's leader, unless the two differ: then it leads the
-    next group, and its place is its rank: 1, 1, 3. So a less accurate run never has the better rank. The members of a
-    group may still differ from each other.
+    means, half_widths: (k,) of each one's interval, in one unit. trainings: (k,) how many seeds it has. The interval of
+    n seeds, t(0.975, n - 1) * std / sqrt(n), is of what training again gives on average; that of one seed is of one
+    network. So where only one of two has several seeds, these tell how far a single training strays: for that pair the
+    half-width of the one is theirs * sqrt(n). The pair's is then theirs * sqrt(n + 1), Student's for one more training.
     """
-    result, leader = [0] * len(means), None
-    for place, run in enumerate(np.argsort(-np.asarray(means), kind="stable"), start=1):
-        if leader is None or apart[leader, run]:
-            leader, rank = run, place
-        result[run] = rank
-    return result
+    centres, widths, single = np.asarray(means), np.asarray(half_widths), np.asarray(trainings) == 1
+    strays = widths * np.sqrt(trainings)
+    own = np.where(single[:, None] & ~single, strays, widths[:, None])  # [i, j]: of i, against j
+    return np.abs(centres[:, None] - centres) > np.hypot(own, own.T)
+
+
+def established(apart: np.ndarray, accuracies: Sequence[Sequence[float]]) -> np.ndarray:
+    """(k, k) bool: of which of k configurations a difference is established. Leaderboard and `compare` rank by it.
+
+    apart: (k, k) bool, by a paired test, which is about these networks. accuracies: of each configuration, one for each
+    of its seeds. Where one of two has several, they must differ by `apart_by_intervals`, too.
+    """
+    anew = [training_anew(np.array(each)).half_width if len(each) > 1 else 0.0 for each in accuracies]
+    return apart & apart_by_intervals([float(np.mean(each)) for each in accuracies], anew, list(map(len, accuracies)))
+
+
+def ranks(means: Sequence[float] | np.ndarray, apart: np.ndarray) -> list[int]:
+    """Ranks of k configurations: 1 + how many are established better than it.
+
+    means: (k,) accuracies. apart: (k, k) bool, which of them differ. A rank says that and no more. Configurations that
+    share one are not equal for that, and one that is hard to tell from others, as its seeds scatter, may have a better
+    rank than one that is more accurate.
+    """
+    better = np.asarray(means)[:, None] > np.asarray(means)  # [i, j]: i than j
+    return (1 + (better & apart).sum(0)).tolist()

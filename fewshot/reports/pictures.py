@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 
 from fewshot.config import FIELDS, TrainConfig, to_json
 from fewshot.core.errors import UserError
-from fewshot.core.files import writable_parent, write_atomic
+from fewshot.core.files import write_output
 from fewshot.reports.tables import wrap
 from fewshot.runs import Run
 
@@ -128,9 +128,7 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
     drawn = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(drawn, format=ending, dpi=dpi, metadata=metadata[ending], bbox_inches="tight", pad_inches=0.1)
-    writable_parent(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, drawn.getvalue())
+    write_output(path, drawn.getvalue())
 
 
 def gallery(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from fewshot.core.components import parse
 from fewshot.core.console import Parser
 from fewshot.core.errors import UserError, unknown
 from fewshot.defaults import complete
-from fewshot.identity import digest
+from fewshot.identity import digest, experiment
 
 _NAMED = (*catalogue.FIELDS, "recipe", "dataset")  # fields whose values name themselves
 _LONGEST = 120  # characters of a run's name
@@ -67,7 +68,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
 def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, TrainConfig]:
     """Every configuration of the grid by its run's name: seed by seed, so that comparisons come before repeats.
 
-    `seeds`: 0 .. seeds - 1, where the seed does not vary itself. UserError where a value comes twice.
+    `seeds`: 0 .. seeds - 1, where the seed does not vary itself. UserError where a value comes twice, or where two
+    configurations would be one training twice.
     """
     for field, values in vary.items():
         if field in flags:
@@ -86,7 +88,23 @@ def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: i
     for values in itertools.product(*fields.values()):
         chosen = dict(zip(fields, values, strict=True))
         found[_name(chosen)] = complete({**flags, **chosen})[0]
+    _check_differ(found, list(vary))
     return found
+
+
+def _check_differ(plan: Mapping[str, TrainConfig], varied: Sequence[str]) -> None:
+    """UserError where two configurations are sure to be one experiment with one seed, for all that varies."""
+    first: dict[str, str] = {}
+    for name, config in plan.items():
+        unsettled = [config.init, config.data_root, config.precision]  # files, and what `auto` will come to
+        unsettled += [config.device] if config.precision == "auto" else []
+        other = first.setdefault(json.dumps([experiment(config), config.seed, unsettled]), name)
+        if other != name:
+            fields = [field for field in varied if getattr(config, field) != getattr(plan[other], field)]
+            raise UserError(
+                f"--vary {', '.join(fields)}: {other} and {name} would be one experiment with one seed, trained twice;"
+                " give all runs one value"
+            )
 
 
 def _check_names(field: str, value: str) -> None:

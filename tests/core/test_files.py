@@ -1,9 +1,11 @@
-"""Files that several processes want at once."""
+"""Files that several processes want at once, and files that a command must not write over."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -14,7 +16,7 @@ from commands import one_line_error
 from fewshot import evaluate, leaderboard, train
 from fewshot.core import console
 from fewshot.core.errors import UserError
-from fewshot.core.files import locked
+from fewshot.core.files import locked, write_atomic, write_output
 from fewshot.runs import Log, Run
 
 _COUNT = """
@@ -120,3 +122,38 @@ def test_a_lock_that_was_left_behind_is_taken_and_nothing_in_it_is_lost_before(t
     with locked(lock):
         assert (tmp_path / "other name").read_text() == "left"
     assert not lock.exists() and (tmp_path / "other name").read_text() == "left"
+
+
+def plug(path, to):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))  # whose whole name may be too long for a socket
+
+
+@pytest.mark.parametrize("plant", [hang, fold, plug])
+@pytest.mark.parametrize("write", [write_atomic, write_output])
+def test_what_is_no_file_is_never_replaced(tmp_path, monkeypatch, plant, write):
+    """A device was once, by a regular file."""
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / "there", tmp_path)
+    kind = stat.S_IFMT((tmp_path / "there").stat().st_mode)
+    (tmp_path / "to it").symlink_to("there")
+    for path in [tmp_path / "there", *([tmp_path / "to it"] if write is write_output else [])]:
+        with pytest.raises(UserError, match="is no regular file|is a folder"):
+            write(path, b"new")
+    assert stat.S_IFMT((tmp_path / "there").stat().st_mode) == kind and len(os.listdir(tmp_path)) == 2
+
+
+def test_what_the_user_names_is_written_through_links(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "board").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("kept/board")
+    (tmp_path / "new").symlink_to("kept/not yet/board")
+    for name in ("link", "new"):
+        write_output(tmp_path / name, b"written")
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_bytes() == b"written"
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="a link to itself"):
+        write_output(tmp_path / "loop", b"")
+    write_atomic(tmp_path / "link", b"ours")
+    assert not (tmp_path / "link").is_symlink() and (kept / "board").read_bytes() == b"written", "in a run folder"

@@ -16,7 +16,15 @@ from scipy import stats
 from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import new_classes, new_images, this_test_set, training_anew
-from fewshot.evaluation.statistics import distinguishable, holm, paired_difference, ranks, summarise
+from fewshot.evaluation.statistics import (
+    apart_by_intervals,
+    distinguishable,
+    established,
+    holm,
+    paired_difference,
+    ranks,
+    summarise,
+)
 
 RANDOM = np.random.default_rng(0)
 ACCURACIES = np.round(RANDOM.normal(0.5, 0.1, 10_000) * 75).astype(np.float32) / 75
@@ -183,13 +191,48 @@ def ranked(episodes):
     return ranks(episodes.mean(1), distinguishable(episodes))
 
 
-def test_ranks_tie_with_their_leader():
+def test_a_rank_counts_those_that_are_better():
     random = np.random.default_rng(7)
     tasks, noise = random.normal(0.5, 0.1, 2000), random.normal(0, 0.02, (5, 2000))
     noise -= noise.mean(1, keepdims=True)  # so that the gains below are exact
     gain = np.array([0.0, 0.0005, 0.003, 0.0033, -0.01])
     assert ranked(tasks + noise + gain[:, None]) == [3, 3, 1, 1, 5]
     assert ranked(np.stack([tasks, tasks, tasks + 1e-6])) == [2, 2, 1]  # always a little better is better
+
+
+def test_a_rank_says_nothing_of_those_that_are_not_established_better():
+    differ = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
+    assert ranks([0.6, 0.5, 0.4], differ) == [1, 2, 1], "the last scatters too much for anything to be known"
+    assert ranks([0.4, 0.5, 0.6], np.zeros((3, 3), bool)) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (1, 3), (1, 10), (3, 10), (3, 3)])
+def test_equal_configurations_are_told_apart_in_at_most_5_per_cent(seeds):
+    """4,000 pairs of the same training. A single seed's own interval, of its episodes, is far too small for that."""
+    random, repeats = np.random.default_rng(10), 4000
+    paired = np.array([[False, True], [True, False]])  # thousands of episodes tell any two networks apart
+    found = [established(paired, [random.normal(0, 1, n) for n in seeds])[0, 1] for _ in range(repeats)]
+    assert np.mean(found) <= stats.binom.ppf(1 - 1e-5, repeats, 0.05) / repeats
+    if 1 in seeds:  # and exactly so: Student's interval for one more training
+        assert np.mean(found) >= stats.binom.ppf(1e-5, repeats, 0.05) / repeats
+
+
+def test_intervals_of_one_seed_and_of_several():
+    means, widths, trainings = [0.50, 0.40, 0.20, 0.22], [0.01, 0.03, 0.01, 0.01], [1, 9, 1, 1]
+    apart = apart_by_intervals(means, widths, trainings)
+    assert (apart == apart.T).all() and not apart.diagonal().any()
+    assert apart[0].tolist() == [False, True, True, True], "0.10 is more than 0.03 * sqrt(10)"
+    assert apart[1].tolist() == [True, False, True, True]
+    assert apart[2, 3], "two single networks by their own: 0.02 is more than 0.01 * sqrt(2)"
+    assert not apart_by_intervals([0.50, 0.41], [0.01, 0.03], [1, 9]).any()
+    assert apart_by_intervals([0.50, 0.41], [0.01, 0.03], [9, 9])[0, 1]
+
+
+def test_established_takes_the_paired_test_too():
+    differ = np.array([[False, True], [True, False]])
+    assert established(differ, [[0.5], [0.4999]]).tolist() == differ.tolist(), "two networks by the test alone"
+    assert not established(~differ, [[0.9], [0.1, 0.1001]]).any()
+    assert established(differ, [[0.9], [0.1, 0.1001]]).tolist() == differ.tolist()
 
 
 def test_which_differ_is_scipys_paired_test_for_every_pair():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from boards import variant
 from commands import SMALL, command, one_line_error
 from inline import Inline
 
@@ -145,14 +147,14 @@ def test_what_a_run_prints_elsewhere_is_in_its_log(plan, tmp_path):
 
 def test_grids_from_a_file(tmp_path):
     file = tmp_path / "grid.toml"
-    shared = 'dataset = "glyphs"\nepochs = 3\nseeds = 2\n'
-    file.write_text(shared + '[vary]\nreg = ["none", "dropout"]\ntest_shots = [[1], [5]]\n')
+    shared = 'dataset = "glyphs"\nepochs = 3\nseeds = 2\nschedule = "steps"\nlr_values = [0.1]\n'
+    file.write_text(shared + '[vary]\nreg = ["none", "dropout"]\nlr_epochs = [[1], [2]]\n')
     shared, vary, seeds = grid.read(file)
     names = list(grid.points(shared, vary, seeds))
     assert len(names) == 8 and all(name.endswith("seed0") for name in names[:4])
     configs = grid.points(shared, vary, seeds)
-    assert {(each.reg, each.test_shots, each.seed) for each in configs.values()} == {
-        (reg, shots, seed) for reg in ("none", "dropout") for shots in ((1,), (5,)) for seed in (0, 1)
+    assert {(each.reg, each.lr_epochs, each.seed) for each in configs.values()} == {
+        (reg, until, seed) for reg in ("none", "dropout") for until in ((1,), (2,)) for seed in (0, 1)
     }
 
 
@@ -173,6 +175,13 @@ def test_grids_from_a_file(tmp_path):
         (["--vary", "mirror=yes,no"], "--vary mirror=yes: give true or false"),
         (["--vary", "test-shots=1,5"], "--vary test_shots: it is a list itself"),
         (["none.toml"], "none.toml is not there"),
+        (
+            ["--dataset", "glyphs", "--vary", "reg=none,cutout", "--vary", "threads=1,2"],
+            "--vary threads: none-threads=1-seed0 and none-threads=2-seed0 would be one experiment with one seed,"
+            " trained twice; give all runs one value",
+        ),
+        (["--dataset", "glyphs", "--vary", "test_episodes=50,60"], "--vary test_episodes: "),
+        (["--dataset", "glyphs", "--precision", "fp32", "--vary", "device=auto,cpu"], "--vary device: "),
         (["--seeds", "2", "--jobs", "-1"], "--jobs and --gpus-per-run are 0 or more"),
     ],
 )
@@ -181,6 +190,24 @@ def test_mistakes_are_one_line_and_make_no_folder(flags, message, tmp_path, caps
     assert console.run(sweep.main, flags) == 2
     assert message in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_experiment_by_two_names_counts_once(small_run, tmp_path, capsys):
+    """What `auto` comes to is known when it was trained: here one seed twice, no evidence of training again."""
+    out = tmp_path / "sweep"
+    for seed in (0, 1):
+        variant(small_run, out / f"precision=fp32-seed{seed}", seed=seed, gain=seed / 10)
+    later = {"config": {"precision": "auto"}, "started": "2100-01-01T00:00:00+00:00"}
+    variant(small_run, out / "precision=auto-seed0", **later)
+    flags = [*SMALL[: SMALL.index("--precision")], "--reg", "targetdrop", "--out", str(out)]
+    assert console.run(sweep.main, [*flags, "--vary", "precision=auto,fp32", "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert f"Left out, because a newer run has the same configuration and seed: {out / 'precision=fp32-seed0'}." in said
+    rows = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
+    assert {(row["seeds"], row["seed"], row["run"]) for row in rows} == {
+        ("2", "0 1", "precision={auto-seed0,fp32-seed1}")
+    }
+    assert "against" not in said, "there is nothing to compare"
 
 
 def test_another_configuration_under_the_same_name_is_refused(plan, tmp_path, capsys):

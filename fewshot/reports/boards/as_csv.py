@@ -86,7 +86,11 @@ def _scores(kind: Kind, path: Path, header: tuple[str, ...], number: int, cells:
     try:
         own = [_own(kind, common | value) for value in json.loads(written["each_run"])]
         scores = [Score(kind, written["key"], shared, each, version) for each in own]
+        if len({score.own["seed"] for score in scores}) < len(scores):  # as sweeps once wrote it
+            raise UserError(f"{path}: row {number} counts one seed twice; write the file again from the run folders")
         columns = Row.of(scores).columns
+    except UserError:
+        raise
     except (ValueError, TypeError, LookupError):
         raise _damaged(path, f"row {number} has an each_run that is not ours") from None
     if not written["key"].startswith(f"{agreed}-"):

@@ -101,8 +101,8 @@ _SECTION = """<section>
 <tbody role="rowgroup">
 {lines}
 </tbody></table></div>
-<p class="key"><span class="leads">a shared rank: not separated from the first of its group</span>
-<span>± and whiskers: 95% interval, {methods}</span> <span>Ties (=) by {rank_by}</span>{chance}</p>
+<p class="key"><span class="leads">rank 1: no row is established better</span>
+<span>± and whiskers: 95% interval, {methods}</span> <span>Ranks by {rank_by}</span>{chance}</p>
 </section>"""
 _CHANCE = '<span class="chance">at chance</span>'
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fewshot.reports.boards.leaderboard import Row
+from fewshot.reports.boards.leaderboard import Row, Score
 from fewshot.reports.boards.ranking import board, tied
-from fewshot.reports.tables import markdown_text, wrap
+from fewshot.reports.tables import markdown_text, task_name, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"
 _WIDEST = {"regularizer": 18, "backbone": 10, "head": 11, "classifier": 11}  # characters on the terminal
@@ -44,6 +45,19 @@ def print_board(console: Console, rows: Sequence[Row]) -> None:
         if len(cells) > _MOST:
             console.print(f"These are the first {_MOST} of {len(cells):,} rows; the file has all.")
         console.print(f"{kind.how(same_board)} {_trained(cells)}")
+
+
+def print_left_out(console: Console, replaced: Iterable[Score], elsewhere: Iterable[Score], folder: Path) -> None:
+    """Which runs below `folder` a newer one replaces, and which results are on other tasks than the board's."""
+    if names := dict.fromkeys(str(folder / score.own["run"]) for score in replaced):
+        console.print(f"Left out, because a newer run has the same configuration and seed: {', '.join(names)}.")
+    runs: dict[str, dict[str, None]] = {}
+    for score in elsewhere:
+        result = f"{int(score.shared['episodes']):,} episodes of {score.shared['dataset']} {task_name(score.shared)}"
+        runs.setdefault(result, {})[str(folder / score.own["run"])] = None
+    if runs:
+        named = "; ".join(f"{result} ({', '.join(names)})" for result, names in runs.items())
+        console.print(f"Left out, because more runs share another list of tasks of the same kind: {named}.")
 
 
 def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str, str]]]]:

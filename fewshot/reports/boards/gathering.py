@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fewshot.core.errors import UserError
@@ -15,7 +16,7 @@ KINDS: tuple[Kind, ...] = (FEWSHOT, IMAGES)
 
 
 def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
-    """Every run below `folder` that has results on test images: one score for each question that it was tested on.
+    """Every run below `folder` that has results on test images: a score for each question and each list of tasks.
 
     Also the runs that could not be read, by their names, and why. UserError where no run can be read.
     """
@@ -42,6 +43,19 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def _with(folder: Path, file: str) -> list[str]:
-    """Names of the folders below `folder` that have such a file; none that a dot hides, as those being made are."""
-    found = sorted(path.parent.relative_to(folder) for path in folder.rglob(file))
-    return [place.as_posix() for place in found if not any(part.startswith(".") for part in place.parts)]
+    """Names of the folders below `folder` that have such a file; none that a dot hides, as those being made are.
+
+    Links are followed. A folder that several ways lead to has one name, that without links if there is one: so links
+    that lead back to where they lie end.
+    """
+    found, seen, ways = [], set(), [folder]
+    for way in ways:  # which grows
+        for place, folders, files in os.walk(way):
+            if (real := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            ways += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+            found += [Path(place).relative_to(folder)] * (file in files)
+    return [place.as_posix() for place in sorted(found)]

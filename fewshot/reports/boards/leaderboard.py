@@ -10,8 +10,8 @@ train_seconds. The interval of one seed is the kind's own, of this network. That
 t(0.975, n - 1) * std / sqrt(n): of what training again gives on average, on these tasks. Recipes, devices, commits
 and versions that differ are listed, joined by `; `.
 
-**Repeated runs.** Of several runs with one configuration and one seed the newest counts, and the command names the
-others: the same seed again is no new evidence.
+Of several runs with one configuration and one seed, and of several lists of tasks that a run was tested on, one counts
+(standing.py).
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import stdtrit
 
 from fewshot.core.errors import UserError
+from fewshot.evaluation.overlap import in_words
 from fewshot.identity import digest, experiment, pixels
 from fewshot.runs import Run
 
@@ -40,10 +41,14 @@ RANKED = ("rank", "tasks", "rank_by")  # what a row has by standing among others
 LISTED = ("recipe", "device", "commit", "python", "torch", "numpy")  # each value once, joined by "; "
 VERSION = "2"  # of the CSV
 PAIRED, BY_INTERVALS = "paired differences", "ci95"  # what decides whether rows share a rank
+RANK = "A row's rank is 1 + the number of rows of its table that are established better."
 RANKING = {
-    PAIRED: "{test} (Holm over all pairs); rows of several seeds by their intervals, too",
+    PAIRED: "{test} (Holm over all pairs); a row of several seeds by the two intervals, too",
     BY_INTERVALS: "the two intervals, taken as independent",
 }
+Columns: TypeAlias = "Mapping[str, str] | Row"
+SEEN = "trained on what is tested"
+_OF_THE_TESTED = " of what is tested)"  # behind the data set that was trained on
 SEEDS_METHOD = "t(0.975, n - 1) * std / sqrt(n) over n training seeds: training anew"
 
 
@@ -84,6 +89,17 @@ def check_numbers(run: Run, facts: Mapping[str, Any], columns: Iterable[str], nu
         raise UserError(f"{run.result_path} holds numbers that are not finite: the training diverged")
 
 
+def trained_on(run: Run, scored: Mapping[str, Any]) -> str:
+    """The data set that a run was trained on, and how much of what `scored` is of, a result of it, it saw there."""
+    seen = scored.get("seen_in_training")
+    return run.config.dataset + (f" ({in_words(seen)}{_OF_THE_TESTED}" if seen else "")
+
+
+def trained_on_the_tested(row: Columns) -> bool:
+    """Whether training saw some of the classes or images that a row is about: then it is no measure of new ones."""
+    return row["trained_on"].endswith(_OF_THE_TESTED)
+
+
 @dataclass(frozen=True)
 class Former:
     """Version 1 of a kind's CSV."""
@@ -114,6 +130,8 @@ class Kind(ABC):
     """The column of `own` that is measured."""
     former: Former | None = None
     """Version 1 of its CSV, if there was one."""
+    task_list: tuple[str, ...] = ()
+    """Shared columns that say on which list of tasks a question was answered, its length first; () if on one only."""
     numbers: tuple[str, ...]
     """Headings of figures, which stand on the right."""
     terminal: tuple[str, ...]
@@ -128,7 +146,7 @@ class Kind(ABC):
 
     @abstractmethod
     def scores(self, run: Run, name: str) -> list[Score]:
-        """One for each question that the run was tested on, which is called `name`.
+        """One for each question that the run, which is called `name`, was tested on, and list of tasks.
 
         UserError where a column cannot be filled, a file is damaged, or a figure is not what the record gives.
         """
@@ -142,11 +160,11 @@ class Kind(ABC):
         """Whether one of its runs is no better than guessing."""
 
     @abstractmethod
-    def question(self, row: Row) -> tuple:
+    def question(self, row: Columns) -> tuple:
         """What was asked: rows of different questions are never compared."""
 
     @abstractmethod
-    def board(self, row: Row) -> tuple:
+    def board(self, row: Columns) -> tuple:
         """The question, and the tasks or images and pixels: rows of different boards are never ranked together."""
 
     @abstractmethod
@@ -188,6 +206,16 @@ class Score:
         """A score whose key is made from what it shares with other seeds, and from the facts of its experiment."""
         return cls(kind, f"{columns_digest(kind, shared)}-{digest(facts)}", shared, own, **more)
 
+    @property
+    def experiment(self) -> str:
+        """Digest of the facts of its experiment: the second half of the key."""
+        return self.key.partition("-")[2]
+
+    @property
+    def training(self) -> tuple:
+        """Which training it is of, wherever copies of its run lie."""
+        return self.experiment, self.own["seed"], self.own["started"]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -205,6 +233,7 @@ class Row:
     def of(cls, scores: Iterable[Score]) -> Row:
         """The row of scores that share a key and differ in the seed."""
         scores = tuple(sorted(scores, key=lambda score: score.own["seed"]))
+        assert len({score.own["seed"] for score in scores}) == len(scores), "the same seed again is no new evidence"
         first, own = scores[0], [score.own for score in scores]
         accuracy, ci95, figures = first.kind.figures(own)
         columns = first.shared | {
@@ -267,42 +296,6 @@ def braced(names: Sequence[str]) -> str:
 def columns_digest(kind: Kind, shared: dict[str, str]) -> str:
     """The first half of a key."""
     return digest({column: value for column, value in shared.items() if value != kind.defaults.get(column)})
-
-
-def merge(scores: Iterable[Score]) -> list[Score]:
-    """One score for each run and question, the later for the earlier: a copy of a run is the same run.
-
-    A score of an older version is left out where the same run is there in this version, too.
-    """
-    unique = {(score.key, score.own["seed"], score.own["started"]): score for score in scores}.values()
-    renewed = {_evidence(score) for score in unique if score.version == VERSION}
-    return [score for score in unique if score.version == VERSION or _evidence(score) not in renewed]
-
-
-def _evidence(score: Score) -> tuple:
-    """What no two runs share, in any version's columns."""
-    shared = [score.shared[column] for column in score.kind.evidence]
-    return *shared, *(score.own[column] for column in ("seed", "started", score.kind.proof))
-
-
-def different_code(scores: Iterable[Score]) -> list[list[Score]]:
-    """Lists of scores that differ in nothing but the seed and the code that trained them."""
-    groups: dict[tuple, list[Score]] = {}
-    for score in scores:
-        without = columns_digest(score.kind, score.shared | {"code": ""})
-        groups.setdefault((score.version, without, score.key.split("-")[1]), []).append(score)
-    return [group for group in groups.values() if len({score.shared["code"] for score in group}) > 1]
-
-
-def newest(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
-    """The scores that count, and those that a newer run with the same configuration and seed replaces."""
-    last: dict[tuple, Score] = {}
-    left_out: list[Score] = []
-    for score in sorted(scores, key=lambda score: score.own["started"]):
-        one = score.key, score.own["seed"]
-        left_out += [last[one]] if one in last else []
-        last[one] = score
-    return list(last.values()), left_out
 
 
 def aggregate(scores: Iterable[Score], over_seeds: bool = True) -> list[Row]:

@@ -2,7 +2,7 @@
 
 The columns, all of them strings, in the order of the CSV:
 
-    rank                within the rows of the same images; 1 is the most accurate, equals share it (ranking.py)
+    rank                within the rows of the same images; 1 + the rows established better (ranking.py)
     dataset, classes, images                what was tested: all images of the test split
     backbone, classifier, regularizer       components; the classifier is linear or cosine
     top1, ci95_low, ci95_high               top-1 accuracy and the interval named in ci_method; per cent, two decimals
@@ -13,8 +13,9 @@ The columns, all of them strings, in the order of the CSV:
                         as in few-shot rows (reports/boards/of_tasks.py); tasks is `common` or `other pixels`
 
 The interval of one seed is Wilson's: this network on other images of these classes. A board is the rows of the same
-data set, classes and pixels. Two networks are told apart by McNemar's test. Where a row has several seeds, an image's
-value is the mean over its networks, and the test is the paired t-test over images. Holm's over all pairs, both.
+data set, classes and pixels; rows whose training saw some of these images have one of their own. Two networks are told
+apart by McNemar's test. Where a row has several seeds, an image's value is the mean over its networks, and the test is
+the paired t-test over images. Holm's over all pairs, both.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ import numpy as np
 
 from fewshot.evaluation.classification import at_hand, read
 from fewshot.evaluation.image_comparison import distinguishable
-from fewshot.evaluation.overlap import in_words
 from fewshot.identity import pixels
 from fewshot.reports.boards.leaderboard import (
+    RANK,
     RANKING,
     SEEDS_METHOD,
+    SEEN,
+    Columns,
     Kind,
     Row,
     Score,
@@ -38,6 +41,8 @@ from fewshot.reports.boards.leaderboard import (
     code_behind,
     experiment_of,
     mean_over_seeds,
+    trained_on,
+    trained_on_the_tested,
 )
 from fewshot.reports.following.progress import duration
 from fewshot.reports.tables import number
@@ -73,8 +78,8 @@ class Images(Kind):
         "Classification: each test image is named by the classifier that was trained, among all classes. The figures"
         " are per cent; in brackets the 95% interval of top-1 accuracy, whose formula stands below each table. That of"
         " a row of one training seed is of this network on other images of these classes; that of several seeds is of"
-        " what training again gives on average, on these images. Rows that share a rank (=) cannot be separated from"
-        " the first of them. These figures are of another kind than few-shot accuracies and never ranked beside them."
+        f" what training again gives on average, on these images. {RANK}"
+        " These figures are of another kind than few-shot accuracies and never ranked beside them."
     )
 
     def scores(self, run: Run, name: str) -> list[Score]:
@@ -86,8 +91,7 @@ class Images(Kind):
             environment, experiment = run.environment, experiment_of(run)
             facts: dict[str, Any] = run.summary | row | environment.get("versions", {}) | environment
             facts |= {"run": name, "code": code_behind(run, []), "fingerprint": pixels(row), "top5": row.get("top5")}
-            if row.get("seen_in_training"):
-                facts["trained_on"] += f" ({in_words(row['seen_in_training'])} of what is tested)"
+            facts["trained_on"] = trained_on(run, row)
             check_numbers(run, facts, (*SHARED, *OWN), _NUMBERS)
             proven = at_hand(run.folder, row)
             if proven:
@@ -114,11 +118,11 @@ class Images(Kind):
         """See Kind.at_chance."""
         return any(score.own["top1_ci95"][0] <= 1 / int(row["classes"]) for score in row.scores)
 
-    def question(self, row: Row) -> tuple:
+    def question(self, row: Columns) -> tuple:
         """See Kind.question."""
-        return row["dataset"], int(row["classes"]), int(row["images"])
+        return row["dataset"], int(row["classes"]), int(row["images"]), trained_on_the_tested(row)
 
-    def board(self, row: Row) -> tuple:
+    def board(self, row: Columns) -> tuple:
         """See Kind.board."""
         return *self.question(row), row["membership"], row["fingerprint"]
 
@@ -132,8 +136,8 @@ class Images(Kind):
         return distinguishable(right)
 
     def title(self, row: Row) -> str:
-        """`fashion-mnist, 10 classes`, and whether the pixels are others than those of most."""
-        name = f"{row['dataset']}, {row['classes']} classes"
+        """`fashion-mnist, 10 classes`, what is special, and whether the pixels are others than those of most."""
+        name = f"{row['dataset']}, {row['classes']} classes" + f", {SEEN}" * trained_on_the_tested(row)
         return name if row["tasks"] == "common" else f"{name} ({row['tasks']})"
 
     def cells(self, row: Row, equal: bool) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 The columns, all of them strings, in the order of the CSV:
 
-    rank                within the rows of the same tasks; 1 is the most accurate, equals share it (ranking.py)
+    rank                within the rows of the same tasks; 1 + the rows established better (ranking.py)
     dataset, ways, shots                    what was tested (test split)
     backbone, head, regularizer             components as written on the command line
     accuracy, ci95      per cent, two decimals; half-width of the interval named in ci_method
@@ -14,10 +14,10 @@ The columns, all of them strings, in the order of the CSV:
     queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
     trained_on, train_ways, train_shots     data set and episodes of the training (empty where it had no episodes);
                         behind the data set, in brackets, how many of the classes and images that are tested were
-                        trained on, where there are any
+                        trained on, where there are any. Such rows are ranked separately
     tasks               `common`, or how the row's tasks differ from those of most rows of that data set, ways and
                         shots: `other queries`, `other episodes`, `other pixels`. Their ranks begin at 1 again
-    rank_by             what decided whether rows share a rank: `paired differences`, or `ci95`
+    rank_by             what decides which rows are better: `paired differences`, or `ci95`
     key                 two digests of what the row's runs agree in: one of its columns, one of the rest
     each_run            JSON: what every run of the row adds to it, so that rows can be merged later
     setting             inductive, or transductive: the head saw all queries of a task at once. Ranked separately
@@ -28,6 +28,8 @@ The columns, all of them strings, in the order of the CSV:
                         mean); empty for balanced tasks. Ranked separately. Only in files that have such a row
     regime              the regime of the training, as written; empty for episodes, and for networks trained elsewhere.
                         Only in files that have such a row
+    episodes_seed       of a list of tasks of the user's own; empty for 0, the standard tasks'. Ranked separately. Only
+                        in files that have such a row
 
 The interval of one seed is the field's, of this network on this test set. It says nothing of new images or classes.
 
@@ -45,13 +47,15 @@ from typing import Any
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.evaluation.overlap import in_words
 from fewshot.evaluation.records import at_hand, check_claims, read_accuracies
 from fewshot.evaluation.statistics import at_chance, distinguishable
 from fewshot.identity import pixels
 from fewshot.reports.boards.leaderboard import (
+    RANK,
     RANKING,
     SEEDS_METHOD,
+    SEEN,
+    Columns,
     Former,
     Kind,
     Row,
@@ -60,6 +64,8 @@ from fewshot.reports.boards.leaderboard import (
     code_behind,
     experiment_of,
     mean_over_seeds,
+    trained_on,
+    trained_on_the_tested,
 )
 from fewshot.reports.following.progress import duration
 from fewshot.reports.tables import DEFAULTS, head_name, number, queries_a_class, task_name
@@ -70,13 +76,13 @@ COLUMNS = (
     "train_seconds", "device", "parameters", "recipe", "commit", "fingerprint", "episodes_digest", "run",
     "queries", "ci_method", "seed", "steps", "precision", "python", "torch", "numpy", "membership",
     "trained_on", "train_ways", "train_shots", "tasks", "rank_by", "key", "each_run",
-    "setting", "transform", "code", "csv_version", "query_alpha", "regime",
+    "setting", "transform", "code", "csv_version", "query_alpha", "regime", "episodes_seed",
 )  # fmt: skip
-OPTIONAL = ("query_alpha", "regime")  # left out of a file in which no row has it
+OPTIONAL = ("query_alpha", "regime", "episodes_seed")  # left out of a file in which no row has it
 SHARED = (
     "dataset", "ways", "shots", "queries", "episodes", "episodes_digest", "fingerprint", "membership", "backbone",
     "head", "regularizer", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
-    "setting", "transform", "code", "query_alpha", "regime",
+    "setting", "transform", "code", "query_alpha", "regime", "episodes_seed",
 )  # fmt: skip
 OWN = (
     "seed", "run", "started", "accuracy", "ci95", "ci_method", "train_seconds", "recipe", "device", "commit", "python",
@@ -90,7 +96,8 @@ class FewShot(Kind):
     """Accuracies in tasks."""
 
     columns, optional, shared, own = COLUMNS, OPTIONAL, SHARED, OWN
-    defaults = DEFAULTS
+    defaults = DEFAULTS | {"episodes_seed": ""}
+    task_list = ("episodes", "episodes_digest")
     evidence = (
         "dataset", "ways", "shots", "queries", "episodes_digest", "fingerprint", "backbone", "head", "regularizer",
     )  # fmt: skip
@@ -98,7 +105,7 @@ class FewShot(Kind):
     former = Former(
         tuple(column for column in COLUMNS if column not in _OLD),
         (*(column for column in SHARED if column not in _OLD), "recipe"),
-        DEFAULTS | {"csv_version": "1"},
+        defaults | {"csv_version": "1"},
     )
     numbers = ("rank", "accuracy (%)", "seeds", "steps", "time", "parameters")
     terminal = ("rank", "regularizer", "backbone", "head", "steps", "seeds", "accuracy (%)")
@@ -107,28 +114,28 @@ class FewShot(Kind):
         " accuracy in per cent, the mean over the episodes, ± the half-width of its 95% interval; its formula stands"
         " below each table. The interval of a row of one training seed is of this network on this test set; that of"
         " several seeds is of what training again gives on average, on these tasks. Neither speaks of new images or"
-        " new classes. Rows that share a rank (=) cannot be separated from the first of them."
+        f" new classes. {RANK}"
     )
 
     def scores(self, run: Run, name: str) -> list[Score]:
-        """See Kind.scores: of each protocol the longest result."""
+        """See Kind.scores."""
         config, experiment, environment, summary = run.config, experiment_of(run), run.environment, run.summary
         versions = environment.get("versions", {})
         trained = {"run": name, "train_ways": config.ways, "train_shots": config.shots}
         scores = []
-        for scored in run.longest:
+        for scored in run.rows:
             if scored["split"] != "test":  # validation images chose the weights
                 continue
             facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
             facts["code"] = code_behind(run, [scored])
+            facts["episodes_seed"] = scored["episodes_seed"] or ""
             if config.regime == FOREIGN:  # of its training nothing is known
                 facts |= {"steps": "", "train_ways": "", "train_shots": "", "parameters": summary["parameters"] or ""}
             elif config.regime.partition(":")[0] != "episodic":
                 facts |= {"regime": config.regime, "train_ways": "", "train_shots": ""}
             if known := pixels(scored):
                 facts["fingerprint"] = known
-            if scored.get("seen_in_training"):
-                facts["trained_on"] += f" ({in_words(scored['seen_in_training'])} of what is tested)"
+            facts["trained_on"] = trained_on(run, scored)
             check_numbers(run, facts, (*SHARED, *OWN), _NUMBERS)
             if impossible := check_claims(scored):
                 raise UserError(f"{run.result_path} says {impossible}, which cannot be: evaluate {run.folder} again")
@@ -155,11 +162,12 @@ class FewShot(Kind):
         ways = int(row["ways"])
         return any(at_chance(score.own["accuracy"], score.own["ci95"], ways) for score in row.scores)
 
-    def question(self, row: Row) -> tuple:
+    def question(self, row: Columns) -> tuple:
         """See Kind.question."""
-        return row["dataset"], int(row["ways"]), int(row["shots"]), float(row["query_alpha"] or 0), row["setting"]
+        task = row["dataset"], int(row["ways"]), int(row["shots"]), float(row["query_alpha"] or 0), row["setting"]
+        return *task, trained_on_the_tested(row), int(row["episodes_seed"] or 0)
 
-    def board(self, row: Row) -> tuple:
+    def board(self, row: Columns) -> tuple:
         """See Kind.board."""
         return *self.question(row), int(row["queries"]), row["episodes_digest"], row["fingerprint"]
 
@@ -178,8 +186,10 @@ class FewShot(Kind):
         return distinguishable(episodes)
 
     def title(self, row: Row) -> str:
-        """`mini-imagenet 5-way 1-shot`, whether it is transductive, and how its tasks differ from those of most."""
+        """`mini-imagenet 5-way 1-shot`, what is special about it, and how its tasks differ from those of most."""
         name = f"{row['dataset']} {task_name(row.columns)}"
+        name += f", tasks of seed {row['episodes_seed']}" if row["episodes_seed"] else ""
+        name += f", {SEEN}" if trained_on_the_tested(row) else ""
         return name if row["tasks"] == "common" else f"{name} ({row['tasks']})"
 
     def cells(self, row: Row, equal: bool) -> dict[str, str]:

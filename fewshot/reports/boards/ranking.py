@@ -1,14 +1,15 @@
-"""Ranks that equals share: rows that a test cannot separate have no order.
+"""Ranks: a row's is 1 + the number of rows of its board that are established better.
 
-A board is the rows of the same tasks or images (`Kind.board`); rows of different boards are never compared. The rows of
-a board stand in the order of their accuracy. The first leads a group; the following rows belong to it until one differs
-from the leader by the test. That row leads the next group. A row's rank is its leader's place. So a rank says "not
-separated from the leader of this group", and nothing about the group's other members.
+A board is the rows of the same tasks or images (`Kind.board`); rows of different boards are never compared. A rank
+says how many rows are better for sure, and nothing more: rows that share one may differ, and a row whose seeds scatter
+may have a better rank than a row that is more accurate. Rows of one rank stand in the order of their accuracy.
 
 Rows are separated by the kind's paired test (`Kind.apart`), which is about these networks. Where one of two rows has
-several seeds, its ci95 is about training again, and the two must differ by their ci95, too, taken as independent:
-half-width sqrt(a^2 + b^2). A rank claims no more than the figures beside it. Where the records of a board's rows are
-not all at hand, as in a CSV that was merged, the whole board is ranked by `ci95` alone, which ties more.
+several seeds, its ci95 is about training again, and the two must differ by that, too, taken as independent: half-width
+sqrt(a^2 + b^2). A row of one seed does not know how far a training strays, so that against n seeds its half-width is
+what these show, b * sqrt(n), and the pair's is b * sqrt(n + 1) (`evaluation.statistics.apart_by_intervals`). Where the
+records of a board's rows are not all at hand, as in a CSV that was merged, the whole board is ranked by the intervals
+alone; two rows of one seed then by those of their networks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from itertools import groupby
 
 import numpy as np
 
-from fewshot.evaluation.statistics import ranks
+from fewshot.evaluation.statistics import apart_by_intervals, established, ranks
 from fewshot.reports.boards.leaderboard import BY_INTERVALS, PAIRED, Row
 
 
@@ -43,8 +44,8 @@ def rank(rows: Iterable[Row], paired: bool = True) -> list[Row]:
             each.sort(key=lambda row: (-row.accuracy, row["run"]))
             by = PAIRED if paired and all(score.record for row in each for score in row.scores) else BY_INTERVALS
             apart = _apart_in_pairs(each) if by == PAIRED else _apart_by_intervals(each)
-            places = ranks([row.accuracy for row in each], apart)
-            ranked += [row.ranked(place, tasks, by) for row, place in zip(each, places, strict=True)]
+            placed = zip(ranks([row.accuracy for row in each], apart), each, strict=True)
+            ranked += [row.ranked(place, tasks, by) for place, row in sorted(placed, key=lambda pair: pair[0])]
     return ranked
 
 
@@ -58,10 +59,10 @@ def tied(rows: Sequence[Row]) -> set[tuple]:
 
 
 def _apart_in_pairs(rows: Sequence[Row]) -> np.ndarray:
-    several = np.array([len(row.scores) > 1 for row in rows])
-    return rows[0].kind.apart(rows) & (_apart_by_intervals(rows) | ~(several[:, None] | several))
+    kind = rows[0].kind
+    return established(kind.apart(rows), [[score.own[kind.proof] for score in row.scores] for row in rows])
 
 
 def _apart_by_intervals(rows: Sequence[Row]) -> np.ndarray:
-    means, widths = np.array([row.accuracy for row in rows]), np.array([row.ci95 for row in rows])
-    return np.abs(means[:, None] - means) > np.hypot(widths[:, None], widths)
+    trainings = [len(row.scores) for row in rows]
+    return apart_by_intervals([row.accuracy for row in rows], [row.ci95 for row in rows], trainings)

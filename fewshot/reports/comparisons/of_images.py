@@ -18,7 +18,7 @@ from fewshot.evaluation.image_comparison import QUESTIONS, Right, answers, diffe
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import FEW
-from fewshot.evaluation.statistics import ranks
+from fewshot.evaluation.statistics import established, ranks
 from fewshot.identity import pixels
 from fewshot.reports.comparisons.asked import Asked
 from fewshot.reports.comparisons.conclusions import SIGNIFICANT, conclusions, what_it_takes
@@ -81,11 +81,12 @@ def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Resul
     means = [right.mean.mean() for right in each]
     order = np.argsort(-np.array(means), kind="stable")
     gains = differences([each[i] for i in order])
-    placed = ranks([means[i] for i in order], _apart(gains, len(order)))
+    seeds = [[network.mean() for network in each[i].seeds.values()] for i in order]
+    placed = ranks([means[i] for i in order], established(_apart(gains, len(order)), seeds))
     table = Table(title=title(row), box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("rank", "", *QUESTIONS):
         table.add_column(column, no_wrap=True)
-    for place, i in zip(placed, order, strict=True):
+    for place, i in sorted(zip(placed, order, strict=True), key=lambda pair: pair[0]):
         table.add_row(str(place), names[i], *map(_cell, answers(each[i]).values()))
     console.print(table)
     first = order[0]

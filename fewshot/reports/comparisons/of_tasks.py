@@ -16,7 +16,7 @@ from fewshot.evaluation.comparison import QUESTIONS, Answers, Scores, answers, d
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.power import Need
 from fewshot.evaluation.records import Record, read
-from fewshot.evaluation.statistics import distinguishable, ranks
+from fewshot.evaluation.statistics import distinguishable, established, ranks
 from fewshot.identity import pixels
 from fewshot.reports.comparisons.asked import Asked
 from fewshot.reports.comparisons.conclusions import SIGNIFICANT, conclusions, what_it_takes
@@ -92,12 +92,13 @@ def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Resul
     scores = [scores_of(by_seed) for by_seed in found]
     row = next(iter(found[0].values())).row
     episodes = np.stack([each.episodes.accuracies for each in scores])
-    placed = ranks(episodes.mean(1), distinguishable(episodes))
-    order = sorted(range(len(scores)), key=lambda i: -scores[i].episodes.accuracies.mean())
+    means, seeds = episodes.mean(1), [list(each.seeds.values()) for each in scores]
+    placed = ranks(means, established(distinguishable(episodes), seeds))
+    order = sorted(range(len(scores)), key=lambda i: -means[i])
     table = Table(title=title(row), box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("rank", "", *QUESTIONS):
         table.add_column(column, no_wrap=True)
-    for i in order:
+    for i in sorted(order, key=lambda i: placed[i]):
         own = answers(scores[i]).values()
         cells = ["-" if isinstance(each, str) else percent(each.estimate, each.half_width) for each in own]
         table.add_row(str(placed[i]), names[i], *cells)
