@@ -9,20 +9,18 @@ Shapes: T tasks, N support and Q query images a task, W ways (classes), D featur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot.core.alone import others_matter
 from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, Products
 
-TOLERANCE = 1e-3  # of the largest logit: what rounding in float32 may amount to
 _TASKS = 2
 _BASE, _BASE_CLASSES = 40, 8  # images
-_NOISE = 3  # times what two seeds differ by: a head that draws random numbers may differ by that
 
 
 def is_users(head: Head) -> bool:
@@ -51,7 +49,7 @@ def check_alone(head: Head, like: Tensor, ways: int, shots: int, queries: int, p
         drawn = torch.randn(_TASKS, ways * (shots + queries), features, generator=noise)
         support, query = (scale * drawn).to(like).split([ways * shots, ways * queries], 1)
         for solve in _solvers(head, support, labels, ways):
-            if _others_matter(solve, query, halve=not head.training):
+            if others_matter(solve, query, halve=not head.training):
                 raise UserError(
                     f"head {type(users).__name__}: the other queries of a task change a query's logits, and its class"
                     " does not say so: declare transductive = True, or let it solve each query by itself"
@@ -78,39 +76,3 @@ def _solvers(head: Head, support: Tensor, labels: Tensor, ways: int) -> Iterator
     if head.by_products:
         targets = F.one_hot(labels, ways).to(support.dtype)
         yield lambda query: head.solve_products(replace(Products.of(support, query), queries=None), targets)
-
-
-def _others_matter(solve: Callable[[Tensor], Tensor], query: Tensor, halve: bool) -> bool:
-    """Whether logits of some queries change with the order of all, or as half of them are left out, beyond rounding."""
-
-    def logits(given: Tensor, seed: int = 0) -> Tensor:
-        with _seeded(seed, given.device), torch.set_grad_enabled(not halve):
-            return solve(given.clone()).detach()
-
-    def differ(one: Tensor, other: Tensor) -> Tensor:
-        return (one - other).abs().max()
-
-    try:
-        expected = logits(query)
-        random = max(differ(logits(query, seed), expected) for seed in (1, 2))
-        allowed = TOLERANCE * expected.abs().max() + _NOISE * random
-        order = torch.randperm(query.shape[1], generator=torch.Generator().manual_seed(0)).to(query.device)
-        if differ(logits(query[:, order]), expected[:, order]) > allowed:
-            return True
-        return halve and bool(differ(logits(query[:, ::2]), expected[:, ::2]) > allowed)
-    except MemoryError:
-        raise
-    except Exception:  # whatever a user's head has against these tasks
-        return False
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's own random numbers, on the CPU and on the device, from a seed for a while; then they are as before."""
-    others = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=others):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
-        for other in others:
-            with torch.cuda.device(other):
-                torch.cuda.manual_seed(seed)
-        yield

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot import heads
+from fewshot.core.alone import TOLERANCE
 from fewshot.heads import Head, Products
-from fewshot.heads._probe import TOLERANCE
 
 TASKS, QUERIES = 3, 4  # query images a class
 

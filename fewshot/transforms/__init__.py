@@ -10,6 +10,7 @@ from __future__ import annotations
 from fewshot.core.components import Family, Spec, parse
 from fewshot.core.errors import UserError
 from fewshot.transforms._base import Chain, Transform
+from fewshot.transforms._probe import check_alone
 
 __all__ = ["FAMILY", "Chain", "Transform", "build", "check_trainable"]
 
@@ -29,7 +30,10 @@ def _build_one(spec: Spec) -> Transform:
     if spec.sites:
         raise UserError(f"--transform {spec}: a transform has no sites (they belong to --reg)")
     component, options = FAMILY.check(spec)
-    return component(**options)
+    built = component(**options)
+    if "." in spec.name:  # a user's own; ours are held to this by tests
+        check_alone(component(**options), spec.name)
+    return built
 
 
 def check_trainable(transform: Transform) -> None:

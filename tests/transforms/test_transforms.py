@@ -155,3 +155,36 @@ def test_wrong_use_is_named():
         transforms.build("whiten").fit(torch.randn(2, 9000))
     with pytest.raises(UserError, match="declares fitted: implement learn"):
         type("Bad", (Transform,), {"fitted": True})
+
+
+class Neighbours(Transform):
+    """Smooths embeddings over the images beside one another, which come class by class."""
+
+    def forward(self, z):
+        return z + z.roll(1, dims=-2) + z.roll(-1, dims=-2)
+
+
+class OfAll(Transform):
+    """Subtracts the mean of all images that it is given at once."""
+
+    def forward(self, z):
+        return z - z.mean(-2, keepdim=True)
+
+
+class Noisy(Transform):
+    """Draws random numbers, but looks at no other image."""
+
+    def forward(self, z):
+        return z + 0.1 * torch.randn_like(z)
+
+
+@pytest.mark.parametrize("name", ["Neighbours", "OfAll"])
+def test_one_that_looks_at_other_images_is_refused(name):
+    with pytest.raises(UserError, match=f"{name}: what it makes of an image depends on the other images beside it"):
+        transforms.build(f"{__name__}.{name}+l2")
+
+
+def test_one_that_draws_random_numbers_is_not_and_none_are_taken_from_the_training():
+    before = torch.get_rng_state()
+    assert transforms.build(f"{__name__}.Noisy").fitted is False
+    assert torch.equal(before, torch.get_rng_state())
