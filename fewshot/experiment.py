@@ -98,6 +98,10 @@ def run(
         reporter.say(f"Warning: {warning}.")
     if config.epochs and (warning := setup.regime.warning(setup.model)):
         reporter.say(f"Warning: {warning}.")
+    idle = [name for name in setup.regime.unused if getattr(config, name) != configs.FIELDS[name].default]
+    if idle:
+        flags = ", ".join(map(configs.flag, idle))
+        reporter.say(f"Warning: {flags}: no effect with --regime {config.regime}.")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
         words = overlap.in_words(shared)
         reporter.say(f"Warning: training sees {words} of the test split: these are no few-shot results.")

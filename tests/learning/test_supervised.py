@@ -293,3 +293,11 @@ def test_a_damaged_classifier_in_a_run_is_named(tmp_path, capsys):
     path.write_text(text.replace('"classes": 337', '"classes": "many"'))
     with pytest.raises(UserError, match="config.json is damaged"):
         fewshot.load(run.folder)
+
+
+def test_options_of_episodes_are_named_where_there_are_none(tmp_path, capsys):
+    flags = ["--regime", "supervised:batch=64", "--epochs", "0", "--recipe", "none", "--embed", "separate"]
+    assert console.run(train.main, [*SMALL, *flags, "--out", str(tmp_path / "run")]) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    idle = "--episodes-per-epoch, --episodes-per-batch, --embed: no effect with --regime supervised:batch=64."
+    assert f"Warning: {idle}" in said

@@ -66,10 +66,13 @@ class Regime(ABC, Generic[Batch]):
 
     `shared`: set by a class in which several processes can train: `batch` gives each its share of the step's items,
     `compute.crew.share(n)`, and `loss` is their mean. Items are those of `Pace.per_step`.
+
+    `unused`: fields of the configuration that have no effect in it, so that who sets one is told.
     """
 
     classifies: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    unused: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod

@@ -81,6 +81,7 @@ class Supervised(Regime[Batch]):
 
     classifies = True
     shared = True
+    unused = ("ways", "queries", "episodes_per_epoch", "episodes_per_batch", "embed")
 
     seed: int
     source: ImageSource
