@@ -69,7 +69,7 @@ def pixels(facts: Mapping[str, Any]) -> str | None:
     """What says on which pixels a result was scored, or a run was trained: equal where these are, for one data set.
 
     `facts`: a result row, or a run's `resolved`. Its former fingerprint, which older ones have under `fingerprint`
-    (data/store.py): so that old and new ones are pooled and ranked together.
+    (data/dataset_json.py): so that old and new ones are pooled and ranked together.
     """
     return facts.get("former_fingerprint", facts.get("fingerprint"))
 

@@ -109,7 +109,7 @@ def make_noise(root: Path) -> str:
     """A store of random pixels in the shape of mini-ImageNet; returns its data root."""
     import numpy as np
 
-    from fewshot.data import store
+    from fewshot.data import dataset_json, store
 
     folder = root / "mini-imagenet"
     folder.mkdir()
@@ -120,7 +120,7 @@ def make_noise(root: Path) -> str:
         blocks = (draw.integers(0, 256, (count, *shape[1:]), np.uint8) for count in counts)
         digest = store.write_array(folder / f"{split}.npy", shape, blocks)
         entries[split] = {"classes": names, "counts": counts, "shape": list(shape), "sha256": digest}
-    store.write_record(folder, folder.name, entries, "noise", [], {})
+    dataset_json.write(folder, folder.name, entries, "noise", [], {})
     return str(root)
 
 

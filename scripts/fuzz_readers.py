@@ -38,7 +38,7 @@ import fewshot
 from fewshot import config as configs
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
-from fewshot.data import open_dataset, store
+from fewshot.data import dataset_json, open_dataset, store
 from fewshot.data.importers.images import decode
 from fewshot.data.importers.items import files_below
 from fewshot.data.importers.limits import Limits
@@ -137,7 +137,7 @@ def _store(folder: Path) -> Path:
     pixels = np.zeros((3, 16, 16, 3), np.uint8)
     digest = store.write_array(folder / "mine" / "train.npy", pixels.shape, [pixels])
     entry = {"classes": ["a", "b"], "counts": [2, 1], "shape": list(pixels.shape), "sha256": digest}
-    store.write_record(folder / "mine", "mine", {"train": entry}, "noise", [], {}, ((0.5,) * 3, (0.1,) * 3))
+    dataset_json.write(folder / "mine", "mine", {"train": entry}, "noise", [], {}, ((0.5,) * 3, (0.1,) * 3))
     return folder / "mine"
 
 
@@ -148,7 +148,7 @@ def stores(folder: Path) -> Reader:
     def read(data: bytes) -> None:
         try:
             content = json.loads(data)
-            content["fingerprint"] = store.fingerprint(content["splits"])
+            content["fingerprint"] = dataset_json.fingerprint(content["splits"])
             data = json.dumps(content).encode()
         except Exception:  # not even JSON, or of other types: as it is, then
             pass

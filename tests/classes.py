@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshot.data import open_dataset, store
+from fewshot.data import dataset_json, open_dataset, store
 
 CLASSES, COUNTS = 8, {"train": 12, "val": 6, "test": 6}
 FLAGS = [
@@ -24,5 +24,5 @@ def make(root: Path) -> Path:
         shape, first = (CLASSES * count, *glyphs.images.shape[1:]), first + count
         digest = store.write_array(folder / f"{split}.npy", shape, blocks)
         entries[split] = {"classes": names, "counts": [count] * CLASSES, "shape": list(shape), "sha256": digest}
-    store.write_record(folder, "letters", entries, "glyphs", [], {})
+    dataset_json.write(folder, "letters", entries, "glyphs", [], {})
     return root

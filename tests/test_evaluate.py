@@ -14,7 +14,7 @@ from commands import one_line_error
 
 from fewshot import compare, evaluate, leaderboard
 from fewshot.core import compute, console
-from fewshot.data import Split, open_dataset, store
+from fewshot.data import Split, dataset_json, open_dataset, store
 from fewshot.episodes import Protocol, frozen
 from fewshot.episodes.frozen import LISTS, freeze
 from fewshot.evaluation.score import score_run
@@ -258,7 +258,7 @@ def test_what_was_seen_in_training_is_said_and_marked(small_run, tmp_path, capsy
     entry = {"classes": names, "counts": counts, "shape": list(pixels.shape)}
     np.save(tmp_path / "data" / "birds" / "test.npy", pixels)
     entries = {"test": entry | {"sha256": store.pixel_digest(pixels)}}
-    store.write_record(tmp_path / "data" / "birds", "birds", entries, "made", [], {}, ((0.5,) * 3, (0.25,) * 3))
+    dataset_json.write(tmp_path / "data" / "birds", "birds", entries, "made", [], {}, ((0.5,) * 3, (0.25,) * 3))
     runs = tmp_path / "runs"
     folder = shutil.copytree(small_run, runs / "a")
     flags = ["--dataset", "birds", "--data-root", tmp_path / "data", "--shots", 1, "--queries", 10]

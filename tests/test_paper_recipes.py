@@ -17,7 +17,7 @@ from fewshot import config as configs
 from fewshot import experiment
 from fewshot.config import FIELDS, recipe
 from fewshot.core.components import parse
-from fewshot.data import specs, store
+from fewshot.data import dataset_json, specs, store
 from fewshot.data.image_files import ImageFiles
 from fewshot.identity import FROZEN
 from fewshot.learning import optimizer
@@ -104,7 +104,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
             digest = store.write_array(root / name / f"{split}.npy", shape, [pixels])
             entries[split] = entry | {"sha256": digest}
-        store.write_record(root / name, name, entries, "noise", [], {}, spec.normalisation)
+        dataset_json.write(root / name, name, entries, "noise", [], {}, spec.normalisation)
     return root
 
 

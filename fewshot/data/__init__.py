@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from fewshot.data import specs
+from fewshot.data.dataset import Dataset, Split
 from fewshot.data.spec import DatasetSpec
-from fewshot.data.store import Dataset, Split, is_store, open_store, prepared
+from fewshot.data.store import is_store, open_store, prepared
 
 __all__ = ["Dataset", "DatasetSpec", "Split", "dataset_name", "default_dataset", "open_dataset", "specs"]
 

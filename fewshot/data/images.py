@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewshot.data.dataset import Split
 from fewshot.data.image_files import ImageFiles
-from fewshot.data.store import Split
 
 _SHARE_OF_FREE_MEMORY = 0.5  # of the GPU's, which a data set may take
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.data import image_files
+from fewshot.data.dataset import Dataset, Split
 from fewshot.data.image_files import ImageFiles
-from fewshot.data.store import Dataset, Split
 
 
 def train_and_val(dataset: Dataset) -> Split:

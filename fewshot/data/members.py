@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fewshot.core.errors import UserError
+from fewshot.data.dataset import Dataset, Split
 from fewshot.data.importers import lists
 from fewshot.data.importers.limits import Limits
 from fewshot.data.spec import DatasetSpec
-from fewshot.data.store import Dataset, Split
 
 
 def without_images(spec: DatasetSpec) -> Dataset:

@@ -14,7 +14,7 @@ from fewshot.data.channels import Triple
 from fewshot.data.names import NAME, SPLITS
 
 if TYPE_CHECKING:
-    from fewshot.data.store import Dataset
+    from fewshot.data.dataset import Dataset
 
 IMPORTERS = ("images", "pickles", "ilsvrc")
 OF_ONE_SET = ("cifar", "cifar10", "idx", "imagenet", "svhn", "tiny-imagenet")

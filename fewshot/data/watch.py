@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewshot.core.errors import UserError
-from fewshot.data.store import Dataset
+from fewshot.data.dataset import Dataset
 
 
 class Watch:

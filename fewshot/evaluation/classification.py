@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
-from fewshot.data.store import Dataset, Split
+from fewshot.data import Dataset, Split
 from fewshot.evaluation import folding, record_files
 from fewshot.evaluation.embed import VALIDATION_BATCH, embed_split
 from fewshot.evaluation.overlap import seen, trained_splits

@@ -14,9 +14,9 @@ from torch import Tensor
 from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.crew import Crew
 from fewshot.core.errors import UserError
+from fewshot.data import Split
 from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource
-from fewshot.data.store import Split
 
 VALIDATION_BATCH = 100  # images at once; with another number, kernels may add in another order
 _ROWS = 2048  # embeddings that are looked through at a time

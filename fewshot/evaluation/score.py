@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot import runs, transforms
 from fewshot.core import sources
 from fewshot.core.compute import Compute, describe
-from fewshot.data.store import Dataset, Split
+from fewshot.data import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation import folding
 from fewshot.evaluation.embed import VALIDATION_BATCH, Base, embed_base, embed_split

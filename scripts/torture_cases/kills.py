@@ -28,7 +28,8 @@ from fewshot.config import TrainConfig
 from fewshot.core import console, sources
 from fewshot.core.crew import member
 from fewshot.core.errors import UserError
-from fewshot.data.store import write_array, write_record
+from fewshot.data import dataset_json
+from fewshot.data.store import write_array
 from fewshot.evaluation.records import read
 from fewshot.runs import Run, provenance
 
@@ -87,7 +88,7 @@ def tiny(root: Path) -> None:
             "classes": [f"{split}{n}" for n in range(CLASSES)], "counts": [IMAGES] * CLASSES, "shape": images.shape,
             "sha256": write_array(folder / f"{split}.npy", images.shape, [images]),
         }  # fmt: skip
-    write_record(folder, "tiny", entries, "noise", [], {}, ((0.5,) * 3, (0.25,) * 3))
+    dataset_json.write(folder, "tiny", entries, "noise", [], {}, ((0.5,) * 3, (0.25,) * 3))
 
 
 def config(variant: str, root: Path, seed: int) -> TrainConfig:

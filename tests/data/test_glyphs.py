@@ -13,9 +13,10 @@ import pytest
 
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
+from fewshot.data.dataset_json import fingerprint
 from fewshot.data.names import SPLITS
 from fewshot.data.specs import glyphs
-from fewshot.data.store import fingerprint, pixel_digest
+from fewshot.data.store import pixel_digest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_glyphs.py"
 

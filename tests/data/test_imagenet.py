@@ -21,7 +21,7 @@ from fewshot import experiment, prepare, train
 from fewshot.core import files
 from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
-from fewshot.data import DatasetSpec, open_dataset, store
+from fewshot.data import DatasetSpec, dataset_json, open_dataset
 from fewshot.data.image_files import ImageFiles, random_box
 from fewshot.data.specs import imagenet
 from fewshot.defaults import configure
@@ -223,12 +223,12 @@ def test_again_without_a_size_takes_that_of_the_store(tmp_path, capsys):
 @pytest.mark.parametrize("locks", [True, False])
 def test_two_at_once(locks, tmp_path, capsys, monkeypatch):
     """While one writes its lists, another data set is prepared, which leaves them alone; or the same one, quicker."""
-    source, write = ilsvrc(tmp_path / "source"), store.write_record
+    source, write = ilsvrc(tmp_path / "source"), dataset_json.write
     for number in range(2):
         fab.write(tmp_path / f"other/train/cat/{number}.png", fab.image_file(number, (16, 16)))
 
     def slow(*args):
-        monkeypatch.setattr(store, "write_record", write)
+        monkeypatch.setattr(dataset_json, "write", write)
         if locks:
             argv = ["other", "--from", str(tmp_path / "other"), "--data-root", str(tmp_path / "root")]
             assert run(prepare.main, argv) == 0
@@ -236,7 +236,7 @@ def test_two_at_once(locks, tmp_path, capsys, monkeypatch):
             assert call(source) == 0
         return write(*args)
 
-    monkeypatch.setattr(store, "write_record", slow)
+    monkeypatch.setattr(dataset_json, "write", slow)
     if not locks:
         monkeypatch.setattr(files, "fcntl", None)
     assert call(source) == (0 if locks else USER_ERROR)

@@ -24,7 +24,7 @@ from fewshot import prepare
 from fewshot.core import files
 from fewshot.core.console import run
 from fewshot.core.files import locked
-from fewshot.data import open_dataset, store
+from fewshot.data import dataset_json, open_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -436,21 +436,21 @@ def test_failing_write_leaves_nothing(tmp_path, call, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "write_record", full)  # after the arrays
+    monkeypatch.setattr(dataset_json, "write", full)  # after the arrays
     refused(call(made(tmp_path / "source", "class_zips")), "disk is full", root=tmp_path / "root")
 
 
 def test_two_at_once(tmp_path, call, monkeypatch):
     """Where the system has no locks, whoever is second finds a store in the way, and leaves it."""
     source = made(tmp_path / "source", "class_zips")
-    write = store.write_record
+    write = dataset_json.write
 
     def slow(*args):
-        monkeypatch.setattr(store, "write_record", write)
+        monkeypatch.setattr(dataset_json, "write", write)
         assert call(source)[0] == 0  # the other, quicker one
         return write(*args)
 
-    monkeypatch.setattr(store, "write_record", slow)
+    monkeypatch.setattr(dataset_json, "write", slow)
     monkeypatch.setattr(files, "fcntl", None)
     refused(call(source), "another process")
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["tiny"]
@@ -461,7 +461,7 @@ def test_interruption_leaves_nothing(tmp_path, call, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "write_record", interrupted)
+    monkeypatch.setattr(dataset_json, "write", interrupted)
     assert call(made(tmp_path / "source", "class_zips"))[0] == 130
     assert not list((tmp_path / "root").iterdir())
 
@@ -470,10 +470,10 @@ KILLED = """
 import os, sys
 from fewshot import prepare
 from fewshot.core.console import run
-from fewshot.data import store
+from fewshot.data import dataset_json
 
 number = int(sys.argv.pop(1))
-store.write_record = lambda *_: os.kill(os.getpid(), number)
+dataset_json.write = lambda *_: os.kill(os.getpid(), number)
 sys.exit(run(prepare.main))
 """
 

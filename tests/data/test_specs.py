@@ -16,7 +16,7 @@ from commands import ROOT, SMALL, one_line_error
 from fewshot import prepare, train
 from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
-from fewshot.data import DatasetSpec, default_dataset, open_dataset, specs, store
+from fewshot.data import Dataset, DatasetSpec, Split, dataset_json, default_dataset, open_dataset, specs, store
 from fewshot.data.names import SPLITS
 from fewshot.runs import Run
 
@@ -189,7 +189,7 @@ def test_prepare_stores_the_training_splits_mean_and_standard_deviation(tmp_path
 
 def test_a_channel_that_never_changes_does_not_divide_by_zero(tmp_path):
     blank = np.full((600, 8, 8, 3), (0, 7, 255), np.uint8)
-    dataset = store.Dataset("blank", {"train": store.Split("train", blank, ("a",), (600,))}, "none", "none")
+    dataset = Dataset("blank", {"train": Split("train", blank, ("a",), (600,))}, "none", "none")
     assert dataset.mean == (0.0, round(7 / 255, 6), 1.0) and dataset.std == (round(1 / 255, 6),) * 3
 
 
@@ -199,7 +199,7 @@ def test_an_old_store_of_mini_imagenet_has_the_fields_normalisation(tmp_path):
     images = np.zeros((2, 84, 84, 3), np.uint8)
     entry = {"classes": ["a"], "counts": [2], "shape": list(images.shape)}
     entry["sha256"] = store.write_array(folder / "train.npy", images.shape, [images])
-    store.write_record(folder, "mini-imagenet", {"train": entry}, "noise", [], {})
+    dataset_json.write(folder, "mini-imagenet", {"train": entry}, "noise", [], {})
     dataset = open_dataset("mini-imagenet", tmp_path)
     assert dataset.mean == (120.396 / 255, 115.594 / 255, 104.540 / 255)
     assert dataset.std == (70.682 / 255, 68.276 / 255, 72.545 / 255)

@@ -14,7 +14,7 @@ import pytest
 from fewshot import prepare
 from fewshot.core.console import run
 from fewshot.core.errors import UserError
-from fewshot.data import open_dataset, store
+from fewshot.data import dataset_json, open_dataset, store
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def folder(tmp_path) -> Path:
         digest = store.write_array(folder / f"{split}.npy", images.shape, [images])
         classes = [f"{split}{number}" for number in range(len(counts))]
         entries[split] = {"classes": classes, "counts": counts, "shape": list(images.shape), "sha256": digest}
-    store.write_record(folder, "mine", entries, "noise", [], {})
+    dataset_json.write(folder, "mine", entries, "noise", [], {})
     return folder
 
 
@@ -36,7 +36,7 @@ def edit(folder: Path, change) -> None:
     """Change dataset.json, and give it the fingerprint that then belongs to it."""
     record = json.loads((folder / "dataset.json").read_text())
     change(record)
-    record["fingerprint"] = store.fingerprint(record["splits"])
+    record["fingerprint"] = dataset_json.fingerprint(record["splits"])
     (folder / "dataset.json").write_text(json.dumps(record))
 
 
@@ -79,7 +79,7 @@ def test_a_record_that_cannot_be_is_damaged(name, folder):
 def test_a_store_of_format_1_is_read_and_known_by_both_fingerprints(folder):
     today = open_dataset("mine", folder.parent)
     record = json.loads((folder / "dataset.json").read_text())
-    former = store.former_fingerprint("mine", record["splits"])
+    former = dataset_json.former_fingerprint("mine", record["splits"])
     (folder / "dataset.json").write_text(json.dumps(record | {"format": 1, "fingerprint": former}))
     old = open_dataset("mine", folder.parent)
     assert old.fingerprints == today.fingerprints == {"fingerprint": today.fingerprint, "former_fingerprint": former}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewshot.core.errors import UserError
-from fewshot.data.store import Split
+from fewshot.data import Split
 from fewshot.episodes import DisjointSampler, EpisodeSampler, Protocol
 from fewshot.episodes.dirichlet import largest_remainders, query_counts
 

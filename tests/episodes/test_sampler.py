@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from fewshot.core.errors import UserError
-from fewshot.data.store import Split
+from fewshot.data import Split
 from fewshot.episodes import EpisodeSampler, Protocol
 
 

@@ -17,7 +17,7 @@ from fewshot import evaluate, show, train
 from fewshot.core import console
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
-from fewshot.data import store
+from fewshot.data import dataset_json
 from fewshot.data.augment import to_unit
 from fewshot.evaluation import classification, record_files
 from fewshot.runs import Run
@@ -167,7 +167,7 @@ def test_a_classifier_names_only_the_classes_that_it_knows(run, root, tmp_path):
     record["name"] = "signs"
     for entry in record["splits"].values():
         entry["classes"] = [f"sign {name}" for name in entry["classes"]]
-    record["fingerprint"] = store.fingerprint(record["splits"])
+    record["fingerprint"] = dataset_json.fingerprint(record["splits"])
     (other / "signs" / "dataset.json").write_text(json.dumps(record))
     shutil.copytree(root / "letters", other / "letters")
     flags = ["--dataset", "signs", "--data-root", str(other), "--queries", "1", "--episodes", "20", *SAME]

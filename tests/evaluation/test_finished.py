@@ -14,7 +14,7 @@ from commands import one_line_error
 
 from fewshot import compare, evaluate
 from fewshot.core import compute, console
-from fewshot.data import open_dataset, store
+from fewshot.data import dataset_json, open_dataset, store
 from fewshot.episodes import Protocol, frozen
 from fewshot.evaluation.score import score
 from fewshot.evaluation.solve import accuracies
@@ -40,7 +40,7 @@ def prepare(root, name: str, **splits: np.ndarray):
             "classes": [f"{split} {number}" for number in range(classes)], "counts": [each] * classes,
             "shape": list(images.shape), "sha256": store.pixel_digest(images),
         }  # fmt: skip
-    store.write_record(root / name, name, entries, "made", [], {}, ((0.5,) * 3, (0.25,) * 3))
+    dataset_json.write(root / name, name, entries, "made", [], {}, ((0.5,) * 3, (0.25,) * 3))
     return root
 
 

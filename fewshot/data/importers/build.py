@@ -16,7 +16,7 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.core.process import processors
-from fewshot.data import store
+from fewshot.data import dataset_json, store
 from fewshot.data.channels import Channels
 from fewshot.data.importers import existing, ilsvrc, imagenet, lists, near
 from fewshot.data.importers.images import RESIZING, Unreadable, decode, fit, quiet_pillow
@@ -98,7 +98,7 @@ def _written(folder: Path, spec: DatasetSpec, sources: Sources, reader: _Reader)
         normalisation = channels.statistics() if channels and "train" in entries else spec.normalisation
         source = ", ".join(sorted(sources.kinds))
         notes = reader.notes(spec) + sources.notes()
-        return store.write_record(work, spec.name, entries, source, notes, reader.details(), normalisation)
+        return dataset_json.write(work, spec.name, entries, source, notes, reader.details(), normalisation)
 
 
 def _verified(folder: Path, reader: _Reader) -> dict:
@@ -106,7 +106,7 @@ def _verified(folder: Path, reader: _Reader) -> dict:
     record = store.verify(folder)
     if record["details"].get("source_sha256") == reader.source_digest():
         return record
-    if store.fingerprint(reader.entries(None)) == record["fingerprint"]:
+    if dataset_json.fingerprint(reader.entries(None)) == record["fingerprint"]:
         return record  # other files, same pixels
     raise UserError(
         f"{folder} was prepared from other images than these, and left as it is:"

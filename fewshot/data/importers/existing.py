@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fewshot.core.errors import UserError
-from fewshot.data import store
+from fewshot.data import dataset_json, store
 from fewshot.data.importers.lists import Lists
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
@@ -21,7 +21,7 @@ _OTHERWISE = "give another --data-root, or another name"
 
 def record(folder: Path) -> dict | None:
     """The record of the store at `folder`, if there is one."""
-    return store.read_record(folder / "dataset.json") if store.occupied(folder) else None
+    return dataset_json.read(folder / "dataset.json") if store.occupied(folder) else None
 
 
 def agreed_size(folder: Path, there: Mapping, spec: DatasetSpec, size: int | None, say: Callable[[str], None]) -> int:
@@ -29,7 +29,7 @@ def agreed_size(folder: Path, there: Mapping, spec: DatasetSpec, size: int | Non
 
     UserError where another was asked for, and where the specification has another normalisation.
     """
-    normalisation = store.normalisation_of(there)
+    normalisation = dataset_json.normalisation_of(there)
     if spec.normalisation and normalisation and spec.normalisation != normalisation:
         raise UserError(
             f"{folder} is there with other mean and std than {spec.name}'s specification gives: delete it, or"

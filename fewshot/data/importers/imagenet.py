@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fewshot.core.errors import UserError
-from fewshot.data import store
+from fewshot.data import dataset_json, store
 from fewshot.data.image_files import ImageFiles
 from fewshot.data.importers import existing
 from fewshot.data.importers.arrays import taken
@@ -96,18 +96,18 @@ def _written(folder: Path, spec: DatasetSpec, entries: dict[str, dict], lists: d
     with new_store(folder) as work:
         for split, data in lists.items():
             (work / f"{split}.txt").write_bytes(data)
-        return store.write_record(work, spec.name, entries, "image files", notes, {}, spec.normalisation)
+        return dataset_json.write(work, spec.name, entries, "image files", notes, {}, spec.normalisation)
 
 
 def _verified(folder: Path, there: Mapping, entries: Mapping[str, Mapping]) -> tuple[dict, str]:
     """The record of the store that is there, which from now on has the files where they are now; and how it ended."""
-    if there["fingerprint"] != store.fingerprint(entries):
+    if there["fingerprint"] != dataset_json.fingerprint(entries):
         raise UserError(
             f"{folder} was prepared from other files, or at another size: delete it, or give another --data-root"
         )
     base = next(iter(entries.values()))["files"]
     if moved := any(entry["files"] != base for entry in there["splits"].values()):
-        store.move_files(folder, base)
+        dataset_json.move_files(folder, base)
     return store.verify(folder), existing.MOVED if moved else existing.SOUND
 
 

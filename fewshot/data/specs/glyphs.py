@@ -22,9 +22,11 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.core.shipped import shipped
+from fewshot.data.dataset import Dataset, Split
+from fewshot.data.dataset_json import fingerprint, former_fingerprint
 from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
-from fewshot.data.store import Dataset, Split, fingerprint, former_fingerprint, pixel_digest
+from fewshot.data.store import pixel_digest
 
 FILE = shipped("data") / "glyphs.npz"
 LEVELS = 16
