@@ -56,6 +56,7 @@ def machine(config: TrainConfig, steps: int) -> dict[str, Any]:
 def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     """The training loop itself, in a temporary run folder: episodes, augmentation, head, log and all but validation."""
     from fewshot import experiment
+    from fewshot.experiment.setup import plan
     from fewshot.learning import optimizer
     from fewshot.learning.loop import train
     from fewshot.learning.reporter import Reporter
@@ -82,7 +83,7 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(config, Path(folder) / "run", {})
         with contextlib.suppress(Done):
-            train(run, model, setup.regime, sgd, experiment.plan(config, setup.regime), Last())
+            train(run, model, setup.regime, sgd, plan(config, setup.regime), Last())
         rates = [row["images_per_second"] for row in run.metrics() if row["step"] > last - steps]
     return {"images_per_second": statistics.median(rates)}
 

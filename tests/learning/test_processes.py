@@ -28,6 +28,7 @@ from fewshot.core.pulse import Pulse
 from fewshot.core.seeding import derive, generator_for
 from fewshot.evaluation.records import read
 from fewshot.evaluation.score import score
+from fewshot.experiment import setup
 from fewshot.learning import optimizer, regimes, resuming
 from fewshot.learning.keeper import Keeper, Parts
 from fewshot.model import load_own
@@ -85,7 +86,7 @@ def parts(batch, items: int, size: int) -> list[tuple[float, object]]:
 def in_turn(config: TrainConfig, size: int) -> tuple[dict[str, torch.Tensor], list[float]]:
     """What so many processes must come to, by one that does their shares one after the other; and the losses."""
     made = experiment.prepare(config)
-    model, regime, plan = made.model, made.regime, experiment.plan(config, made.regime)
+    model, regime, plan = made.model, made.regime, setup.plan(config, made.regime)
     stepper = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
     moving = {name: buffer for name, buffer in model.named_buffers() if "running" in name}
     counts = {name: buffer for name, buffer in model.named_buffers() if "num_batches" in name}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fewshot import experiment
 from fewshot.config import TrainConfig, recipe, resolve
 from fewshot.core.errors import UserError
+from fewshot.experiment.setup import schedule
 
 
 def rates_of(config):
-    return experiment.schedule(config, config.episodic_pace)
+    return schedule(config, config.episodic_pace)
 
 
 def test_the_papers_table():

@@ -20,6 +20,7 @@ from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive, generator_for
+from fewshot.data import open_dataset
 from fewshot.evaluation.score import score
 from fewshot.evaluation.solve import accuracies
 from fewshot.learning.reporter import Reporter
@@ -37,7 +38,7 @@ IMAGES = 7  # of each class: an epoch of a few steps, and enough for an episode
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
     """The training split with few images of each class, its statistics as they are."""
-    whole = experiment.open_dataset
+    whole = open_dataset
 
     def smaller(name, root):
         dataset = whole(name, root)
@@ -46,7 +47,7 @@ def few_images(monkeypatch):
         few = dataclasses.replace(train, images=train.images[chosen], counts=(IMAGES,) * len(train.classes))
         return dataclasses.replace(dataset, splits=dataset.splits | {"train": few})
 
-    monkeypatch.setattr(experiment, "open_dataset", smaller)
+    monkeypatch.setattr("fewshot.experiment.setup.open_dataset", smaller)
 
 
 def setup(**changes) -> experiment.Setup:

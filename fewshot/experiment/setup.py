@@ -1,0 +1,151 @@
+"""The configuration -> everything that a training needs, built and checked before a folder is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fewshot import config as configs
+from fewshot import heads
+from fewshot import model as models
+from fewshot.backbones import sync_batch_norm
+from fewshot.config import TrainConfig
+from fewshot.core import compute
+from fewshot.core.compute import Compute
+from fewshot.core.crew import ALONE, Crew
+from fewshot.core.errors import UserError
+from fewshot.core.pace import Pace
+from fewshot.data import Dataset, open_dataset
+from fewshot.episodes import Protocol, Tasks, frozen
+from fewshot.evaluation import overlap
+from fewshot.learning import regimes, resuming
+from fewshot.learning.loop import Plan
+from fewshot.learning.regimes import Regime
+from fewshot.learning.resuming import Begun
+from fewshot.learning.schedule import Schedule
+from fewshot.model import Model
+from fewshot.runs import Run
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What `prepare` builds."""
+
+    compute: Compute
+    dataset: Dataset
+    validation: list[Tasks]
+    """The first decide which weights are best. None where images decide."""
+    test: list[Tasks]
+    """None where the test is of images."""
+    model: Model
+    regime: Regime
+    init: str = ""
+    """SHA-256 of the weights of another run's with which training begins; "" where there are none, or it goes on."""
+
+
+def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE) -> Setup:
+    """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it.
+
+    `begun`: the run that goes on. What `auto` came to for it, it comes to again: device, precision, threads. UserError
+    where that cannot be had here. Unless it has a checkpoint, training begins, with the weights that the backbone's
+    options name.
+    """
+    where, threads = resuming.where(config, begun, crew)
+    crew.check_alike({"the kind of device": where.device.type, "the precision": where.precision})
+    if config.sync_bn and where.device.type != "cuda":
+        raise UserError("--sync-bn is for CUDA devices: leave it out; batch norm is then over each process's own share")
+    if config.sync_bn and not crew.several and begun is None:  # who goes on with what several began has the whole batch
+        raise UserError("--sync-bn is for several processes, and there is one: leave it out, or give --processes")
+    compute.settle(where, threads, config.deterministic)
+    if config.compile:
+        compute.check_compiler()
+    dataset = open_dataset(config.dataset, config.data_root)
+    crew.check_alike({"images of the fingerprint": dataset.fingerprint})
+
+    def tasks(split: str, shots: Iterable[int], episodes: int) -> list[Tasks]:
+        protocols = [Protocol(config.test_ways, n, config.test_queries) for n in dict.fromkeys(shots)]
+        return [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in protocols]
+
+    validation, test = [], []
+    if not regimes.classifies(config.regime, dataset):
+        validation = tasks("val", (config.val_shots or config.shots, *config.test_shots), config.val_episodes)
+        test = tasks("test", config.test_shots, config.test_episodes)
+    regime = regimes.build(config.regime, config, dataset, validation, where)
+    fresh = begun is None or begun.fresh
+    model = model_of(config, dataset, regime, fresh)
+    for each in (*validation, *test):
+        model.head.check_ways(each.protocol.ways)
+    if config.epochs:
+        regime.check(model)
+        form = (model.backbone.features, model.backbone.map_shape, config.ways, config.shots, config.queries)
+        heads.check_declared(config.head, *form, training=True)
+    elif test:
+        heads.check_untrained(model.head)
+    if crew.several:
+        _check_shared(config, regime, crew)
+    init = _begin_with(config.init, model, begun) if config.init and fresh and crew.first else ""
+    if config.sync_bn and crew.several:
+        sync_batch_norm(model, crew.devices)
+    return Setup(where, dataset, validation, test, model, regime, init)
+
+
+def _begin_with(init: str, model: Model, begun: Begun | None) -> str:
+    """Give the model the weights of the run `init`; their digest. UserError where they are not those of the run that
+    goes on."""
+    found = models.begin_with(model, Run.open(init))
+    if begun is not None and begun.run.resolved.get("init", {}).get("weights", found) != found:
+        raise UserError(
+            f"--init {init}: it has other weights now than when {begun.run.folder} began; bring them back, or give"
+            " another --out"
+        )
+    return found
+
+
+def model_of(config: TrainConfig, dataset: Dataset, regime: Regime, fresh: bool) -> Model:
+    """The model of a configuration. `fresh`: with the weights that the backbone's options name, if they name any."""
+    return models.build(
+        config.backbone, config.reg, config.head, dataset.image_size, dataset.mean, dataset.std, config.seed,
+        config.transform, regime.classifier, fresh,
+    )  # fmt: skip
+
+
+def _check_shared(config: TrainConfig, regime: Regime, crew: Crew) -> None:
+    """UserError where several processes cannot share the work of a step."""
+    items = regime.pace(config).per_step
+    if not regime.shared:
+        raise UserError(f"--regime {config.regime} trains in one process: it does not say that it is `shared`")
+    if items < crew.size:
+        raise UserError(
+            f"a step has {items} items (episodes, or images) to share, and there are {crew.size} processes: start at"
+            f" most {items}, or make the batch larger"
+        )
+
+
+def warnings_of(config: TrainConfig, setup: Setup) -> list[str]:
+    """What the user should know before training begins, each without a full stop."""
+    found = [frozen.pixel_warning(setup.dataset, setup.test)]
+    if config.epochs:
+        found.append(setup.regime.warning(setup.model))
+    if idle := [name for name in setup.regime.unused if getattr(config, name) != configs.FIELDS[name].default]:
+        found.append(f"{', '.join(map(configs.flag, idle))}: no effect with --regime {config.regime}")
+    if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
+        words = overlap.in_words(shared)
+        found.append(f"training sees {words} of the test split: these are no few-shot results")
+    return [warning for warning in found if warning]
+
+
+def plan(config: TrainConfig, regime: Regime) -> Plan:
+    """What the loop needs to know."""
+    pace = regime.pace(config)
+    return Plan(
+        config.seed, schedule(config, pace), config.weight_decay, pace, config.checkpoint_seconds, config.clip_norm,
+        config.ema, config.compile,
+    )  # fmt: skip
+
+
+def schedule(config: TrainConfig, pace: Pace) -> Schedule:
+    """The learning rates: epochs become the steps in which they have passed."""
+    return Schedule(
+        config.schedule, config.lr, pace.steps, tuple(map(pace.first_step, config.lr_epochs)), config.lr_values,
+        pace.first_step(config.warmup_epochs),
+    )  # fmt: skip
