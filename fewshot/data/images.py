@@ -64,8 +64,13 @@ class ImageSource:
 
     def near(self, values: np.ndarray) -> Tensor:
         """Decoded images (B, S, S, 3), or other values of a batch, on the device, which is not waited for."""
-        here = torch.from_numpy(values)
-        return here if self.device.type == "cpu" else here.pin_memory().to(self.device, non_blocking=True)
+        return near(values, self.device)
+
+
+def near(values: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device, which is not waited for."""
+    here = torch.from_numpy(values)
+    return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
 
 
 class Normalise(nn.Module):

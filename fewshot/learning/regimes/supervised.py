@@ -27,6 +27,7 @@ from fewshot.data.augment import Augmentation
 from fewshot.data.image_files import Ahead, ImageFiles
 from fewshot.data.images import ImageSource
 from fewshot.data.joined import train_and_val
+from fewshot.data.mixing import Mixing
 from fewshot.data.randaugment import STRENGTHS, RandAugment
 from fewshot.episodes import Tasks
 from fewshot.learning.regimes._base import Regime, Validation, validate_on_images, validate_on_tasks
@@ -56,11 +57,10 @@ class Supervised(Regime[Batch]):
     """Cross-entropy over the base classes, on images in random order, each once an epoch.
 
     `batch`: images in a step. `classifier`: linear, or cosine (fewshot/classifiers.py). `smoothing`: label smoothing,
-    0..1 (Szegedy et al., CVPR 2016). `mixup`: images are blended in pairs with a share drawn from Beta(mixup, mixup),
-    one for all pairs of a step (Zhang et al., ICLR 2018). `cutmix`: a rectangle of one image is put into another, its
-    area from Beta(cutmix, cutmix) (Yun et al., ICCV 2019). With both, each step does one of the two, with equal
-    probability. 0 switches either off. `rotation`: each image is also shown turned by 90, 180 and 270 degrees, which
-    makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
+    0..1 (Szegedy et al., CVPR 2016). `mixup`, `cutmix`: images are shown two at once (fewshot/data/mixing.py), with a
+    share drawn from Beta(mixup, mixup) or Beta(cutmix, cutmix), one for all pairs of a step; 0 for none. `rotation`:
+    each image is also shown turned by 90, 180 and 270 degrees, which makes a step four times as large, and a second
+    layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
     `randaugment`: so many random operations change each image, of strength `magnitude`, 0..30, after the crop and
     before images are mixed or turned; 0 for none (Cubuk et al., NeurIPS 2020). torchvision's default is 2, of 9.
 
@@ -98,8 +98,7 @@ class Supervised(Regime[Batch]):
     trained: tuple[str, ...]
     classifier_form: Form
     smoothing: float
-    mixup: float
-    cutmix: float
+    mixing: Mixing | None
     mirror: bool
     randaugment: RandAugment | None = None
 
@@ -135,11 +134,11 @@ class Supervised(Regime[Batch]):
                 f"supervised:train=all leaves no images to choose weights by: give --val-every {config.epochs}, and the"
                 " last weights are tested"
             )
-        trained = train_and_val(dataset) if train == "all" else dataset["train"]
         if not 0 <= randaugment <= _MOST_OPERATIONS:
             raise UserError(f"supervised:randaugment={randaugment}: give 0 for none, or at most {_MOST_OPERATIONS}")
         if not 0 <= magnitude < STRENGTHS:
             raise UserError(f"supervised:magnitude={magnitude}: give 0 to {STRENGTHS - 1}")
+        trained = train_and_val(dataset) if train == "all" else dataset["train"]
         return cls(
             config.seed,
             ImageSource(trained, compute.device),
@@ -152,8 +151,7 @@ class Supervised(Regime[Batch]):
             ("train", "val") if train == "all" else ("train",),
             Form(classifier, len(trained.classes), ROTATIONS if rotation else 0),
             smoothing,
-            mixup,
-            cutmix,
+            Mixing(mixup, cutmix) if mixup or cutmix else None,
             config.mirror,
             RandAugment(randaugment, magnitude) if randaugment else None,
         )
@@ -175,7 +173,7 @@ class Supervised(Regime[Batch]):
     @property
     def parts(self) -> tuple[object, ...]:
         """See Regime.parts."""
-        return (self.randaugment,) if self.randaugment else ()
+        return tuple(part for part in (self.randaugment, self.mixing) if part)
 
     def pace(self, config: TrainConfig) -> Pace:
         """See Regime.pace: an epoch is each image once."""
@@ -205,9 +203,9 @@ class Supervised(Regime[Batch]):
             numbers = range(step * self.images, (step + 1) * self.images)[some]
             batch = self.randaugment(batch, [derive(self.seed, number, "RandAugment") for number in numbers])
         labels = self.source.near(self.classes[index[some]])
-        if not (self.mixup or self.cutmix):
+        if self.mixing is None:
             return Batch(batch, labels, labels, 1.0)
-        batch, order, share = self._mixed(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
+        batch, order, share = self.mixing(batch, np.random.default_rng(derive(self.seed, step, "mixing")))
         return Batch(batch[mine], labels[mine], labels[order][mine], share)
 
     def loss(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -254,7 +252,7 @@ class Supervised(Regime[Batch]):
     @property
     def _needed(self) -> slice:
         """Of a batch's images those that this process must see: its share, or all where they are mixed."""
-        return slice(None) if self.mixup or self.cutmix else self.compute.crew.share(self.images)
+        return slice(None) if self.mixing else self.compute.crew.share(self.images)
 
     @functools.cached_property
     def _ahead(self) -> Ahead | None:
@@ -276,21 +274,6 @@ class Supervised(Regime[Batch]):
             [_order(self.seed, int(epoch), count)[within[epochs == epoch]] for epoch in np.unique(epochs)]
         )
 
-    def _mixed(self, batch: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, float]:
-        """The batch (B, 3, S, S), mixed with itself in another order (B,), and each image's own share in its place."""
-        ways = [way for way, on in (("mixup", self.mixup), ("cutmix", self.cutmix)) if on]
-        way = ways[draw.integers(len(ways))]
-        alpha = self.mixup if way == "mixup" else self.cutmix
-        share = float(draw.beta(alpha, alpha))
-        order = self.source.near(draw.permutation(len(batch)))
-        if way == "mixup":
-            return batch.lerp(batch[order], 1 - share), order, share
-        size = batch.shape[2]
-        top, bottom, left, right = _rectangle(size, share, draw)
-        mixed = batch.clone()
-        mixed[:, :, top:bottom, left:right] = batch[order][:, :, top:bottom, left:right]
-        return mixed, order, 1 - (bottom - top) * (right - left) / size**2
-
 
 def _augmentation(config: TrainConfig, trained: Split) -> Augmentation:
     """What is done to images besides the random crops of those in files, which are mirrored as they are decoded."""
@@ -309,10 +292,3 @@ def _augmentation(config: TrainConfig, trained: Split) -> Augmentation:
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     """(count,) int64: the order of the images in an epoch."""
     return np.random.default_rng(derive(seed, epoch, "order of images")).permutation(count)
-
-
-def _rectangle(size: int, share: float, draw: np.random.Generator) -> tuple[int, int, int, int]:
-    """top, bottom, left, right of a square of area 1 - share around a uniform centre, clipped to the image."""
-    half = size * (1 - share) ** 0.5 / 2
-    edges = [(int(max(0, c - half)), int(min(size, c + half))) for c in draw.integers(size, size=2)]
-    return (*edges[0], *edges[1])
