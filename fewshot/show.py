@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.config import TrainConfig, resolve
+from fewshot.config import resolve
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.errors import UserError
 
@@ -16,9 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fewshot.data import Dataset
-    from fewshot.evaluation.inspection import Masked
-    from fewshot.model import Model
-    from fewshot.regularizers import Site
+    from fewshot.reports.views import Network
 
 ENDINGS = (".png", ".svg", ".pdf")
 LARGEST_IMAGE = 4096  # pixels
@@ -107,6 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--dpi {args.dpi}: give 10 to 1000")
 
     from fewshot.reports import pictures
+    from fewshot.runs import Run
 
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a picture in it")
@@ -117,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     pictures.save(figure, out, args.dpi)
     console = terminal()
     for folder in [*getattr(args, "runs", []), *([args.run] if getattr(args, "run", None) else [])]:
-        if _unfinished(folder):
+        if not Run.open(folder).trained:
             console.print(f"warning: {folder} is unfinished: the picture shows it as far as it has come")
     console.print(f"{out}: {heading}{' (replaces the earlier file)' if earlier else ''}")
 
@@ -139,120 +137,31 @@ def _sites(args: argparse.Namespace) -> None:
 
 
 def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
-    from fewshot.evaluation import inspection
-    from fewshot.reports import pictures
+    from fewshot.evaluation.inspection import scene
+    from fewshot.reports import views
 
-    folders = [args.run] if args.run else []
-    if not folders and not args.reg:
+    if not args.run and not args.reg:
         raise UserError("there is nothing to show: name regularizers with --reg, or a run that has some")
-    dataset, ((config, model),) = _models(args, folders)
-    reg, site = ("+".join(args.reg), args.site) if args.reg else (config.reg, None)
-    specs = inspection.expand(reg, model.backbone.original, site)
-    if args.reg:
-        inspection.replace_regularizers(model, config.backbone, specs)
-    regs = inspection.choose(model, specs, args.site)
-    scene = inspection.scene(dataset, args.images, args.seed)
-    masked = inspection.masks(model, regs, scene, args.seed)
-    headed = next((each.site for each in masked if each.site.place == "map"), masked[0].site)
-    names = [str(replace(spec, sites=None)) for spec in specs]
-    columns = [
-        pictures.Column(name, inspection.one_view(each.taken, args.channel), _notes(each, headed))
-        for name, each in zip(names, masked, strict=True)
-    ]
-    over = {None: "mean over channels; each column has its own scale", "most": "in the channel that loses most"}
-    scale = f"share taken away, {over.get(args.channel, f'in channel {args.channel}')}"
-    of = f" of {headed.depths}" if headed.numbered else ""
-    maps = f"{of} ({headed.channels} maps of {headed.height}x{headed.width})" if headed.depth else ""
-    trained = f"trained with {config.reg}{_unfinished(folders[0])}" if folders else "untrained"
-    heading = f"{dataset.name}: what is taken away {_where(headed)}{maps} in {config.backbone}, {trained}"
-    shared = args.channel is not None
-    title = heading if args.title else ""
-    figure = pictures.gallery(title, scene.shown, scene.classes, columns, pictures.SHADE, scale, shared)
-    return heading, figure
-
-
-def _unfinished(folder: str) -> str:
-    """What to add to the name of a run whose training has not ended."""
-    from fewshot.runs import Run
-
-    return "" if Run.open(folder).trained else " (unfinished)"
-
-
-def _labels(networks: list[tuple[TrainConfig, Model]], folders: list[str]) -> list[str]:
-    from fewshot.reports import pictures
-
-    labels = pictures.run_labels([config for config, _ in networks], folders)
-    return [label + _unfinished(folder) for label, folder in zip(labels, folders, strict=True)]
-
-
-def _module(site: int | str) -> str:
-    return f"block {site}" if isinstance(site, int) else site
-
-
-def _where(site: Site) -> str:
-    if site.depth == 0:
-        return "from the image"
-    module = _module(_label(site.label))
-    return f"after {module}" if site.place == "map" else f"in the branch of {module}"
-
-
-def _notes(masked: Masked, headed: Site) -> list[str]:
-    """Where it acts, unless the heading says so, and how much it takes from the shown images."""
-    lines = [] if masked.site == headed else [_where(masked.site)]
-    lines.append(f"{masked.dropped:.1%} dropped")
-    taken = masked.taken.mean().item()
-    if taken > masked.dropped + 0.0005:
-        lines.append(f"{taken:.1%} taken")
-    return lines
+    dataset, (network,) = _networks(args, [args.run] if args.run else [])
+    shown = scene(dataset, args.images, args.seed)
+    return views.masks(
+        dataset, network, shown, "+".join(args.reg or []), args.site, args.channel, args.seed, args.title
+    )
 
 
 def _cam(args: argparse.Namespace) -> tuple[str, Figure]:
-    from fewshot.evaluation import inspection
-    from fewshot.reports import pictures
+    from fewshot.evaluation.inspection import scene
+    from fewshot.reports import views
 
-    dataset, networks = _models(args, args.runs)
-    scene = inspection.scene(dataset, args.images, args.seed)
-    maps = [inspection.class_activation_maps(model, scene, args.site) for _, model in networks]
-    where = "the deepest block" if args.site is None else _module(args.site)
-    for folder, each in zip(args.runs, maps, strict=True):
-        if (each.max((1, 2)) == each.min((1, 2))).all():
-            size = f"{each.shape[1]}x{each.shape[2]}"
-            raise UserError(
-                f"{folder}: the map of {where} is {size} and has one value throughout, so that there is nothing to see;"
-                " give an earlier block with --site"
-            )
-    heats = [inspection.heat(each, dataset.image_size) for each in maps]
-    labels = _labels(networks, args.runs)
-    columns = [pictures.Column(*each) for each in zip(labels, heats, strict=True)]
-    sizes = " and ".join(sorted({f"{each.shape[1]}x{each.shape[2]}" for each in maps}))
-    heading = f"{dataset.name}: class activation maps of {where} ({sizes}) of {_backbones(networks)}"
-    scale = "for the image's class: 0 least, 1 most of the picture"
-    title = heading if args.title else ""
-    figure = pictures.gallery(title, scene.shown, scene.classes, columns, pictures.LIGHT, scale, shared=True)
-    return heading, figure
+    dataset, networks = _networks(args, args.runs)
+    return views.cam(dataset, networks, scene(dataset, args.images, args.seed), args.site, args.title)
 
 
 def _activations(args: argparse.Namespace) -> tuple[str, Figure]:
-    import numpy as np
+    from fewshot.reports import views
 
-    from fewshot.evaluation import inspection
-    from fewshot.reports import pictures
-
-    dataset, networks = _models(args, args.runs)
-    split = dataset["val"]
-    count = min(args.images, len(split.images))
-    if count < 1:
-        raise UserError(f"--images {args.images}: give at least 1")
-    images = split.images[np.linspace(0, len(split.images) - 1, count).astype(int)]
-    labels = _labels(networks, args.runs) if args.runs else ["untrained"]
-    counts = {}
-    for label, (_, model) in zip(labels, networks, strict=True):
-        site = len(model.backbone.stages) if args.site is None else args.site
-        counted, below = inspection.magnitudes(model, images, site)
-        counts[f"{label}: {below:.1%} below {inspection.SMALLEST}"] = counted
-    where, networks_shown = _module(site), _backbones(networks)
-    heading = f"{dataset.name}: batch-norm outputs of {where}, {count} validation images, {networks_shown}"
-    return heading, pictures.histogram(heading if args.title else "", inspection.EDGES, counts)
+    dataset, networks = _networks(args, args.runs)
+    return views.activations(dataset, networks, args.images, args.site, args.title)
 
 
 def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
@@ -263,11 +172,12 @@ def _curves(args: argparse.Namespace) -> tuple[str, Figure]:
     return heading, pictures.training_curves(heading if args.title else "", groups)
 
 
-def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list[tuple[TrainConfig, Model]]]:
+def _networks(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list[Network]]:
     """The data set to take images from, and each run's network; without a run, an untrained one."""
     from fewshot import model as models
     from fewshot.core import compute
     from fewshot.data import open_dataset
+    from fewshot.reports.views import Network
     from fewshot.runs import Run
 
     where = compute.choose("cpu", "fp32")
@@ -283,17 +193,17 @@ def _models(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, list
     if not runs:  # the network that training with this seed begins with
         config = resolve(dataset.name, {"backbone": args.backbone or "conv4"})
         size, mean, std = dataset.image_size, dataset.mean, dataset.std
-        return dataset, [
-            (config, models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval())
-        ]
-    networks = [models.load_run(each, where, args.trust) for each in runs]
-    for folder, model in zip(folders, networks, strict=True):
+        model = models.build(config.backbone, "none", config.head, size, mean, std, args.seed).eval()
+        return dataset, [Network(config, model)]
+    loaded = [models.load_run(each, where, args.trust) for each in runs]
+    for folder, model in zip(folders, loaded, strict=True):
         if dataset.image_size != model.backbone.image_size:
             raise UserError(
                 f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
                 f" {dataset.image_size} px; show it on another --dataset"
             )
-    return dataset, list(zip(configs, networks, strict=True))
+    facts = zip(configs, loaded, folders, [not each.trained for each in runs], strict=True)
+    return dataset, [Network(*each) for each in facts]
 
 
 def _dataset(args: argparse.Namespace, trained_on: list[str], root: str) -> str:
@@ -306,10 +216,6 @@ def _dataset(args: argparse.Namespace, trained_on: list[str], root: str) -> str:
     from fewshot.data import default_dataset
 
     return default_dataset(root)[0]
-
-
-def _backbones(networks: list[tuple[TrainConfig, Model]]) -> str:
-    return " and ".join(dict.fromkeys(config.backbone for config, _ in networks))
 
 
 if __name__ == "__main__":

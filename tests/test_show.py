@@ -22,6 +22,7 @@ from fewshot.core import console
 from fewshot.data import open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.evaluation import inspection
+from fewshot.evaluation.inspection import activations
 from fewshot.regularizers import Regularizer
 from fewshot.reports import pictures
 
@@ -211,7 +212,7 @@ def test_cam_of_an_earlier_block_weighs_channels_by_the_gradient_of_the_score(sm
     model = fewshot.load(small_run, device="cpu").double()
     scene = inspection.scene(glyphs, 2, seed=0)
     images, block = to_unit(torch.from_numpy(scene.shown)).double(), model.backbone.blocks[1]
-    weights, own = inspection._class_weights(model, scene)
+    weights, own = inspection.class_weights(model, scene)
 
     def scores(shift) -> np.ndarray:  # (N,) of each image's own class, with something added to the block's map
         hook = block.register_forward_hook(lambda module, _, output: output + shift)
@@ -236,7 +237,7 @@ def test_cam_of_an_earlier_block_weighs_channels_by_the_gradient_of_the_score(sm
 
 def test_the_two_kinds_of_class_activation_maps_agree_on_the_deepest_block(small_run, glyphs):
     model, scene = fewshot.load(small_run, device="cpu"), inspection.scene(glyphs, 3, seed=0)
-    x, gradient = inspection._gradients(model, model.backbone.blocks[-1], scene)
+    x, gradient = activations._gradients(model, model.backbone.blocks[-1], scene)
     by_gradient = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), x)
     np.testing.assert_allclose(by_gradient, inspection.class_activation_maps(model, scene), rtol=1e-3, atol=1e-6)
 
