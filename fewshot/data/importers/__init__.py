@@ -10,6 +10,7 @@
     silence.py   nothing of libtiff's on the terminal
 
     pickles.py   learn2learn / Ren, and MetaOptNet      unpickle.py  reads pickles, executes nothing
+                                                        unpickle_names.py  the only names that they may utter
     arrays.py    images that come as arrays             cifar.py     CIFAR-10 and CIFAR-100
     idx.py       MNIST, Fashion-MNIST                   svhn.py      SVHN
     matlab.py    .mat files, which SVHN comes as        ilsvrc.py    raw ImageNet's names

@@ -20,7 +20,7 @@ import numpy as np
 from fewshot.core.errors import UserError
 from fewshot.data.importers.items import Item
 from fewshot.data.importers.limits import Budget
-from fewshot.data.importers.unpickle import shown
+from fewshot.data.importers.unpickle_names import shown
 
 _HEAD = 128
 _COMPRESSED, _MATRIX = 15, 14

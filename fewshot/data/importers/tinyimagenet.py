@@ -18,7 +18,7 @@ from fewshot.core.errors import UserError
 from fewshot.data.importers.arrays import taken, the_one
 from fewshot.data.importers.items import Item, files_below
 from fewshot.data.importers.limits import Limits
-from fewshot.data.importers.unpickle import shown
+from fewshot.data.importers.unpickle_names import shown
 from fewshot.data.spec import DatasetSpec
 
 _CLASSES, _ANNOTATIONS = "wnids.txt", "val_annotations.txt"

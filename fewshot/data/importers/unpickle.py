@@ -1,9 +1,8 @@
 """Read a pickle of plain data without executing anything it carries.
 
 A pickle is a program for a machine with a stack: it names callables and has them called. This is such a machine, and it
-knows plain data only. Every name that a pickle may utter maps to one of the inert stand-ins below, never to the real
-object; any other name, and every instruction that builds an object, is refused. Arrays are rebuilt from their bytes by
-`np.frombuffer`, so numpy's own constructors, which trust their arguments, are not reachable either.
+knows plain data only. Every name that a pickle may utter maps to an inert stand-in (unpickle_names.py), never to the
+real object; any other name, and every instruction that builds an object, is refused.
 
 Python's own machine is not used: a few bytes make it crash, or take gigabytes, or run for ever. Here the number of
 steps is bounded; what a pickle makes is not much larger than its file; only short strings and numbers are ever keys, so
@@ -14,28 +13,17 @@ from __future__ import annotations
 
 import codecs
 import pickle
-import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.data.importers.limits import Limits, above
+from fewshot.data.importers.unpickle_names import Array, Call, DType, Refused, shown, stand_in, text
 
-_PLAIN = re.compile(r"[|<>=]?([biuf][1248]|b|\?)")  # booleans, integers, floats: no objects, no records
 _LONGEST_KEY = 4096  # characters
 _LONGEST_INTEGER = 32  # bytes
 _SPARE = 1 << 20  # bytes that a pickle may copy, whatever its own size
-
-
-class _Refused(UserError):
-    """The pickle asks for something that is not plain data."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the pickle {what}, which is not plain data; it was not read")
 
 
 def load(file: BinaryIO, origin: str, size: int, limits: Limits) -> dict[str, Any]:
@@ -46,7 +34,7 @@ def load(file: BinaryIO, origin: str, size: int, limits: Limits) -> dict[str, An
     """
     try:
         content = _Machine(file, size).run(limits.steps)
-    except _Refused as refusal:
+    except Refused as refusal:
         raise UserError(f"{origin}: {refusal}") from None
     except UserError as error:
         raise UserError(f"{origin}{error}") from None
@@ -56,24 +44,14 @@ def load(file: BinaryIO, origin: str, size: int, limits: Limits) -> dict[str, An
         raise UserError(f"{origin} is truncated or corrupt ({shown(error)}): fetch it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{origin}: a dict was expected, the pickle holds a {type(content).__name__.strip('_')}")
-    return {_text(key): _finish(value) for key, value in content.items()}
-
-
-def shown(value: object) -> str:
-    """Something foreign in a message: short, and nothing that a terminal obeys."""
-    return "".join(c if c.isprintable() else "?" for c in str(value)[:80])
-
-
-def _text(value: Any) -> Any:
-    """A string that Python 2 pickled comes as bytes; anything else is returned as it is."""
-    return value.decode("latin1") if isinstance(value, bytes) else value
+    return {text(key): _finish(value) for key, value in content.items()}
 
 
 def _finish(value: Any, inner: bool = False) -> Any:
     """Arrays for their stand-ins, strings for bytes as keys; no deeper, for a pickle may contain itself."""
     if isinstance(value, dict) and not inner:
-        return {_text(key): _finish(item, inner=True) for key, item in value.items()}
-    return value.array if isinstance(value, _Array) else value
+        return {text(key): _finish(item, inner=True) for key, item in value.items()}
+    return value.array if isinstance(value, Array) else value
 
 
 class _Machine:
@@ -177,7 +155,7 @@ class _Machine:
     def integer(self, form: str) -> None:
         size = self._number(form)
         if not 0 <= size <= _LONGEST_INTEGER:
-            raise _Refused(f"holds an integer of {size:,} bytes")
+            raise Refused(f"holds an integer of {size:,} bytes")
         self._push(int.from_bytes(self._take(size), "little", signed=True))
 
     def string_line(self) -> None:
@@ -240,124 +218,45 @@ class _Machine:
         self.put(len(self._memo))
 
     def name_lines(self) -> None:
-        self._push(_stand_in(self._line().decode("utf-8"), self._line().decode("utf-8")))
+        self._push(stand_in(self._line().decode("utf-8"), self._line().decode("utf-8")))
 
     def name(self) -> None:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("a name that is no text")
-        self._push(_stand_in(module, name))
+        self._push(stand_in(module, name))
 
     def call(self) -> None:
         arguments, function = self._pop(), self._pop()
-        if not isinstance(function, _Call) or not isinstance(arguments, tuple):
-            raise _Refused("calls what is no function")
+        if not isinstance(function, Call) or not isinstance(arguments, tuple):
+            raise Refused("calls what is no function")
         result = function.function(*arguments)
         if isinstance(result, bytes):
             self._copied += len(result)
             if self._copied > self._size + _SPARE:
-                raise _Refused("copies more bytes than it has")
+                raise Refused("copies more bytes than it has")
         self._push(result)
 
     def set_state(self) -> None:
         state = self._pop()
         target = self._top(object)
-        if not isinstance(target, (_Array, _DType)) or not isinstance(state, tuple):
-            raise _Refused(f"sets attributes of a {type(target).__name__.strip('_')}")
+        if not isinstance(target, (Array, DType)) or not isinstance(state, tuple):
+            raise Refused(f"sets attributes of a {type(target).__name__.strip('_')}")
         target.set_state(state)
 
 
 def _key(value: Any) -> Any:
     """A key, if it is one that is compared at once."""
     if not isinstance(value, (str, bytes, int, float, type(None))):
-        raise _Refused(f"has a {type(value).__name__.strip('_')} for a key")
+        raise Refused(f"has a {type(value).__name__.strip('_')} for a key")
     if isinstance(value, (str, bytes)) and len(value) > _LONGEST_KEY:
-        raise _Refused(f"has a key of {len(value):,} characters")
+        raise Refused(f"has a key of {len(value):,} characters")
     return value
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A stand-in that can be called."""
-
-    function: Callable[..., Any]
-
-
-class _DType:
-    """Stands for numpy.dtype: its code, then its byte order, which comes as state."""
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = _text(code)
-        if not isinstance(self.code, str) or not _PLAIN.fullmatch(self.code):
-            named = shown(self.code) if isinstance(self.code, str) else type(self.code).__name__
-            raise _Refused(f"holds an array of type {named!r}")
-
-    def set_state(self, state: tuple) -> None:
-        order = _text(state[1])
-        self.code = (order if order in ("<", ">") else "") + self.code.lstrip("|<>=")
-
-    def frombuffer(self, data: Any) -> np.ndarray:
-        return np.frombuffer(data, np.dtype(self.code)) if data else np.empty(0, np.dtype(self.code))
-
-
-class _Array:
-    """Stands for numpy.ndarray: `array`, from the shape, type, order and bytes that come as state."""
-
-    array: np.ndarray | None = None
-
-    def set_state(self, state: tuple) -> None:
-        _version, shape, dtype, column_major, data = state
-        self.array = _shaped(data, dtype, shape, "F" if column_major else "C")
-
-
-def _shaped(data: Any, dtype: Any, shape: tuple, order: Any) -> np.ndarray:
-    if not isinstance(dtype, _DType) or not isinstance(data, (bytes, bytearray)):
-        raise _Refused("holds an array of objects")
-    return dtype.frombuffer(data).reshape(shape, order=_text(order))
-
-
-def _contiguous(data: Any, dtype: Any, shape: tuple, order: Any) -> _Array:
-    """numpy's _frombuffer: how protocol 5 writes a contiguous array."""
-    result = _Array()
-    result.array = _shaped(data, dtype, shape, order)
-    return result
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    """A number of numpy's, as one of Python's."""
-    if not isinstance(dtype, _DType) or not isinstance(data, bytes):
-        raise _Refused("holds a number of objects")
-    return dtype.frombuffer(data)[0].item()
-
-
-def _encode(string: str, encoding: str) -> bytes:
-    """_codecs.encode: how Python 3 writes bytes in the old protocols."""
-    if _text(encoding) != "latin1":
-        raise _Refused("encodes text in another way than latin1")
-    return string.encode("latin1")
-
-
-_STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _Call(lambda *_: _Array()),
-    ("numpy.core.multiarray", "scalar"): _Call(_scalar),
-    ("numpy.core.numeric", "_frombuffer"): _Call(_contiguous),
-    ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument of _reconstruct
-    ("numpy", "dtype"): _Call(_DType),
-    ("_codecs", "encode"): _Call(_encode),
-    ("__builtin__", "bytes"): _Call(lambda: b""),  # how Python 3 writes that in the old protocols
-}
-
-
-def _stand_in(module: str, name: str) -> Any:
-    known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
-    if known is None:
-        raise _Refused(f"asks for {shown(module)}.{shown(name)}")
-    return known
 
 
 def _refuses(what: str) -> Callable[[_Machine], None]:
     def refuse(machine: _Machine) -> None:
-        raise _Refused(what)
+        raise Refused(what)
 
     return refuse
 
@@ -368,7 +267,7 @@ def _pushes(make: Callable[[_Machine], Any]) -> Callable[[_Machine], None]:
 
 def _names_class(machine: _Machine) -> None:
     module, name = machine._line(), machine._line()
-    raise _Refused(f"asks for {shown(module.decode('latin1'))}.{shown(name.decode('latin1'))}")
+    raise Refused(f"asks for {shown(module.decode('latin1'))}.{shown(name.decode('latin1'))}")
 
 
 _BUILDS, _OUTSIDE = _refuses("builds objects"), _refuses("refers to an object outside of it")
