@@ -8,7 +8,7 @@ import pkgutil
 from pathlib import Path
 from typing import NamedTuple
 
-from fewshot import config
+from fewshot import recipes
 from fewshot.core.shipped import shipped
 
 PACKAGE = Path(__file__).parent
@@ -37,7 +37,7 @@ def entries(kind: str) -> list[Entry]:
     if kind == "datasets":
         return [Entry(name.replace("_", "-"), about) for name, about in _modules(PACKAGE / "data" / "specs")]
     if kind == "recipes":
-        return [Entry(name, _first_sentence(config.recipe_about(name))) for name in config.recipe_names()]
+        return [Entry(name, _first_sentence(recipes.about(name))) for name in recipes.names()]
     assert kind == "tasks"
     return [_tasks(path) for path in sorted(shipped("episodes").glob("*.json"))]
 

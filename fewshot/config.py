@@ -1,33 +1,20 @@
-"""The whole configuration of a run: one dataclass, its recipes, and its command line.
-
-A value comes from, in rising order: the dataclass, the recipes (`--recipe`, else the one named as the
-data set), the flags. Nothing here imports torch.
-"""
+"""The whole configuration of a run: one dataclass, its flags, its JSON. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import os
 import re
-import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from fewshot.core import typed
 from fewshot.core.components import parse
 from fewshot.core.errors import UserError, unknown
 from fewshot.core.pace import Pace
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 MOST_EPISODES = 10_000_000  # in one evaluation: their record is still read whole
 
@@ -147,7 +134,6 @@ _AT_LEAST = {
     "crop_padding": 0, "threads": 0, "warmup_epochs": 0, "test_ways": 2, "val_episodes": 2, "val_every": 1,
     "val_shots": 0, "test_episodes": 2, "test_queries": 1,
 }  # fmt: skip
-RECIPES = Path(__file__).parent / "recipes"
 FIELDS = {f.name: f for f in fields(TrainConfig)}
 _TYPES = typing.get_type_hints(TrainConfig)
 
@@ -177,106 +163,6 @@ def add_flags(parser: argparse.ArgumentParser, names: Mapping[str, Sequence[str]
         else:
             keywords |= {"type": hint, "metavar": name.upper() if hint is str else "N"}
         parser.add_argument(flag(name), **keywords)
-
-
-def recipe_names() -> list[str]:
-    """Every recipe: its path below fewshot/recipes/, without the ending; or PAPER/PART, a part of a paper's file."""
-    names = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml")]
-    single = [name for name in names if not name.startswith("papers/")]
-    parts = [f"{name}/{part}" for name in paper_names() for part in paper(name) if part != "tables"]
-    return sorted(single + parts)
-
-
-def paper_names() -> list[str]:
-    """The papers that have a file of recipes and tables."""
-    return sorted(path.stem for path in (RECIPES / "papers").glob("*.toml"))
-
-
-def paper(name: str) -> dict[str, Any]:
-    """The file of a paper: the parts of its recipes by name, each with `about`; and `tables`, what the paper printed.
-
-    To be read only: it is read once.
-    """
-    return _parsed(RECIPES / "papers" / f"{name}.toml")
-
-
-@functools.cache  # a start of `train` asks several times
-def _parsed(path: Path) -> dict[str, Any]:
-    return read_toml(path, f"recipes of {path.stem}")
-
-
-def recipe(name: str) -> dict[str, Any]:
-    """A recipe's values by field; of several joined by `+`, the later override the earlier.
-
-    A later one is looked for beside the first: `table3/NAME+quick` is `table3/NAME` and `table3/quick`.
-    UserError for an unknown recipe.
-    """
-    values: dict[str, Any] = {}
-    for part in recipe_parts(name):
-        written = _written(part)
-        written.pop("about", None)
-        values |= from_json(written, f"recipe {part}")
-    return values
-
-
-def recipe_parts(name: str) -> list[str]:
-    """The recipes that `+` joins, each by its whole name. UserError for an unknown one."""
-    first, *more = name.split("+")
-    folder = first.rpartition("/")[0]
-    parts = [first, *(f"{folder}/{each}" if folder else each for each in more)]
-    for part in parts:
-        if part not in recipe_names():
-            raise unknown("recipe", part, recipe_names())
-    return parts
-
-
-def recipe_about(name: str) -> str:
-    """What a recipe is: its `about`, or the comment at the head of its file."""
-    path = RECIPES / f"{name}.toml"
-    if not path.is_file():
-        return _written(name)["about"]
-    lines = path.read_text("utf-8").splitlines()
-    comment = [line.lstrip("# ") for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
-    return "\n".join(comment) or "(no comment)"
-
-
-def _written(name: str) -> dict[str, Any]:
-    path = RECIPES / f"{name}.toml"
-    if path.is_file():
-        return read_toml(path, f"recipe {name}")
-    folder, _, part = name.partition("/")
-    return dict(paper(folder)[part])
-
-
-def read_toml(path: Path, name: str) -> dict[str, Any]:
-    """What a TOML file says. UserError, in which it is called `name`, where it is none."""
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{name} is not TOML: {error}") from None
-
-
-def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:
-    """The configuration for a data set: dataclass, then recipe, then flags."""
-    name = flags.get("recipe", "auto")
-    if name == "auto":
-        name = dataset if dataset in recipe_names() else "none"
-    values = {} if name == "none" else recipe(name)
-    config = TrainConfig(**{**values, **flags, "dataset": dataset, "recipe": name})
-    if flags.get("lr_epochs") or flags.get("lr_values"):  # a recipe's may be without effect, not those asked for
-        _check_steps(config)
-    return config
-
-
-def _check_steps(config: TrainConfig) -> None:
-    """UserError where a rate of the schedule of steps would never be the learning rate."""
-    if config.schedule != "steps":
-        raise UserError(
-            f"--lr-epochs and --lr-values do nothing with --schedule {config.schedule}: give --schedule steps, or leave"
-            " them out"
-        )
-    if wrong := [epoch for epoch in config.lr_epochs if not 0 <= epoch <= config.epochs]:
-        raise UserError(f"--lr-epochs {wrong[0]}: training has the epochs 0 to {config.epochs}; give some of these")
 
 
 def users_modules(values: Mapping[str, Any]) -> list[str]:

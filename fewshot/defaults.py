@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from fewshot import config as configs
+from fewshot import recipes
 from fewshot.config import TrainConfig
 
 
@@ -26,8 +27,8 @@ def complete(values: dict[str, Any]) -> tuple[TrainConfig, str]:
     root, init = values.get("data_root", os.environ.get("FEWSHOT_DATA") or "data"), values.get("init")
     name, why = values.get("dataset", "auto"), "asked for"
     if name == "auto" and values.get("recipe", "auto") not in ("auto", "none"):
-        name, why = configs.recipe(values["recipe"]).get("dataset", "auto"), "as the recipe says"
+        name, why = recipes.values(values["recipe"]).get("dataset", "auto"), "as the recipe says"
     dataset, why = default_dataset(root) if name == "auto" else (dataset_name(name, root), why)
     # Absolute, so that the run can be resumed and evaluated from anywhere.
     places = {"data_root": os.path.abspath(root)} | ({"init": os.path.abspath(values["init"])} if init else {})
-    return configs.resolve(dataset, values | places), why
+    return recipes.resolve(dataset, values | places), why

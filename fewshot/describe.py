@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fewshot import catalogue, config
+from fewshot import catalogue, recipes
 from fewshot.core.components import Family
 from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError, unknown
@@ -61,8 +61,8 @@ def _named(name: str) -> Iterator[str]:
 
 def recipe(name: str) -> str:
     """What a recipe is for, or each of those that `+` joins; and the values that they come to."""
-    about = "\n".join(map(config.recipe_about, config.recipe_parts(name)))
-    values = "\n".join(f"  {key} = {json.dumps(value)}" for key, value in config.recipe(name).items())
+    about = "\n".join(map(recipes.about, recipes.parts(name)))
+    values = "\n".join(f"  {key} = {json.dumps(value)}" for key, value in recipes.values(name).items())
     return f"recipe {name}\n\n{about}\n\n{values}"
 
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewshot.config import resolve
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
 from fewshot.core.errors import UserError
+from fewshot.recipes import resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fewshot import catalogue
+from fewshot import catalogue, recipes
 from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.console import Parser, add_trust, run, summary, terminal
@@ -108,7 +108,7 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
     done = []
     for config, why, folder in plans:
         console.print(f"Data set: {config.dataset} ({why}).")
-        if config.recipe == "none" and "recipe" not in flags and config.dataset not in configs.recipe_names():
+        if config.recipe == "none" and "recipe" not in flags and config.dataset not in recipes.names():
             console.print(
                 f"No recipe is named {config.dataset}: the defaults and your flags make {config.epochs} epochs;"
                 " --epochs changes that."
@@ -179,7 +179,7 @@ def _shorter(recipe: str, dataset: str) -> str:
     """A shorter way, for those whom the estimate surprises."""
     if recipe.startswith("table3/") and "+" not in recipe:
         return f"Shorter: --recipe {recipe}+quick, or {recipe}+cpu."
-    if f"{dataset}-cpu" in configs.recipe_names() and recipe != f"{dataset}-cpu":
+    if f"{dataset}-cpu" in recipes.names() and recipe != f"{dataset}-cpu":
         return f"Shorter: --recipe {dataset}-cpu, or --dataset glyphs."
     return "Shorter: fewer --epochs."
 

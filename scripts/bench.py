@@ -19,7 +19,7 @@ from typing import Any
 
 from bench_turns import Round, check_python, measure, take_turns
 
-from fewshot import config as configs
+from fewshot import recipes
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if noise:
             flags["data_root"] = make_noise(Path(folder))
-        settings = [configs.resolve(dataset, flags | {"backbone": backbone}) for backbone in backbones]
+        settings = [recipes.resolve(dataset, flags | {"backbone": backbone}) for backbone in backbones]
         machine = measure("machine", settings[0], steps)
         chosen = {name: machine[name] for name in ("device", "precision", "threads")}
         settings = [dataclasses.replace(config, **chosen) for config in settings]

@@ -35,7 +35,7 @@ from foreign import (
 from run_readers import read_it_all
 
 import fewshot
-from fewshot import config as configs
+from fewshot import recipes as recipe_files
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
 from fewshot.data import dataset_json, open_dataset, store
@@ -338,12 +338,12 @@ def task_lists(folder: Path) -> Reader:
 
 
 def recipes(folder: Path) -> Reader:
-    good = [path.read_bytes() for path in sorted(configs.RECIPES.rglob("*.toml"))]
-    configs.RECIPES = folder
+    good = [path.read_bytes() for path in sorted(recipe_files.FOLDER.rglob("*.toml"))]
+    recipe_files.FOLDER = folder
 
     def read(data: bytes) -> None:
         (folder / "it.toml").write_bytes(data)
-        configs.resolve("glyphs", {"recipe": "it"})
+        recipe_files.resolve("glyphs", {"recipe": "it"})
 
     return Reader(good, read)
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from fewshot import config as configs
+from fewshot import recipes as recipe_files
 from fewshot.config import TrainConfig
 from fewshot.defaults import configure
 
@@ -45,7 +45,7 @@ class Table:
 
 def tables() -> list[Table]:
     """All tables of all papers, paper by paper."""
-    return [_table(name, written) for name in configs.paper_names() for written in configs.paper(name)["tables"]]
+    return [_table(name, written) for name in recipe_files.papers() for written in recipe_files.paper(name)["tables"]]
 
 
 def every_row() -> list[Row]:
@@ -68,7 +68,7 @@ def chosen(names: list[str]) -> list[Table]:
 
 
 def _table(paper: str, written: dict) -> Table:
-    recipes = [f"{paper}/{row[0]}" for table in configs.paper(paper)["tables"] for row in table["rows"]]
+    recipes = [f"{paper}/{row[0]}" for table in recipe_files.paper(paper)["tables"] for row in table["rows"]]
     rows = [
         Row(f"{paper}/{recipe}", number[0] if number else None, _baseline(f"{paper}/{recipe}", recipes))
         for recipe, *number in written["rows"]

@@ -18,7 +18,7 @@ from keep import keep as keep_runs
 from rich import box
 from rich.table import Table
 
-from fewshot import config as configs
+from fewshot import recipes
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
@@ -61,7 +61,7 @@ def parser() -> Parser:
     parser = Parser(prog="scripts.reproduce_table3", description=__doc__.splitlines()[0])
     length = parser.add_mutually_exclusive_group()
     for name in ("long", "quick", "cpu", "metaoptnet"):
-        about = (configs.RECIPES / "table3" / f"{name}.toml").read_text().splitlines()[0].rpartition(": ")[2]
+        about = (recipes.FOLDER / "table3" / f"{name}.toml").read_text().splitlines()[0].rpartition(": ")[2]
         length.add_argument(f"--{name}", dest="length", action="store_const", const=name, help=about)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 .. N-1")
     parser.add_argument("--cells", nargs="+", default=[""], metavar="CELL", help="those whose names begin so")

@@ -9,7 +9,7 @@ import sys
 from commands import ROOT
 
 from fewshot import regularizers
-from fewshot.config import resolve
+from fewshot.recipes import resolve
 
 
 def bench(*args) -> subprocess.CompletedProcess:

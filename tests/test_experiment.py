@@ -16,11 +16,11 @@ from commands import SMALL, one_line_error
 
 import fewshot
 from fewshot import evaluate, experiment, train
-from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.heads import Head
 from fewshot.learning.reporter import Reporter
+from fewshot.recipes import resolve
 from fewshot.runs import Run
 
 CONFIG = resolve(

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from fewshot import identity
-from fewshot.config import FIELDS, TrainConfig, recipe, resolve
+from fewshot import identity, recipes
+from fewshot.config import FIELDS, TrainConfig
+from fewshot.recipes import resolve
 
 # Digests of two configurations as they were when the table was frozen: a change of them unpools every leaderboard.
 PINNED = {"mini-imagenet": "7f2b8bb0", "glyphs": "f0ba64b0"}
@@ -34,7 +35,7 @@ def test_a_field_that_is_added_later_moves_no_identity(monkeypatch):
 
 def test_the_same_values_by_flags_are_the_same_experiment():
     by_recipe = resolve("glyphs", {"recipe": "glyphs-quick"})
-    by_flags = resolve("glyphs", {"recipe": "none", **recipe("glyphs-quick")})
+    by_flags = resolve("glyphs", {"recipe": "none", **recipes.values("glyphs-quick")})
     assert by_recipe.recipe != by_flags.recipe
     assert identity.experiment(by_recipe) == identity.experiment(by_flags)
 

@@ -11,7 +11,7 @@ from commands import ROOT, one_line_error
 
 import fewshot
 from fewshot import __main__ as main
-from fewshot import catalogue, config, describe
+from fewshot import catalogue, describe, recipes
 from fewshot import list as listing
 from fewshot.core import console
 
@@ -112,7 +112,7 @@ def test_of_very_many_names_those_most_like_the_wrong_one_are_listed(capsys):
 
 
 def test_every_recipe_says_what_it_is():
-    assert all(config.recipe_about(name) != "(no comment)" for name in config.recipe_names())
+    assert all(recipes.about(name) != "(no comment)" for name in recipes.names())
 
 
 def test_what_is_public_is_there():

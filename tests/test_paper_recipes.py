@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fewshot import config as configs
-from fewshot import experiment
-from fewshot.config import FIELDS, recipe
+from fewshot import experiment, recipes
+from fewshot.config import FIELDS
 from fewshot.core.components import parse
 from fewshot.data import dataset_json, specs, store
 from fewshot.data.image_files import ImageFiles
@@ -31,14 +30,14 @@ NO_KNOBS = {
 
 
 def test_every_row_says_what_it_is_and_every_part_is_in_one():
-    parts = {name for name in configs.recipe_names() if name.partition("/")[0] in configs.paper_names()}
+    parts = {name for name in recipes.names() if name.partition("/")[0] in recipes.papers()}
     used = set()
     for row in ROWS:
         paper = row.recipe.partition("/")[0]
         names = row.recipe.removeprefix(f"{paper}/").split("+")
         used |= {f"{paper}/{name}" for name in names}
-        assert set(recipe(row.recipe)) >= FROZEN.keys() - NO_KNOBS - {"lr_epochs", "lr_values"}, row.recipe
-        assert set(recipe(row.recipe)) <= FIELDS.keys() - NO_KNOBS
+        assert set(recipes.values(row.recipe)) >= FROZEN.keys() - NO_KNOBS - {"lr_epochs", "lr_values"}, row.recipe
+        assert set(recipes.values(row.recipe)) <= FIELDS.keys() - NO_KNOBS
     assert parts - used == {"camdrop/mnist"}, "figure 4's"
 
 

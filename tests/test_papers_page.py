@@ -14,7 +14,7 @@ import reproduce_tables
 from commands import ROOT
 
 from fewshot import config as configs
-from fewshot import show, sweep, train
+from fewshot import recipes, show, sweep, train
 from fewshot.sweeps import grid
 
 PAGE = (ROOT / "docs" / "papers.md").read_text("utf-8")
@@ -39,7 +39,7 @@ def recipes_run() -> set[str]:
     for path in (ROOT / "results").rglob("config.json"):
         written = json.loads(path.read_text("utf-8"))
         name = written["recipe"]
-        if name.partition("/")[0] in configs.paper_names() and written["epochs"] == configs.recipe(name)["epochs"]:
+        if name.partition("/")[0] in recipes.papers() and written["epochs"] == recipes.values(name)["epochs"]:
             found.add(name)
     return found
 

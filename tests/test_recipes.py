@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fewshot.config import FIELDS, recipe, recipe_names, resolve
+from fewshot import recipes
+from fewshot.config import FIELDS
 from fewshot.core.errors import UserError
+from fewshot.recipes import resolve
 
-CELLS = [name for name in recipe_names() if name.startswith("table3/") and name.endswith("shot")]
+CELLS = [name for name in recipes.names() if name.startswith("table3/") and name.endswith("shot")]
 ASIDE = {"dataset", "data_root", "recipe", "seed", "device", "precision", "threads", "compile", "deterministic",
          "checkpoint_seconds", "init", "sync_bn"}  # fmt: skip
 
@@ -19,12 +21,12 @@ def steps(name: str) -> int:
 def test_there_are_twelve_cells_with_every_knob_visible():
     assert len(CELLS) == 12
     for name in CELLS:
-        assert set(recipe(name)) == set(FIELDS) - ASIDE, name
+        assert set(recipes.values(name)) == set(FIELDS) - ASIDE, name
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_cells_differ_in_method_and_shots_alone(name):
-    first, ours = recipe(CELLS[0]), recipe(name)
+    first, ours = recipes.values(CELLS[0]), recipes.values(name)
     differing = {field for field in ours if ours[field] != first[field]}
     assert differing <= {"backbone", "head", "reg", "shots", "val_shots"}
     assert ours["shots"] == ours["val_shots"] == int(name[-5])
@@ -47,4 +49,4 @@ def test_flags_override_every_recipe():
 
 def test_an_unknown_variant_is_named():
     with pytest.raises(UserError, match="unknown recipe 'table3/quik'"):
-        recipe(CELLS[0] + "+quik")
+        recipes.values(CELLS[0] + "+quik")

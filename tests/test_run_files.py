@@ -15,7 +15,7 @@ from boards import edit, reseal, variant
 from commands import SMALL, one_line_error
 from run_readers import read_it_all
 
-from fewshot import compare, config, leaderboard, show, train
+from fewshot import compare, leaderboard, recipes, show, train
 from fewshot.core import console, sealed
 from fewshot.core.errors import UserError
 from fewshot.runs import Run
@@ -152,7 +152,7 @@ def refuse(read) -> None:
 )
 def test_a_recipe_of_wrong_types_is_one_line(tmp_path, monkeypatch, capsys, text, expected):
     (tmp_path / "odd.toml").write_text(text)
-    monkeypatch.setattr(config, "RECIPES", tmp_path)
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
     assert console.run(train.main, [*SMALL, "--recipe", "odd", "--out", str(tmp_path / "run")]) == console.USER_ERROR
     assert expected in one_line_error(capsys)
     assert not (tmp_path / "run").exists()

@@ -11,10 +11,10 @@ from commands import SMALL, one_line_error
 
 import fewshot
 from fewshot import evaluate, experiment, show, train
-from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
+from fewshot.recipes import resolve
 
 EVIL = 'open({mark!r}, "w").close()\nfrom fewshot.regularizers.targetdrop import TargetDrop as Drop\nSPEC = Drop\n'
 MINE = """

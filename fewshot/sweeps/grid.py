@@ -16,6 +16,7 @@ from fewshot.config import FIELDS, TrainConfig
 from fewshot.core.components import parse
 from fewshot.core.console import Parser
 from fewshot.core.errors import UserError, unknown
+from fewshot.core.toml import read_toml
 from fewshot.defaults import complete
 from fewshot.identity import digest, experiment
 
@@ -50,7 +51,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
     UserError where it is no such file.
     """
     try:
-        written = configs.read_toml(path, str(path))
+        written = read_toml(path, str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; give a TOML file, or --vary") from None
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewshot import config as configs
+from fewshot import recipes
 from fewshot.core.errors import UserError
 from fewshot.reports.sweep import Bold, markdown
 from fewshot.runs import Run
@@ -48,7 +48,7 @@ def left_out(study: Study, effects: Sequence[Effect]) -> str:
 
 def about(recipe: str) -> str:
     """What a part of the recipe leaves out, as the first line of its file says it."""
-    first = configs.recipe_about(configs.recipe_parts(recipe)[-1]).splitlines()[0]
+    first = recipes.about(recipes.parts(recipe)[-1]).splitlines()[0]
     return first.removeprefix(f"Behind {RECIPE}, leaves out ").removesuffix(".")
 
 

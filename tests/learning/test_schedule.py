@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fewshot.config import TrainConfig, recipe, resolve
+from fewshot import recipes
+from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.experiment.setup import schedule
+from fewshot.recipes import resolve
 
 
 def rates_of(config):
@@ -14,7 +16,7 @@ def rates_of(config):
 
 
 def test_the_papers_table():
-    config = TrainConfig(**recipe("mini-imagenet"))
+    config = TrainConfig(**recipes.values("mini-imagenet"))
     rates, pace = rates_of(config), config.episodic_pace
     assert (pace.epochs_done(124), pace.epochs_done(125), pace.steps) == (0, 1, 10_000)
     by_epoch = [rates.rate(epoch * 125) for epoch in (0, 11, 12, 29, 30, 44, 45, 79)]

@@ -16,7 +16,6 @@ from torchvision.transforms import v2
 
 import fewshot
 from fewshot import evaluate, experiment, train
-from fewshot.config import resolve
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive, generator_for
@@ -24,6 +23,7 @@ from fewshot.data import open_dataset
 from fewshot.evaluation.score import score
 from fewshot.evaluation.solve import accuracies
 from fewshot.learning.reporter import Reporter
+from fewshot.recipes import resolve
 
 CONFIG = resolve(
     "glyphs",

@@ -4,13 +4,13 @@
     kinds.py     what a file is, by content             limits.py    how much a file may ask for
     table.py     CSV                                    lists.py     which class is in which split
     rows.py      which file a row of a CSV names        sources.py   what there is of the wanted classes
-    plan.py      which images are taken                 build.py     checks, decodes and writes the store
-    existing.py  the store that is there already        turn.py      one `prepare` at a time
+    plan.py      which images are taken                 reader.py    reads, decodes and checks them
+    build.py     writes the store                       turn.py      one `prepare` at a time
+    existing.py  the store that is there already        silence.py   nothing of libtiff's on the terminal
     images.py    a file's bytes -> pixels               near.py      images that are nearly another one
-    silence.py   nothing of libtiff's on the terminal
 
     pickles.py   learn2learn / Ren, and MetaOptNet      unpickle.py  reads pickles, executes nothing
-                                                        unpickle_names.py  the only names that they may utter
+    unpickle_names.py  the only names they may utter
     arrays.py    images that come as arrays             cifar.py     CIFAR-10 and CIFAR-100
     idx.py       MNIST, Fashion-MNIST                   svhn.py      SVHN
     matlab.py    .mat files, which SVHN comes as        ilsvrc.py    raw ImageNet's names
