@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,16 @@ from fewshot.data.augment import to_unit
 from fewshot.data.images import as_tensor
 from fewshot.episodes import EpisodeSampler, Protocol
 from fewshot.evaluation.inspection import replace_regularizers
+from fewshot.evaluation.intervals import this_test_set
 from fewshot.model import Model
 from fewshot.regularizers import Guide
 from fewshot.reports.sweep import markdown
 from fewshot.runs import Run
 
 HERE = Path(__file__).resolve().parent.parent
-COLUMNS = ("network", "trained with", "seed", "off", "own class", "told another", "named as told", "class named")
+COLUMNS = (
+    "network", "trained with", "mask of", "seed", "off", "own class", "told another", "named as told", "class named",
+)  # fmt: skip
 WAYS = ("off", "own", "another", "as told", "named")
 PROTOCOL = Protocol(ways=5, shots=5, queries=3)
 BATCH = 100
@@ -105,13 +109,28 @@ def of_images(network: Model, split: Split, count: int) -> Iterator[Shares]:
         yield ask(network, images, weights, own, asked, lambda z: classifier(z).argmax(1), start)
 
 
-def line(folder: Path, classifier: bool, args: argparse.Namespace) -> list[str]:
-    """A row of the table: a run's network, with CamDrop at its default sites where it was trained without."""
+def masks(folder: Path, folders: Sequence[Path]) -> list[str]:
+    """Whose masks a run's network is asked with: CamDrop as it was trained with; else as each of the others like it."""
+    config = Run.open(folder).config
+    if "camdrop" in config.reg:
+        return [_mask(config.reg)]
+    others = (Run.open(each).config for each in folders)
+    alike = (each.reg for each in others if (each.backbone, each.dataset) == (config.backbone, config.dataset))
+    return list(dict.fromkeys(_mask(reg) for reg in alike if "camdrop" in reg)) or ["camdrop"]
+
+
+def _mask(reg: str) -> str:
+    """CamDrop's text without whom it asks for the class: that is what is varied here."""
+    (spec,) = parse(reg)
+    return str(replace(spec, options={name: value for name, value in spec.options.items() if name != "label"}))
+
+
+def line(folder: Path, mask: str, classifier: bool, args: argparse.Namespace) -> list[str]:
+    """A row of the table: a run's network, asked with this mask."""
     network, config = fewshot.load(folder, device="cpu"), Run.open(folder).config
     if classifier != (network.classifier is not None):
         raise UserError(f"{folder}: give runs of episodes as --runs, and those of classifiers as --classifiers")
-    if not network.backbone.guided:
-        replace_regularizers(network, config.backbone, parse("camdrop"))
+    replace_regularizers(network, config.backbone, parse(mask))
     dataset = open_dataset(config.dataset, args.data_root)
     network.eval()
     split = dataset["test" if classifier else "val"]
@@ -119,8 +138,9 @@ def line(folder: Path, classifier: bool, args: argparse.Namespace) -> list[str]:
     cells = []
     for way in WAYS:
         each = np.array([share[way] for share in shares])
-        cells.append(f"{100 * each.mean():.1f} ± {196 * each.std(ddof=1) / len(each) ** 0.5:.1f}")
-    return [f"{config.backbone}, {config.dataset}", config.reg, str(config.seed), *cells]
+        found = this_test_set(each)
+        cells.append(f"{100 * found.estimate:.1f} ± {100 * found.half_width:.1f}")
+    return [f"{config.backbone}, {config.dataset}", config.reg, mask, str(config.seed), *cells]
 
 
 def parser() -> Parser:
@@ -153,7 +173,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def table(classifier: bool, args: argparse.Namespace) -> str:
     folders = args.classifiers if classifier else args.runs
-    return markdown(COLUMNS, [line(folder, classifier, args) for folder in folders])
+    rows = [line(folder, mask, classifier, args) for folder in folders for mask in masks(folder, folders)]
+    return markdown(COLUMNS, rows)
 
 
 def page(tables: str, args: argparse.Namespace) -> str:
@@ -164,8 +185,8 @@ def page(tables: str, args: argparse.Namespace) -> str:
     return f"""# CamDrop's mask tells an image's class
 
 CamDrop drops blocks from the channels that speak for an image's own class. So its mask tells the class that the network
-is to find out. Shares of images in %, with 95% intervals, on images that the networks were not trained on, without
-augmentation and with batch norm in evaluation mode:
+is to find out. Shares of images in %, on images that the networks were not trained on, without augmentation and with
+batch norm in evaluation mode; ± is Student's 95% interval over tasks, of classifiers over batches of {BATCH} images:
 
 - off: right without regularizers, as in evaluation;
 - own class: right with CamDrop, each image guided by its own class, as in training;
@@ -175,8 +196,8 @@ augmentation and with batch norm in evaluation mode:
 
 {tables}
 
-The weights are those of the best validation. Networks that were trained without CamDrop are the control: they get its
-mask here for the first time, at its default sites.
+The weights are those of the best validation: of the Conv-4 trained with CamDrop, seeds 0 and 1, those of step 500 of
+3,000. Networks that were trained without CamDrop are the control: they get its mask here for the first time.
 
     python scripts/camdrop_labels.py{flags}
 """

@@ -15,7 +15,8 @@ from pathlib import Path
 import matplotlib
 from report_parts import best, figures, gaps, regimes, table3
 from report_parts.effects import Study, read
-from report_parts.sections import FEW_SHOT, SECTIONS, TENTH, parts, short
+from report_parts.sections import FEW_SHOT, SECTIONS, TENTH, parts
+from report_parts.short import short
 
 from fewshot.core.console import Parser, run
 from fewshot.core.files import write_atomic
@@ -23,7 +24,7 @@ from fewshot.reports import pictures
 
 PAGE = Path(__file__).parent / "report_parts" / "page"
 ORDER = (
-    "head", "table3", "mini-imagenet-42", "mini-imagenet-42-tenth", "regimes-42", "best-42", "fashion-mnist", "files",
+    "head", "mini-imagenet-42", "mini-imagenet-42-tenth", "regimes-42", "best-42", "fashion-mnist", "table3", "files",
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     studies = {section.name: read(results / section.name) for section in SECTIONS}
     done = [section for section in SECTIONS if studies[section.name].runs]
     values: dict[str, dict[str, str]] = {each.name: parts(each, studies[each.name], results) for each in done}
-    values["head"] = {"short": "\n".join(short(each, studies[each.name]) for each in done)}
+    values["head"] = {"short": "\n".join(filter(None, (short(each, studies[each.name]) for each in done)))}
     values["regimes-42"] = {"table": regimes.table([results / FEW_SHOT.name, results / "regimes-42"])}
     if (recipes := read(results / "best-42", "recipe")).runs:
         values["best-42"] = best.parts(recipes)
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         values["table3"] = table3.parts(results / "table3")
     if TENTH in done:
         both = {"all images": studies[FEW_SHOT.name], "a tenth": studies[TENTH.name]}
-        values[TENTH.name] |= {"overfitting": overfitting(both, results)}
+        values[TENTH.name] |= {"against": against_gaps(both, results)}
     page = "\n".join(filled(name, values[name]) for name in ORDER if name in values)
     write_atomic(results / "README.md", page.encode())
 
@@ -58,7 +59,7 @@ def filled(name: str, values: Mapping[str, str]) -> str:
     return re.sub("<!-- (.*?) -->", lambda place: values[place[1]], text)
 
 
-def overfitting(studies: Mapping[str, Study], results: Path) -> str:
+def against_gaps(studies: Mapping[str, Study], results: Path) -> str:
     """Each regularizer's gain beside the gap that a network has without it, as a figure and a table."""
     found = gaps.settings(studies)
     picture = "pictures/gain-against-gap.png"

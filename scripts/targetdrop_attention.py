@@ -8,8 +8,8 @@ projection of the channels' averages. Measured over validation images, at the de
 - shared: the share of its target channels that an image has in common with another, over all pairs of images.
   If each image chose at random it would be their number / 64: 14 % for 9 channels.
 - always: how many of the target channels are chosen in more than 90 % of the images.
-- dead: attentions whose hidden units (64 / reduction = 4) are all 0 for every image. All channels then tie, and the
-  first 9 are taken. Besides, the share of images for which they are all 0, mean over attentions.
+- always silent: attentions whose hidden units (64 / reduction = 4) are all 0 for every image. All channels then tie,
+  and the first 9 are taken. Silent for: the share of images for which they are all 0, mean over attentions.
 
 Networks: untrained ones, each with many freshly drawn attentions; and those of runs that were trained with TargetDrop,
 each with its own attention. A few minutes of processor time.
@@ -62,7 +62,7 @@ def measure(network, images: np.ndarray, initialisations: int = 0) -> list[tuple
 
 def table(rows: dict[str, list[tuple[str, float, int, float]]]) -> list[str]:
     """Markdown: each kind of network by site. Medians; in brackets where most of many lie, or all of a few."""
-    columns = ("network", "site", "attentions", "shared", "always, of 9", "dead", "of images")
+    columns = ("network", "site", "attentions", "shared", "always, of 9", "always silent", "silent for")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for kind, found in rows.items():
         for site in sorted({row[0] for row in found}):
@@ -122,10 +122,11 @@ def page(lines: Sequence[str], images: int, args) -> str:
     return f"""# What TargetDrop's attention attends to
 
 {images} validation images of {args.dataset} in Conv-4. `shared`: the target channels that two images have in common,
-14 % by chance; `always`: target channels that are chosen in more than 90 % of the images; `dead`: attentions whose
-hidden units are 0 for every image; `of images`: the share of images for which they are, mean over attentions. Medians
-over attentions; in brackets, of untrained networks the 10th and 90th percentile, of trained ones the smallest and the
-largest. Untrained networks have many freshly drawn attentions, trained ones their own.
+14 % by chance; `always`: target channels that are chosen in more than 90 % of the images; `always silent`: attentions
+whose hidden units are 0 for every image; `silent for`: the share of images for which they are, mean over attentions.
+Where they are, all channels tie, and the first 9 are taken. Medians over attentions; in brackets, of untrained networks
+the 10th and 90th percentile, of trained ones the smallest and the largest. Untrained networks have many freshly drawn
+attentions, trained ones their own.
 
 {chr(10).join(lines)}
 

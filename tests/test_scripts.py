@@ -29,7 +29,8 @@ def test_what_camdrop_tells_is_measured_in_networks_trained_with_and_without_it(
     assert console.run(camdrop_labels.main, [*flags, "--runs", str(small_run), str(named)]) == 0
     page = (tmp_path / "page.md").read_text("utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][2:]
-    assert [row[1:3] for row in rows] == [["targetdrop", "0"], ["camdrop:label=named,drop_prob=0.9", "0"]]
+    mask = "camdrop:drop_prob=0.9"
+    assert [row[1:4] for row in rows] == [["targetdrop", mask, "0"], ["camdrop:label=named,drop_prob=0.9", mask, "0"]]
     assert f"    python scripts/camdrop_labels.py --runs {small_run} {named}\n" in page
 
     network, split, right = fewshot.load(small_run), open_dataset("glyphs")["val"], []
@@ -37,4 +38,4 @@ def test_what_camdrop_tells_is_measured_in_networks_trained_with_and_without_it(
         z = network.embed(split.images[episode.ravel()]).view(5, 8, -1)
         nearest = torch.cdist(z[:, 5:].flatten(0, 1), z[:, :5].mean(1)).argmin(1)
         right.append((nearest == torch.arange(5).repeat_interleave(3)).float().mean().item())
-    assert rows[0][3].split(" ± ")[0] == f"{100 * sum(right) / 4:.1f}"
+    assert rows[0][4].split(" ± ")[0] == f"{100 * sum(right) / 4:.1f}"

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fewshot.core.components import parse
-from fewshot.evaluation.comparison import needs
-from fewshot.evaluation.power import Need
-from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains, holm_of, signed
+from paper_rows import tables
+from reproduce_table3 import ROWS, SHOTS
 
-MANY = 100
-"""Seeds that nobody trains of one small study."""
+from fewshot.core.components import parse
+from fewshot.evaluation.intervals import Interval
+from fewshot.reports.sweep import markdown
+from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains, holm_of, scores, signed
+from report_parts.pooled import corrected, pool
+
+CELL = "proto-conv4-"
+"""The cells of TargetDrop's table 3 that have this study's network and head."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`better` has the higher accuracy than `worse`: two regularizers of one study."""
+    """`better` has the higher accuracy than `worse`: two regularizers of one study.
+
+    `printed`: a table of the paper, its row and the row that this is compared with: of those whose numbers we have, the
+    ones whose network and data are nearest to ours.
+    """
 
     said: str
     source: str
     better: str
     worse: str
+    printed: tuple[str, str, str] | None = None
 
 
 CLAIMS = (
-    Claim("TargetDrop helps", "TargetDrop, tables 1 to 3", "targetdrop", "none"),
-    Claim("TargetDrop is better than DropBlock", "TargetDrop, tables 1 and 3", "targetdrop", "dropblock"),
-    Claim("TargetDrop is better than Dropout", "TargetDrop, tables 1 to 3", "targetdrop", "dropout"),
+    Claim("TargetDrop helps", "TargetDrop, tables 1 to 3", "targetdrop", "none",
+          ("TD-2", "cifar-10+resnet20+targetdrop", "cifar-10+resnet20")),
+    Claim("TargetDrop is better than DropBlock", "TargetDrop, tables 1 and 3", "targetdrop", "dropblock",
+          ("TD-1-CIFAR-10", "cifar-10+targetdrop", "cifar-10+dropblock")),
+    Claim("TargetDrop is better than Dropout", "TargetDrop, tables 1 to 3", "targetdrop", "dropout",
+          ("TD-2", "cifar-10+resnet20+targetdrop", "cifar-10+resnet20+dropout")),
     Claim("TargetDrop's attention matters: better than random channels", "ours, after TargetDrop's section 3",
           "targetdrop", "targetdrop:attention=random"),
     Claim("TargetDrop's attention matters: better than the plain channel mean", "ours, after TargetDrop's section 3",
           "targetdrop", "targetdrop:attention=gap"),
     Claim("trained attention is better than the frozen one that the paper's equations give", "ours",
           "targetdrop:attention=ste", "targetdrop"),
-    Claim("FocusedDropout helps", "FocusedDropout, tables 1 to 3", "focuseddropout", "none"),
-    Claim("FocusedDropout is better than DropBlock", "FocusedDropout, tables 1 to 3", "focuseddropout", "dropblock"),
-    Claim("AttentionDrop helps", "AttentionDrop, tables 1 and 2", "attentiondrop", "none"),
-    Claim("AttentionDrop is better than DropBlock", "AttentionDrop, tables 1 and 2", "attentiondrop", "dropblock"),
-    Claim("CamDrop helps", "CamDrop, table 1", "camdrop", "none"),
-    Claim("CamDrop is better than DropBlock", "CamDrop, table 1", "camdrop", "dropblock"),
+    Claim("FocusedDropout helps", "FocusedDropout, tables 1 to 3", "focuseddropout", "none",
+          ("FD-3", "tiny-imagenet+focuseddropout", "tiny-imagenet")),
+    Claim("FocusedDropout is better than DropBlock", "FocusedDropout, tables 1 to 3", "focuseddropout", "dropblock",
+          ("FD-3", "tiny-imagenet+focuseddropout", "tiny-imagenet+dropblock")),
+    Claim("AttentionDrop helps", "AttentionDrop, tables 1 and 2", "attentiondrop", "none",
+          ("AD-CIFAR-10", "cifar-10+ad", "cifar-10")),
+    Claim("AttentionDrop is better than DropBlock", "AttentionDrop, tables 1 and 2", "attentiondrop", "dropblock",
+          ("AD-CIFAR-10", "cifar-10+ad", "cifar-10+dropblock")),
+    Claim("CamDrop helps", "CamDrop, table 1", "camdrop", "none", ("CD-1", "cifar-10+camdrop", "cifar-10")),
+    Claim("CamDrop is better than DropBlock", "CamDrop, table 1", "camdrop", "dropblock",
+          ("CD-1", "cifar-10+camdrop", "cifar-10+dropblock")),
     Claim("CamDrop helps where queries are guided by the class named", "ours", "camdrop:label=named", "none"),
     Claim("whole blocks are better than the blocks of the code that few-shot papers copied", "ours", "dropblock",
           "dropblock:variant=metaopt"),
@@ -47,74 +65,124 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a study says of a claim in one test."""
+    """What a study says of a claim, by test: the two regularizers' difference, and the same by the pooled variance."""
 
     claim: Claim
-    effect: Effect
     better: str
     worse: str
+    effects: Mapping[str, Effect]
 
     @property
     def said(self) -> str:
-        return self.claim.said + " (at other sites)" * (
-            _sites(self.better) != _sites(self.worse) and "none" != self.worse
-        )
+        elsewhere = _sites(self.better) != _sites(self.worse) and self.worse != "none"
+        return self.claim.said + " (at other sites)" * elsewhere
 
     @property
-    def gain(self) -> str:
-        """In points, with the interval of training anew where there is one."""
-        anew = self.effect.interval("training anew")
-        return f"{100 * self.effect.seen.estimate:+.2f}" if anew is None else signed(anew)
+    def printed(self) -> dict[str, float]:
+        """The gain that the paper prints, in points, by test: of classifiers, of the nearest table."""
+        if TOP1 not in self.effects:
+            by_name = {row.name: row.paper for row in ROWS}
+            pair = [by_name.get(CELL + name) for name in (self.claim.better, self.claim.worse)]
+            if None in pair:
+                return {}
+            ours, theirs = pair
+            return {f"{n}-shot": one - other for n, one, other in zip(SHOTS, ours, theirs, strict=True)}
+        if self.claim.printed is None:
+            return {}
+        (table,) = (each for each in tables() if each.name == self.claim.printed[0])
+        by_recipe = {row.recipe.partition("/")[2]: row.paper for row in table.rows}
+        ours, theirs = (by_recipe[name] for name in self.claim.printed[1:])
+        assert ours is not None and theirs is not None
+        return {TOP1: ours - theirs if table.measure == "accuracy" else theirs - ours}
+
+    @property
+    def whose(self) -> str:
+        """Who claims it, and the gain that the paper prints where it is of such a kind as ours."""
+        if not self.printed:
+            return self.claim.source
+        gain = ", ".join(f"{points:+.2f}" for points in self.printed.values())
+        if TOP1 not in self.effects:
+            return f"{self.claim.source}: {gain} (Conv-4 at 84 px)"
+        (table,) = (each for each in tables() if self.claim.printed and each.name == self.claim.printed[0])
+        network = "ResNet-20 on CIFAR-10" if self.claim.printed and "resnet20" in self.claim.printed[1] else table.what
+        return f"{self.claim.source}: {gain} ({network})"
 
     @property
     def verdict(self) -> str:
-        """What training anew says, and of these networks other images or classes; what it would take, where nothing."""
-        anew = self.effect.interval("training anew")
-        if anew is None:
-            return "not decided: one seed"
-        assert anew.p_value is not None
-        if anew.p_value < SIGNIFICANT:
-            word = "holds" if anew.estimate > 0 else "the opposite holds"
-            these = "images" if self.effect.test == TOP1 else "tasks"
-            return f"{word} here, on these {these} (p = {anew.p_value:.2g}){self._wider()}"
-        alone = f", {anew.unadjusted:.2g} by itself" * (anew.unadjusted is not None and anew.unadjusted < SIGNIFICANT)
-        takes = _takes(self.effect.plan.get("training anew"))
-        return f"not decided by {len(self.effect.seeds)} seeds (p = {anew.p_value:.2g}{alone}){takes}"
+        """For each test; for all at once where they agree."""
+        said = {test: self._verdict(test) for test in self.effects}
+        if len(set(said.values())) == 1:
+            return next(iter(said.values()))
+        return "; ".join(f"{test}: {words}" for test, words in said.items())
 
-    def _wider(self) -> str:
-        """Whether the mean of these networks is established more widely, too."""
-        asked = "new images" if self.effect.test == TOP1 else "new classes"
-        wide = self.effect.interval(asked)
-        if wide is None or wide.p_value is None:
-            return ""
-        same_way = wide.p_value < SIGNIFICANT and wide.estimate * self.effect.seen.estimate > 0
-        return f", and of these networks for {asked}" if same_way else f"; for {asked} it is not established"
+    def _verdict(self, test: str) -> str:
+        effect = self.effects[test]
+        own = effect.interval("training anew")
+        if own is None:
+            return "not decided: one seed"
+        found = [each for each in (own, effect.pooled) if each is not None and _established(each)]
+        if not found:
+            outside = test in self.printed and 100 * own.high < self.printed[test]
+            alone = own.unadjusted is not None and own.unadjusted < SIGNIFICANT
+            p_values = f" (p = {own.p_value:.2g}; of this claim alone {own.unadjusted:.2g})" if alone else ""
+            return f"not decided{p_values}" + "; the paper's gain is outside the interval" * outside
+        word = "holds" if found[0].estimate > 0 else "the opposite holds"
+        if found[0] is own:
+            pooled = f"; pooled: {effect.pooled.p_value:.2g}" if effect.pooled else ""
+            return f"{word} (p = {own.p_value:.2g}{pooled})"
+        return f"{word} by the pooled variance (p = {found[0].p_value:.2g}), not by its own (p = {own.p_value:.2g})"
+
+
+def table(study: Study) -> str:
+    """A line for each claim that the study can speak to."""
+    found = decided(study)
+    tests = sorted({test for each in found for test in each.effects})
+    lines = [
+        (each.said, each.whose, *(_gain(each.effects[test]) for test in tests), each.verdict)
+        for each in found
+    ]  # fmt: skip
+    return markdown(("claim", "whose", *(f"{test}, gain" for test in tests), "here"), lines)
+
+
+def _gain(effect: Effect) -> str:
+    """In points, with the half-widths of training anew: by the pair's own variance, and by the pooled one."""
+    own = effect.interval("training anew")
+    if own is None:
+        return f"{100 * effect.seen.estimate:+.2f} (one seed)"
+    return signed(own) + (f" ({100 * effect.pooled.half_width:.2f})" if effect.pooled else "")
+
+
+def _established(interval: Interval) -> bool:
+    return interval.p_value is not None and interval.p_value < SIGNIFICANT
 
 
 def decided(study: Study) -> list[Finding]:
-    """For each claim whose regularizers the study has, and each test, what it says.
+    """For each claim whose regularizers the study has, what it says.
 
-    p-values are Holm's over all claims of the study in that test, for each question.
+    p-values are Holm's over all claims of the study, in each test and analysis by itself.
     """
-    found = []
+    found: list[Finding] = []
     for claim in CLAIMS:
         better, worse = (_named(study, name) for name in (claim.better, claim.worse))
         if better and worse:
             pair = Study(study.folder, {name: study.runs[name] for name in (better, worse)}, {})
-            found += [Finding(claim, effect, better, worse) for effect in gains(pair, worse)]
-    corrected = {}
-    for test in {each.effect.test for each in found}:
-        places = [place for place, each in enumerate(found) if each.effect.test == test]
-        effects = holm_of([found[place].effect for place in places])
-        level = SIGNIFICANT / max(1, sum(effect.interval("training anew") is not None for effect in effects))
-        corrected |= {place: _planned(effect, level) for place, effect in zip(places, effects, strict=True)}
-    return [replace(each, effect=corrected[place]) for place, each in enumerate(found)]
+            found.append(Finding(claim, better, worse, {each.test: each for each in gains(pair, worse)}))
+    for test in {test for each in found for test in each.effects}:
+        found = _corrected(study, test, found)
+    return found
 
 
-def _planned(effect: Effect, level: float) -> Effect:
-    """The same with a plan for tests at `level`, that of each claim where there are several."""
-    size = abs(effect.seen.estimate)
-    return replace(effect, plan=needs(effect.answers, size, level) if size else {})
+def _corrected(study: Study, test: str, found: Sequence[Finding]) -> list[Finding]:
+    """The same with this test's p-values made Holm's, and its pooled differences those of the whole study."""
+    own = iter(holm_of([each.effects[test] for each in found if test in each.effects]))
+    whole = pool(scores(study, test))
+    differences = {place: whole.difference(each.better, each.worse) for place, each in enumerate(found) if whole}
+    pooled = corrected({place: each for place, each in differences.items() if each is not None})
+    return [
+        replace(each, effects={**each.effects, test: replace(next(own), pooled=pooled.get(place))})
+        if test in each.effects else each
+        for place, each in enumerate(found)
+    ]  # fmt: skip
 
 
 def _named(study: Study, wanted: str) -> str | None:
@@ -131,13 +199,3 @@ def _named(study: Study, wanted: str) -> str | None:
 
 def _sites(reg: str) -> str:
     return reg.partition(":")[0].partition("@")[2]
-
-
-def _takes(need: object) -> str:
-    """How many seeds would establish a difference of the size that was seen, with 80% power."""
-    if not isinstance(need, Need):
-        return ""
-    if need.n is None or need.n > MANY:
-        return f"; a difference as small as that takes more than {MANY} seeds"
-    most = f"more than {MANY}" if need.high is None or need.high > MANY else f"{need.high}"
-    return f"; a difference of that size takes about {need.n} seeds ({need.low} to {most})"

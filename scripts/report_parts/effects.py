@@ -19,6 +19,7 @@ from fewshot.reports.comparisons.difference import Difference, ImageDifference
 from fewshot.reports.sweep import Bold
 from fewshot.reports.tables import percent, within
 from fewshot.runs import Run
+from report_parts.pooled import Scores, against, pool
 
 SIGNIFICANT = 0.05
 TOP1 = "top-1"
@@ -41,16 +42,15 @@ class Effect:
     """What a regularizer gains over the baseline in one test: intervals as `fewshot.compare` has them.
 
     `test`: `1-shot`, or `top-1` of classifiers. p-values are Holm's over all regularizers of the study, for each
-    question and test. `seeds`: those that both have. `plan`: how many more of what would establish the gain, as
-    `compare` says it.
+    question and test. `each`: the gain of every seed that both have. `pooled`: training anew by the variance of the
+    whole study (pooled.py); None where that has none for it.
     """
 
     reg: str
     test: str
-    accuracy: float
-    seeds: Sequence[int]
+    each: Mapping[int, float]
     answers: Answers
-    plan: Mapping[str, object]
+    pooled: Interval | None = None
 
     @property
     def seen(self) -> Interval:
@@ -144,10 +144,23 @@ def gains(study: Study, baseline: str = "none") -> list[Effect]:
             continue
         for each in fewshot.difference([runs[seed] for seed in seeds], [base[seed] for seed in seeds]):
             if test := _test(each, runs[seeds[0]].config):
-                accuracy = float(np.mean(accuracies(study, reg, test, seeds)))
-                found.setdefault(test, []).append(Effect(reg, test, accuracy, seeds, each.answers, each.needs))
-    by_gain = {test: sorted(holm_of(found[test]), key=lambda effect: -effect.seen.estimate) for test in sorted(found)}
-    return [effect for effects in by_gain.values() for effect in effects]
+                ours, theirs = (accuracies(study, name, test, seeds) for name in (reg, baseline))
+                by_seed = {seed: one - other for seed, one, other in zip(seeds, ours, theirs, strict=True)}
+                found.setdefault(test, []).append(Effect(reg, test, by_seed, each.answers))
+    effects = []
+    for test in sorted(found):
+        pooled = against(pool(scores(study, test)), baseline)
+        by_gain = sorted(holm_of(found[test]), key=lambda effect: -effect.seen.estimate)
+        effects += [replace(effect, pooled=pooled.get(effect.reg)) for effect in by_gain]
+    return effects
+
+
+def scores(study: Study, test: str) -> Scores:
+    """The accuracies of the study's runs in one test."""
+    found: dict[str, dict[int, float]] = {}
+    for reg, runs in study.runs.items():
+        found[reg] = {seed: figures[test] for seed, run in runs.items() if test in (figures := tested(run))}
+    return {reg: by_seed for reg, by_seed in found.items() if by_seed}
 
 
 def _test(each: Difference | ImageDifference, config: TrainConfig) -> str:

@@ -4,48 +4,83 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from fewshot.evaluation.intervals import Interval
 from fewshot.reports import pictures
-from report_parts.effects import TOP1, Effect
+from report_parts.effects import Effect
 from report_parts.gaps import Setting
 
-_TEST_SET, _ANEW = pictures.COLOURS[0], pictures.COLOURS[1]
+_POOLED, _ANEW = pictures.COLOURS[5], pictures.COLOURS[1]
 
 
 def forest(effects: Sequence[Effect], title: str) -> Figure:
     """Each regularizer's gain over `none` in points, a panel for each test, in the order of the first one.
 
-    A thick line is the 95% interval of these networks (Effect.seen), a thin one that of training anew.
+    A thin line is the 95% interval of training anew by the regularizer's own seeds, a thick one that by the pooled
+    variance of the study; dots are the seeds. What is beyond a panel's edge is written there.
     """
     tests = sorted({effect.test for effect in effects})
-    what = "new images" if tests == [TOP1] else "this test set"
     order = list(dict.fromkeys(effect.reg for effect in effects))
     with matplotlib.rc_context(pictures.STYLE):
-        figure = Figure(figsize=(4.2 * len(tests) + 1.4, 1.3 + 0.28 * len(order)), layout="constrained")
+        figure = Figure(figsize=(4.2 * len(tests) + 1.4, 1.5 + 0.28 * len(order)), layout="constrained")
         panels = figure.subplots(1, len(tests), sharey=True, squeeze=False)[0]
         for panel, test in zip(panels, tests, strict=True):
-            for effect in effects:
-                if effect.test == test:
-                    _row(panel, order.index(effect.reg), effect)
+            there = [effect for effect in effects if effect.test == test]
+            low, high = _edges(there)
+            for effect in there:
+                _row(panel, order.index(effect.reg), effect, low, high)
             panel.axvline(0, color="0.4", linewidth=0.8)
-            panel.set(xlabel="points above none", title=test)
+            panel.set(xlabel="points above none", title=test, xlim=(low, high))
             panel.grid(axis="x", color="0.9", linewidth=0.6)
             panel.set_axisbelow(True)
         panels[0].set_yticks(range(len(order)), order)
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(order) - 0.4, -0.6)
         figure.suptitle(title, fontsize=10)
-        figure.legend(
-            handles=[
-                panels[0].plot([], [], color=_TEST_SET, linewidth=3.5, label=f"these networks, on {what}")[0],
-                panels[0].plot([], [], color=_ANEW, linewidth=1.2, marker="o", markersize=4, label="training anew")[0],
-            ],
-            loc="outside lower center", ncols=2,
-        )  # fmt: skip
+        figure.legend(handles=_legend(), loc="outside lower center", ncols=4)
         return figure
+
+
+def _edges(effects: Sequence[Effect]) -> tuple[float, float]:
+    """What a panel shows, in points: all that the pooled variance covers, and half a point more on each side."""
+    near = [effect for effect in effects if effect.pooled] or effects
+    ends = [100 * gain for effect in near for gain in (*effect.each.values(), _shown(effect).low, _shown(effect).high)]
+    return min(0, *ends) - 0.5, max(0, *ends) + 0.5
+
+
+def _shown(effect: Effect) -> Interval:
+    return effect.pooled or effect.interval("training anew") or effect.seen
+
+
+def _row(panel: Axes, place: int, effect: Effect, low: float, high: float) -> None:
+    gain = 100 * effect.seen.estimate
+    if not low < gain < high:
+        edge, arrow = (low, "◂ ") if gain <= low else (high, "▸ ")
+        align = "left" if gain <= low else "right"
+        panel.text(edge, place, f" {arrow}{gain:+.1f} ", color=_ANEW, ha=align, va="center", fontsize=8)
+        return
+    if effect.pooled:
+        panel.plot([100 * effect.pooled.low, 100 * effect.pooled.high], [place, place], color=_POOLED, linewidth=3.5)
+    if anew := effect.interval("training anew"):
+        panel.plot([100 * anew.low, 100 * anew.high], [place, place], color=_ANEW, linewidth=1.0)
+    panel.plot([100 * each for each in effect.each.values()], [place] * len(effect.each), "|", color="k", markersize=6)
+    panel.plot([gain], [place], color=_ANEW, marker="o", markersize=4)
+
+
+def _legend() -> list[Line2D]:
+    """One line for each kind of mark."""
+    kinds: list[dict[str, Any]] = [
+        {"color": _ANEW, "marker": "o", "markersize": 4, "linestyle": "", "label": "mean"},
+        {"color": "k", "marker": "|", "markersize": 6, "linestyle": "", "label": "a seed"},
+        {"color": _ANEW, "linewidth": 1.0, "label": "interval by its own seeds"},
+        {"color": _POOLED, "linewidth": 3.5, "label": "by all seeds pooled"},
+    ]
+    return [Line2D([], [], **kind) for kind in kinds]
 
 
 def against_gaps(settings: Sequence[Setting]) -> Figure:
@@ -78,11 +113,3 @@ def _line(panel: Axes, test: str, reg: str, settings: Sequence[Setting], colour:
     for gap, effect in there:
         if anew := effect.interval("training anew"):
             panel.plot([gap] * 2, [100 * anew.low, 100 * anew.high], color=colour, linewidth=1.2)
-
-
-def _row(panel: Axes, place: int, effect: Effect) -> None:
-    seen, anew = effect.seen, effect.interval("training anew")
-    panel.plot([100 * seen.low, 100 * seen.high], [place, place], color=_TEST_SET, linewidth=3.5)
-    if anew is not None:
-        panel.plot([100 * anew.low, 100 * anew.high], [place, place], color=_ANEW, linewidth=1.2)
-    panel.plot([100 * seen.estimate], [place], color=_ANEW, marker="o", markersize=4)

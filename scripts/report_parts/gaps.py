@@ -27,14 +27,19 @@ class Setting:
         return next((each for each in self.effects if (each.reg, each.test) == (reg, test)), None)
 
 
-def gaps(study: Study, reg: str, test: str) -> list[float]:
-    """Accuracy on the training split less that on the validation split, of each seed that has both; fractions of 1."""
+def both(study: Study, reg: str, test: str) -> list[tuple[float, float]]:
+    """Accuracy on the training and on the validation split, of each seed that has both; fractions of 1."""
     found = []
     for _, run in sorted(study.runs.get(reg, {}).items()):
         train, val = tested(run, "train"), tested(run, "val")
         if test in train and test in val:
-            found.append(train[test] - val[test])
+            found.append((train[test], val[test]))
     return found
+
+
+def gaps(study: Study, reg: str, test: str) -> list[float]:
+    """The training accuracy less the validation accuracy, of each seed that has both; fractions of 1."""
+    return [train - val for train, val in both(study, reg, test)]
 
 
 def settings(studies: Mapping[str, Study]) -> list[Setting]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fewshot.evaluation.power import needed
 from fewshot.reports import pictures
 from fewshot.reports.sweep import markdown
 from fewshot.sweeps import grid
@@ -23,57 +24,38 @@ from report_parts.effects import (
     marked,
     mcnemar,
     mean,
+    scores,
     tested,
 )
+from report_parts.pooled import pool
 
-GAP = "training - validation"
+SIZES = (0.5, 1.0)
+"""Points that a regularizer should at least be worth."""
 _NAMED = 12  # runs without a result
 
 
 @dataclass(frozen=True)
 class Section:
-    """One study: its folder, what it trains, and the questions that its tables answer, with their words."""
+    """One study: its folder, what it trains, and the question that its tables answer besides that of training anew."""
 
     name: str
     title: str
-    questions: Mapping[str, str]
-    gap: str
-    """What the gap between training and validation is here, said where it was measured."""
+    besides: str
 
 
-FEW_SHOT = Section(
-    "mini-imagenet-42",
-    "Conv-4 ProtoNet, mini-ImageNet at 42 px",
-    {
-        "this test set": "gain on this test set",
-        "training anew": "training anew",
-        "new classes": "new classes",
-    },
-    "the accuracy on 10,000 tasks of the training images less that on tasks of the validation classes. The two splits"
-    " have different classes, so the value is not 0 without overfitting. Compare rows with each other.",
-)
-TENTH = Section(
-    "mini-imagenet-42-tenth",
-    "Conv-4 ProtoNet, a tenth of mini-ImageNet at 42 px",
-    FEW_SHOT.questions,
-    FEW_SHOT.gap,
-)
-CLASSIFICATION = Section(
-    "fashion-mnist",
-    "ResNet-20, Fashion-MNIST",
-    {"new images": "gain on new images", "training anew": "training anew"},
-    "top-1 accuracy on the training images less that on the validation images.",
-)
+FEW_SHOT = Section("mini-imagenet-42", "Conv-4 ProtoNet, mini-ImageNet at 42 px", "new classes")
+TENTH = Section("mini-imagenet-42-tenth", "Conv-4 ProtoNet, a tenth of mini-ImageNet at 42 px", "new classes")
+CLASSIFICATION = Section("fashion-mnist", "ResNet-20, Fashion-MNIST", "new images")
 SECTIONS = (FEW_SHOT, TENTH, CLASSIFICATION)
 
 
 def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
     """What the page says of one study, by the part's name; its forest plot is drawn below `results`."""
     effects = gains(study)
-    tests = sorted({test for reg in study.runs for run in study.runs[reg].values() for test in tested(run)})
+    tests = tests_of(study)
     picture = f"pictures/forest-{section.name}.png"
     if effects:
-        title = f"{section.title}, {_seeds(study)}: 95% intervals"
+        title = f"{section.title}, {_seeds(study)}: gains over none, 95% intervals of training anew"
         pictures.save(figures.forest(effects, title), results / picture, dpi=150)
     return {
         "runs": f"{sum(map(len, study.runs.values()))} of {len(planned(study.folder))} planned runs are done"
@@ -82,58 +64,72 @@ def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
         "commits": commits(study),
         "picture": f"![Gains over none, with intervals]({picture})" if effects else "",
         "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
-        "claims": claims_table(study),
+        "overfitting": overfitting(study, tests),
+        "last": last_validation(study),
+        "claims": claims.table(study),
+        "needed": needed_seeds(study),
         "failed": failed(study),
-        "gap": f"*{GAP.capitalize()}*: {section.gap} " * any(_gap(study, reg, tests) for reg in study.runs),
     }
 
 
-def short(section: Section, study: Study) -> str:
-    """What the study establishes of training anew, in a line for each test."""
-    found = gains(study)
+def tests_of(study: Study) -> list[str]:
+    return sorted({test for runs in study.runs.values() for run in runs.values() for test in tested(run)})
+
+
+def last_validation(study: Study) -> str:
+    """How many runs were best at their last validation: those might have gained from more training."""
+    runs = [run for by_seed in study.runs.values() for run in by_seed.values()]
+    last = sum(run.environment["best_step"] == run.steps for run in runs)
+    return f"{last} of {len(runs)} runs were best at their last validation"
+
+
+def needed_seeds(study: Study) -> str:
+    """How many seeds of two regularizers would establish differences of some sizes, by the study's pooled variance."""
     lines = []
-    for test in sorted({effect.test for effect in found}):
-        by_word: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": [], "one seed only": []}
-        for effect in found:
-            if effect.test == test:
-                by_word[_word(effect)].append(effect.reg)
-        better, worse, open_, single = by_word.values()
-        said = [f"better than `none`: {_codes(better)}", f"worse: {_codes(worse)}"]
-        said += [f"not told apart from `none`: {len(open_)}"] * bool(open_)
-        said += [f"with one seed, which tells nothing: {len(single)}"] * bool(single)
-        lines.append(f"- **{section.title}, {test}.** Established of training anew, {'; '.join(said)}.")
-    return "\n".join(lines)
-
-
-def _word(effect: Effect) -> str:
-    anew = effect.interval("training anew")
-    if anew is None or anew.p_value is None:
-        return "one seed only"
-    if anew.p_value >= SIGNIFICANT:
-        return "not told apart"
-    return "better" if anew.estimate > 0 else "worse"
-
-
-def _codes(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "nothing"
+    for test in tests_of(study):
+        if found := pool(scores(study, test)):
+            several = SIGNIFICANT / max(1, len(claims.decided(study)))
+            cells = [needed(size / 100, found.units, level=level) for level in (SIGNIFICANT, several) for size in SIZES]
+            lines.append((test, f"{100 * found.variance**0.5:.2f}", str(found.freedom), *map(str, cells)))
+    header = ("test", "noise of one network (points)", "degrees of freedom")
+    sizes = [f"seeds for {size:g} point{'s' * (size != 1)}" for size in SIZES]
+    return markdown((*header, *sizes, *(f"{size}, among these claims" for size in sizes)), lines) if lines else ""
 
 
 def table(section: Section, study: Study, effects: Sequence[Effect], test: str) -> str:
     """Every regularizer's accuracy (of classifiers the error), its gains over none, and the share that it drops."""
     of_images = test == TOP1
-    shown = {"none": dict.fromkeys(section.questions.values(), "")}
+    columns = ("gain, training anew", "all seeds pooled", section.besides)
+    shown = {"none": dict.fromkeys(columns, "")}
     for effect in effects:
         if effect.test == test:
-            shown[effect.reg] = {words: _points(effect, asked) for asked, words in section.questions.items()}
-    gap = {reg: _gap(study, reg, [test]) for reg in shown}
+            pooled = marked(effect.pooled) if effect.pooled else "-"
+            cells = _points(effect, "training anew"), pooled, _points(effect, section.besides)
+            shown[effect.reg] = dict(zip(columns, cells, strict=True))
     for reg, cells in shown.items():
-        if any(gap.values()):
-            cells[GAP] = gap[reg]
         if of_images:
             cells["McNemar's p, seed by seed"] = ", ".join(f"{p:.2g}" for p in mcnemar(study, reg))
         cells["dropped (%)"] = _dropped(study, reg)
     header = ["regularizer", "seeds", "error (%)" if of_images else "accuracy (%)", *shown["none"]]
     return markdown(header, [[reg, *_measured(study, reg, test), *cells.values()] for reg, cells in shown.items()])
+
+
+def overfitting(study: Study, tests: Sequence[str]) -> str:
+    """Training and validation accuracy of each regularizer and what is between them, where both were measured."""
+    header = ["regularizer"]
+    for test in tests:
+        header += [f"{test}, training", "validation", "difference"]
+    lines = []
+    for reg in study.runs:
+        line = [reg]
+        for test in tests:
+            both = gaps.both(study, reg, test)
+            trained, validated = (np.mean(each) for each in zip(*both, strict=True)) if both else (np.nan, np.nan)
+            line += [f"{100 * each:.2f}" if both else "" for each in (trained, validated, trained - validated)]
+        if any(line[1:]):
+            lines.append(line)
+    lines.sort(key=lambda line: (line[0] != "none", -float(line[-1] or 0)))
+    return markdown(header, lines) if lines else ""
 
 
 def _measured(study: Study, reg: str, test: str) -> tuple[str, str]:
@@ -153,26 +149,12 @@ def _hours(study: Study) -> float:
     return sum(run.environment["train_seconds"] for runs in study.runs.values() for run in runs.values()) / 3600
 
 
-def _gap(study: Study, reg: str, tests: Sequence[str]) -> str:
-    """The mean over seeds in the first of these tests in which it was measured; "" where it was in none."""
-    found = [gap for test in tests if (gap := gaps.gaps(study, reg, test))]
-    return f"{100 * np.mean(found[0]):.2f}" if found else ""
-
-
 def _points(effect: Effect, question: str) -> str:
     """A gain in points with its interval; bold where it is established."""
     found = effect.interval(question)
     if found is None:
         return "one seed" if question == "training anew" else "-"
     return marked(found)
-
-
-def claims_table(study: Study) -> str:
-    found = claims.decided(study)
-    header = ("claim", "whose", "test", "gain (points)", "here")
-    return markdown(
-        header, [(each.said, each.claim.source, each.effect.test, each.gain, each.verdict) for each in found]
-    )
 
 
 def failed(study: Study) -> str:
