@@ -17,7 +17,7 @@ class Row:
 
     recipe: str
     paper: float | None
-    """In per cent; None where our notes of the paper do not have it."""
+    """In per cent; None where we do not have it."""
     baseline: str | None
     """The recipe without what this one adds, with which it is compared."""
 

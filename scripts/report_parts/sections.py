@@ -165,7 +165,7 @@ def failed(study: Study) -> str:
     if missing:
         names = ", ".join(missing) if len(missing) <= _NAMED else f"{len(missing)} runs"
         lines.append(f"- still to be trained, or not kept: {names}")
-    return "\n".join(["Without a result:", "", *lines]) if lines else "No planned run failed or diverged."
+    return "\n".join(["Without a result:", "", *lines]) if lines else "Every planned run was finished."
 
 
 def planned(folder: Path) -> list[str]:
