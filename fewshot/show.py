@@ -137,24 +137,20 @@ def _sites(args: argparse.Namespace) -> None:
 
 
 def _masks(args: argparse.Namespace) -> tuple[str, Figure]:
-    from fewshot.evaluation.inspection import scene
     from fewshot.reports import views
 
     if not args.run and not args.reg:
         raise UserError("there is nothing to show: name regularizers with --reg, or a run that has some")
     dataset, (network,) = _networks(args, [args.run] if args.run else [])
-    shown = scene(dataset, args.images, args.seed)
-    return views.masks(
-        dataset, network, shown, "+".join(args.reg or []), args.site, args.channel, args.seed, args.title
-    )
+    reg = "+".join(args.reg) if args.reg else None
+    return views.masks(dataset, network, reg, args.site, args.channel, args.images, args.seed, args.title)
 
 
 def _cam(args: argparse.Namespace) -> tuple[str, Figure]:
-    from fewshot.evaluation.inspection import scene
     from fewshot.reports import views
 
     dataset, networks = _networks(args, args.runs)
-    return views.cam(dataset, networks, scene(dataset, args.images, args.seed), args.site, args.title)
+    return views.cam(dataset, networks, args.site, args.images, args.seed, args.title)
 
 
 def _activations(args: argparse.Namespace) -> tuple[str, Figure]:

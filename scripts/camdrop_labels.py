@@ -121,7 +121,7 @@ def masks(folder: Path, folders: Sequence[Path]) -> list[str]:
 
 def _mask(reg: str) -> str:
     """CamDrop's text without whom it asks for the class: that is what is varied here."""
-    (spec,) = parse(reg)
+    spec = next(spec for spec in parse(reg) if spec.name == "camdrop")
     return str(replace(spec, options={name: value for name, value in spec.options.items() if name != "label"}))
 
 
@@ -182,6 +182,11 @@ def page(tables: str, args: argparse.Namespace) -> str:
     for name, folders in (("runs", args.runs), ("classifiers", args.classifiers)):
         names = dict.fromkeys(re.sub(r"-seed\d+$", "-seed?", str(folder)) for folder in folders)
         flags += f" --{name} " * bool(names) + " ".join(names)
+    early = []
+    for each in map(Run.open, args.runs + args.classifiers):
+        if (step := each.environment["best_step"]) < each.steps / 2:
+            early.append(f"{each.config.reg}, seed {each.config.seed}: step {step:,} of {each.steps:,}")
+    of = f" ({'; '.join(early)})" * bool(early)
     return f"""# CamDrop's mask tells an image's class
 
 CamDrop drops blocks from the channels that speak for an image's own class. So its mask tells the class that the network
@@ -196,8 +201,8 @@ batch norm in evaluation mode; ± is Student's 95% interval over tasks, of class
 
 {tables}
 
-The weights are those of the best validation: of the Conv-4 trained with CamDrop, seeds 0 and 1, those of step 500 of
-3,000. Networks that were trained without CamDrop are the control: they get its mask here for the first time.
+The weights are those of the best validation{of}.
+Networks that were trained without CamDrop are the control: they get its mask here for the first time.
 
     python scripts/camdrop_labels.py{flags}
 """

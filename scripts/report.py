@@ -37,7 +37,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     results = parser().parse_args(argv).results
     studies = {section.name: read(results / section.name) for section in SECTIONS}
-    done = [section for section in SECTIONS if studies[section.name].runs]
+    done = [section for section in SECTIONS if len(studies[section.name].runs) > 1]
     values: dict[str, dict[str, str]] = {each.name: parts(each, studies[each.name], results) for each in done}
     values["head"] = {"short": "\n".join(filter(None, (short(each, studies[each.name]) for each in done)))}
     values["regimes-42"] = {"table": regimes.table([results / FEW_SHOT.name, results / "regimes-42"])}

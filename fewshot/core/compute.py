@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from fewshot.core.crew import ALONE, Crew
 from fewshot.core.errors import UserError
@@ -227,6 +229,12 @@ def check_compiler() -> None:
     if shutil.which(compiler.split()[0]) is None:
         missing = f"--compile needs a C++ compiler, and there is no {compiler}"
         raise UserError(f"{missing}: install it, or leave --compile out")
+
+
+def near(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array, on the device, which is not waited for."""
+    here = torch.from_numpy(values)
+    return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
 
 
 def describe(device: torch.device) -> str:

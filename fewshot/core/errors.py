@@ -33,3 +33,8 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The one of `valid` that `name` is probably a misspelling of; None where none is like it."""
     near = difflib.get_close_matches(name, sorted(valid), n=1)
     return near[0] if near else None
+
+
+def shown(value: object) -> str:
+    """Something foreign in a message: short, and nothing that a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:80])

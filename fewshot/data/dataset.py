@@ -1,6 +1,6 @@
 """What a data set is to everything that uses one: splits of images, each class's one after the other.
 
-It knows nothing of files: data/store.py opens a prepared one, a specification may make one (data/specs/glyphs.py).
+data/store.py opens a prepared one; a specification may make one (data/specs/glyphs.py).
 """
 
 from __future__ import annotations

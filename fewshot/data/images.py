@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewshot.core.compute import near
 from fewshot.data.dataset import Split
 from fewshot.data.image_files import ImageFiles
 
@@ -65,12 +66,6 @@ class ImageSource:
     def near(self, values: np.ndarray) -> Tensor:
         """Decoded images (B, S, S, 3), or other values of a batch, on the device, which is not waited for."""
         return near(values, self.device)
-
-
-def near(values: np.ndarray, device: torch.device) -> Tensor:
-    """The array on the device, which is not waited for."""
-    here = torch.from_numpy(values)
-    return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
 
 
 class Normalise(nn.Module):

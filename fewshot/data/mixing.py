@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from fewshot.data.images import near
+from fewshot.core.compute import near
 
 
 class Mixed(NamedTuple):

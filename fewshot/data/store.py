@@ -30,7 +30,7 @@ from fewshot.data.names import NAME
 
 
 def digest(data: bytes | memoryview) -> str:
-    """SHA-256, as everywhere in a store."""
+    """SHA-256 of some bytes: of a list of files, or of an array."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -41,13 +41,13 @@ def pixel_digest(images: np.ndarray) -> str:
 
 def file_digest(path: Path) -> str:
     """The pixel_digest of a .npy file's array, read through the file: a mapping would count as resident memory."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     with open(path, "rb") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
         while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def prepared(root: str | os.PathLike) -> list[str]:
@@ -110,6 +110,7 @@ def _opened(folder: Path, name: str, entry: Mapping) -> Split:
 
 
 def _mapped(path: Path, entry: Mapping) -> np.ndarray:
+    """A split's array, memory-mapped. UserError where it is not what dataset.json says."""
     again = f"delete {path.parent} and run prepare again"
     if not path.is_file():
         raise UserError(f"{path} is missing or no file; {again}")
@@ -127,7 +128,7 @@ def _mapped(path: Path, entry: Mapping) -> np.ndarray:
 
 
 def _listed(path: Path, entry: Mapping) -> tuple[list[str], list[int]]:
-    """The names and sizes of a split's files."""
+    """The names and sizes of a split's files. UserError where its list is not what dataset.json says."""
     again = f"delete {path.parent} and run prepare again"
     if not path.is_file():
         raise UserError(f"{path} is missing or no file; {again}")
@@ -167,17 +168,17 @@ def write_array(path: Path | None, shape: tuple[int, ...], blocks: Iterable[np.n
 
     Through the file, not a mapping: a full disk is then an OSError, not a SIGBUS. With `path` None nothing is written.
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     with open(path or os.devnull, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         rows = 0
         for block in blocks:
             assert block.dtype == np.uint8 and block.shape[1:] == shape[1:]
-            digest.update(block.data)
+            found.update(block.data)
             file.write(block.data)
             rows += len(block)
     assert rows == shape[0]
-    return digest.hexdigest()
+    return found.hexdigest()
 
 
 def occupied(folder: Path) -> bool:

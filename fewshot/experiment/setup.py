@@ -29,7 +29,7 @@ from fewshot.runs import Run
 
 @dataclass(frozen=True)
 class Setup:
-    """What `prepare` builds."""
+    """Everything that a training needs, built and checked: what `prepare` makes."""
 
     compute: Compute
     dataset: Dataset

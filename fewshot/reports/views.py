@@ -16,7 +16,7 @@ from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset
 from fewshot.evaluation import inspection
-from fewshot.evaluation.inspection import Masked, Scene
+from fewshot.evaluation.inspection import Masked
 from fewshot.model import Model
 from fewshot.regularizers import Site
 from fewshot.reports import pictures
@@ -48,20 +48,25 @@ class Network:
 
 
 def masks(
-    dataset: Dataset, network: Network, scene: Scene, reg: str, site: SiteName | None,
-    channel: int | Literal["most"] | None, seed: int, titled: bool,
+    dataset: Dataset, network: Network, reg: str | None, site: SiteName | None,
+    channel: int | Literal["most"] | None, images: int, seed: int, titled: bool,
 ) -> tuple[str, Figure]:  # fmt: skip
-    """What each regularizer takes away from the images of a scene, a column each.
+    """What each regularizer takes away from so many images, a column each.
 
-    `reg`: the regularizers to show; "" for those that the network was trained with. `site`: after which they act; None
-    for the deepest that they share. `channel`: one that is shown; "most" for the one that loses most; None for a mean.
+    `reg`: the regularizers to show; None for those that the network was trained with. `site`: after which they act;
+    None for the deepest that they share. `channel`: one that is shown; "most" for the one that loses most; None for a
+    mean.
     UserError where a regularizer has no mask or is not at `site`.
     """
     config, model = network.config, network.model
-    specs = inspection.expand(reg or config.reg, model.backbone.original, site if reg else None)
-    if reg:
+    if reg is None:
+        specs = inspection.expand(config.reg, model.backbone.original)
+    else:
+        specs = inspection.expand(reg, model.backbone.original, site)
         inspection.replace_regularizers(model, config.backbone, specs)
-    masked = inspection.masks(model, inspection.choose(model, specs, site), scene, seed)
+    regs = inspection.choose(model, specs, site)
+    scene = inspection.scene(dataset, images, seed)
+    masked = inspection.masks(model, regs, scene, seed)
     headed = next((each.site for each in masked if each.site.place == "map"), masked[0].site)
     columns = [
         pictures.Column(str(replace(spec, sites=None)), inspection.one_view(each.taken, channel), _notes(each, headed))
@@ -80,12 +85,13 @@ def masks(
 
 
 def cam(
-    dataset: Dataset, networks: Sequence[Network], scene: Scene, site: SiteName | None, titled: bool
+    dataset: Dataset, networks: Sequence[Network], site: SiteName | None, images: int, seed: int, titled: bool
 ) -> tuple[str, Figure]:
-    """Class activation maps of runs over the images of a scene, a column each; of `site`, or the deepest block.
+    """Class activation maps of runs over so many images, a column each; of `site`, or the deepest block.
 
     UserError where a map has one value throughout.
     """
+    scene = inspection.scene(dataset, images, seed)
     maps = [inspection.class_activation_maps(each.model, scene, site) for each in networks]
     where = "the deepest block" if site is None else _module(site)
     for network, each in zip(networks, maps, strict=True):

@@ -118,15 +118,17 @@ class Finding:
     def _verdict(self, test: str) -> str:
         effect = self.effects[test]
         own = effect.interval("training anew")
-        if own is None:
-            return "not decided: one seed"
         found = [each for each in (own, effect.pooled) if each is not None and _established(each)]
+        if own is None and not found:
+            return "not decided: one seed"
+        if own is None:
+            return f"{_word(found[0])} by the pooled variance (p = {found[0].p_value:.2g}); by itself one seed"
         if not found:
             outside = test in self.printed and 100 * own.high < self.printed[test]
             alone = own.unadjusted is not None and own.unadjusted < SIGNIFICANT
             p_values = f" (p = {own.p_value:.2g}; of this claim alone {own.unadjusted:.2g})" if alone else ""
             return f"not decided{p_values}" + "; the paper's gain is outside the interval" * outside
-        word = "holds" if found[0].estimate > 0 else "the opposite holds"
+        word = _word(found[0])
         if found[0] is own:
             pooled = f"; pooled: {effect.pooled.p_value:.2g}" if effect.pooled else ""
             return f"{word} (p = {own.p_value:.2g}{pooled})"
@@ -141,15 +143,18 @@ def table(study: Study) -> str:
         (each.said, each.whose, *(_gain(each.effects[test]) for test in tests), each.verdict)
         for each in found
     ]  # fmt: skip
-    return markdown(("claim", "whose", *(f"{test}, gain" for test in tests), "here"), lines)
+    return markdown(("claim", "whose", *(f"{test}, gain" for test in tests), "here"), lines) if lines else ""
 
 
 def _gain(effect: Effect) -> str:
     """In points, with the half-widths of training anew: by the pair's own variance, and by the pooled one."""
     own = effect.interval("training anew")
-    if own is None:
-        return f"{100 * effect.seen.estimate:+.2f} (one seed)"
-    return signed(own) + (f" ({100 * effect.pooled.half_width:.2f})" if effect.pooled else "")
+    gain = f"{100 * effect.seen.estimate:+.2f}, one seed" if own is None else signed(own)
+    return gain + (f" ({100 * effect.pooled.half_width:.2f})" if effect.pooled else "")
+
+
+def _word(interval: Interval) -> str:
+    return "holds" if interval.estimate > 0 else "the opposite holds"
 
 
 def _established(interval: Interval) -> bool:
@@ -177,7 +182,7 @@ def _corrected(study: Study, test: str, found: Sequence[Finding]) -> list[Findin
     own = iter(holm_of([each.effects[test] for each in found if test in each.effects]))
     whole = pool(scores(study, test))
     differences = {place: whole.difference(each.better, each.worse) for place, each in enumerate(found) if whole}
-    pooled = corrected({place: each for place, each in differences.items() if each is not None})
+    pooled = corrected(differences)
     return [
         replace(each, effects={**each.effects, test: replace(next(own), pooled=pooled.get(place))})
         if test in each.effects else each

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fewshot.evaluation.intervals import Interval
 from fewshot.reports import pictures
 from report_parts.effects import Effect
 from report_parts.gaps import Setting
@@ -23,7 +22,7 @@ def forest(effects: Sequence[Effect], title: str) -> Figure:
     """Each regularizer's gain over `none` in points, a panel for each test, in the order of the first one.
 
     A thin line is the 95% interval of training anew by the regularizer's own seeds, a thick one that by the pooled
-    variance of the study; dots are the seeds. What is beyond a panel's edge is written there.
+    variance of the study; ticks are the seeds. A mean beyond a panel's edge is written there.
     """
     tests = sorted({effect.test for effect in effects})
     order = list(dict.fromkeys(effect.reg for effect in effects))
@@ -47,14 +46,12 @@ def forest(effects: Sequence[Effect], title: str) -> Figure:
 
 
 def _edges(effects: Sequence[Effect]) -> tuple[float, float]:
-    """What a panel shows, in points: all that the pooled variance covers, and half a point more on each side."""
+    """What a panel shows, in points: every seed and interval of those that the pooled variance covers."""
     near = [effect for effect in effects if effect.pooled] or effects
-    ends = [100 * gain for effect in near for gain in (*effect.each.values(), _shown(effect).low, _shown(effect).high)]
-    return min(0, *ends) - 0.5, max(0, *ends) + 0.5
-
-
-def _shown(effect: Effect) -> Interval:
-    return effect.pooled or effect.interval("training anew") or effect.seen
+    intervals = [each for effect in near for each in (effect.pooled, effect.interval("training anew")) if each]
+    ends = [gain for effect in near for gain in effect.each.values()]
+    ends += [end for each in intervals for end in (each.low, each.high)]
+    return 100 * min(0.0, *ends) - 0.2, 100 * max(0.0, *ends) + 0.2
 
 
 def _row(panel: Axes, place: int, effect: Effect, low: float, high: float) -> None:

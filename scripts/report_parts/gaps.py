@@ -62,7 +62,7 @@ def table(found: Sequence[Setting]) -> str:
         for test in (found[0].gap if found else ())
         for setting in found
     ]
-    return markdown(("test", "trained on", "training - validation", *regs), lines)
+    return markdown(("test", "trained on", "training - validation", *regs), lines) if lines else ""
 
 
 def _gain(effect: Effect | None) -> str:

@@ -2,13 +2,15 @@
 
 A network's accuracy is taken for the sum of what its regularizer adds, what its seed adds, and noise whose variance is
 that of all regularizers: a two-way analysis of variance without interaction (Fisher, The Design of Experiments, 1935).
-A regularizer whose seeds differ far more than the others' stands apart, and gets no interval here.
+A regularizer whose seeds differ far more than the others' stands apart, and gets no interval here. With three seeds the
+test sees one that varies many times as much, not one that varies twice as much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy import special
@@ -19,7 +21,9 @@ from fewshot.evaluation.statistics import holm
 Scores = Mapping[str, Mapping[int, float]]
 """Accuracies in one test, fractions of 1: by regularizer, then by seed."""
 
+Name = TypeVar("Name")
 APART = 0.01  # of a study without such a regularizer, so often one would be set apart
+_NOTHING = 1e-20  # a sum of squares that is rounding errors
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,16 @@ def against(found: Pooled | None, baseline: str) -> dict[str, Interval]:
     """Every other regularizer's difference to the baseline, p-values by Holm's method over them."""
     if found is None:
         return {}
-    all_ = {reg: found.difference(reg, baseline) for reg in found.means if reg != baseline}
-    return corrected({reg: each for reg, each in all_.items() if each is not None})
+    return corrected({reg: found.difference(reg, baseline) for reg in (*found.means, *found.apart) if reg != baseline})
 
 
-def corrected(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
-    """The same with p-values by Holm's method over all of them."""
-    adjusted = holm(np.array([each.p_value for each in intervals.values()]))
+def corrected(intervals: Mapping[Name, Interval | None]) -> dict[Name, Interval]:
+    """Those that there are, with p-values by Holm's method over all: one without an interval counts as well."""
+    adjusted = holm([1.0 if each is None or each.p_value is None else each.p_value for each in intervals.values()])
     return {
         name: replace(each, p_value=float(p_value), unadjusted=each.p_value)
         for (name, each), p_value in zip(intervals.items(), adjusted, strict=True)
+        if each is not None
     }
 
 
@@ -96,7 +100,8 @@ def _fit(scores: Scores) -> Pooled | None:
     values = np.array([score for *_, score in cells])
     inverse = np.linalg.inv(design.T @ design)
     fitted = inverse @ design.T @ values
-    variance = float(((values - design @ fitted) ** 2).sum() / freedom)
+    left = float(((values - design @ fitted) ** 2).sum())
+    variance = left / freedom if left > _NOTHING else 0.0
     means = dict(zip(regs, map(float, fitted[: len(regs)]), strict=True))
     return Pooled(means, inverse[: len(regs), : len(regs)], variance, freedom)
 
@@ -113,6 +118,7 @@ def _odd(scores: Scores, whole: Pooled) -> str | None:
             continue
         added = whole.freedom - rest.freedom
         more = max(0.0, whole.variance * whole.freedom - rest.variance * rest.freedom) / added
-        p_values[reg] = float(special.fdtrc(added, rest.freedom, more / rest.variance)) if rest.variance else 1.0
+        ratio = more / rest.variance if rest.variance else np.inf if more else 0.0
+        p_values[reg] = float(special.fdtrc(added, rest.freedom, ratio)) if np.isfinite(ratio) else 0.0
     odd = min(p_values, key=lambda reg: p_values[reg], default=None)
     return odd if odd is not None and p_values[odd] < APART / len(p_values) else None

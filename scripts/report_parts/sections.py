@@ -68,12 +68,29 @@ def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
         "last": last_validation(study),
         "claims": claims.table(study),
         "needed": needed_seeds(study),
+        "apart": apart(study, tests),
         "failed": failed(study),
     }
 
 
 def tests_of(study: Study) -> list[str]:
     return sorted({test for runs in study.runs.values() for run in runs.values() for test in tested(run)})
+
+
+def apart(study: Study, tests: Sequence[str]) -> str:
+    """Which regularizers no common variance was supposed for."""
+    said = {}
+    for test in tests:
+        found = pool(scores(study, test))
+        if found is None:
+            said[test] = "everything, for there are too few seeds"
+        elif "none" in found.apart:
+            said[test] = "everything, for `none` itself varies more than the others"
+        else:
+            said[test] = ", ".join(f"`{reg}`" for reg in found.apart) or "nothing"
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return "; ".join(f"at {test} {words}" for test, words in said.items())
 
 
 def last_validation(study: Study) -> str:

@@ -36,7 +36,9 @@ def _line(section: Section, test: str, effects: Sequence[Effect]) -> str:
         said.append(f"no verdict on the other {len(near)}, whose intervals run from {span}")
     for effect in apart:
         each = ", ".join(f"{100 * gain:+.1f}" for gain in effect.each.values())
-        said.append(f"`{effect.reg}` has {each} points, seeds too unequal for either test")
+        own = effect.interval("training anew")
+        alone = "" if own is None else f", by its own p = {own.p_value:.2g}, {own.unadjusted:.2g} before the correction"
+        said.append(f"`{effect.reg}` has {each} points by seed, too unequal for pooling{alone}")
     return f"- **{section.title}, {test}** ({seeds}): {'; '.join(said)}."
 
 

@@ -15,11 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, shown
 from fewshot.data.importers.arrays import Part, Pixels, by_class, the_one
 from fewshot.data.importers.items import Item, naming_damage
 from fewshot.data.importers.unpickle import load
-from fewshot.data.importers.unpickle_names import shown
 from fewshot.data.spec import DatasetSpec
 
 _SIDE = 32

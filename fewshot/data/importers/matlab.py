@@ -17,10 +17,9 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, shown
 from fewshot.data.importers.items import Item
 from fewshot.data.importers.limits import Budget
-from fewshot.data.importers.unpickle_names import shown
 
 _HEAD = 128
 _COMPRESSED, _MATRIX = 15, 14

@@ -15,11 +15,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, shown
 from fewshot.data.importers.items import Item, naming_damage, some
 from fewshot.data.importers.limits import above
 from fewshot.data.importers.unpickle import load
-from fewshot.data.importers.unpickle_names import shown
 
 REN, METAOPTNET = "learn2learn / Ren pickles", "MetaOptNet pickles"
 

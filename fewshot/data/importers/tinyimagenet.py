@@ -14,11 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, shown
 from fewshot.data.importers.arrays import taken, the_one
 from fewshot.data.importers.items import Item, files_below
 from fewshot.data.importers.limits import Limits
-from fewshot.data.importers.unpickle_names import shown
 from fewshot.data.spec import DatasetSpec
 
 _CLASSES, _ANNOTATIONS = "wnids.txt", "val_annotations.txt"

@@ -17,9 +17,9 @@ import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, shown
 from fewshot.data.importers.limits import Limits, above
-from fewshot.data.importers.unpickle_names import Array, Call, DType, Refused, shown, stand_in, text
+from fewshot.data.importers.unpickle_names import Array, Call, DType, Refused, stand_in, text
 
 _LONGEST_KEY = 4096  # characters
 _LONGEST_INTEGER = 32  # bytes

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import UserError, shown
 
 _PLAIN = re.compile(r"[|<>=]?([biuf][1248]|b|\?)")  # booleans, integers, floats: no objects, no records
 
@@ -23,11 +23,6 @@ class Refused(UserError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the pickle {what}, which is not plain data; it was not read")
-
-
-def shown(value: object) -> str:
-    """Something foreign in a message: short, and nothing that a terminal obeys."""
-    return "".join(c if c.isprintable() else "?" for c in str(value)[:80])
 
 
 def text(value: Any) -> Any:

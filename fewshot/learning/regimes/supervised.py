@@ -57,10 +57,11 @@ class Supervised(Regime[Batch]):
     """Cross-entropy over the base classes, on images in random order, each once an epoch.
 
     `batch`: images in a step. `classifier`: linear, or cosine (fewshot/classifiers.py). `smoothing`: label smoothing,
-    0..1 (Szegedy et al., CVPR 2016). `mixup`, `cutmix`: images are shown two at once (fewshot/data/mixing.py), with a
-    share drawn from Beta(mixup, mixup) or Beta(cutmix, cutmix), one for all pairs of a step; 0 for none. `rotation`:
-    each image is also shown turned by 90, 180 and 270 degrees, which makes a step four times as large, and a second
-    layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
+    0..1 (Szegedy et al., CVPR 2016). `mixup`: images are blended in pairs with a share drawn from Beta(mixup, mixup),
+    one for all pairs of a step (Zhang et al., ICLR 2018). `cutmix`: a square of one image is put into another, its
+    area from Beta(cutmix, cutmix) (Yun et al., ICCV 2019). With both, each step does one of the two, with equal
+    probability. 0 switches either off. `rotation`: each image is also shown turned by 90, 180 and 270 degrees, which
+    makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
     `randaugment`: so many random operations change each image, of strength `magnitude`, 0..30, after the crop and
     before images are mixed or turned; 0 for none (Cubuk et al., NeurIPS 2020). torchvision's default is 2, of 9.
 
