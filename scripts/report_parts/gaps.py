@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewshot.evaluation.intervals import Interval, training_anew
 from fewshot.reports.sweep import markdown
 from report_parts.effects import Effect, Study, gains, marked, tested
+from report_parts.pooled import corrected
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,37 @@ def settings(studies: Mapping[str, Study]) -> list[Setting]:
 
 
 def table(found: Sequence[Setting]) -> str:
-    """A line for each test and setting: its gap without a regularizer, and what each regularizer gains."""
+    """A line for each test and setting: its gap without a regularizer, and what each regularizer gains.
+
+    Of two settings a third line has how much more each gains in the second one.
+    """
     regs = sorted({effect.reg for setting in found for effect in setting.effects})
-    lines = [
-        (test, setting.title, f"{100 * setting.gap[test]:.2f}", *(_gain(setting.find(reg, test)) for reg in regs))
-        for test in (found[0].gap if found else ())
-        for setting in found
-    ]
+    lines: list[Sequence[str]] = []
+    for test in found[0].gap if found else ():
+        for setting in found:
+            gains_ = (_gain(setting.find(reg, test)) for reg in regs)
+            lines.append((test, setting.title, f"{100 * setting.gap[test]:.2f}", *gains_))
+        if len(found) == 2:
+            first, second = found
+            wider = f"{100 * (second.gap[test] - first.gap[test]):+.2f}"
+            more_ = more(first, second, test)
+            shown = (marked(more_[reg]) if reg in more_ else "" for reg in regs)
+            lines.append((test, f"{second.title}, more than {first.title}", wider, *shown))
     return markdown(("test", "trained on", "training - validation", *regs), lines) if lines else ""
+
+
+def more(first: Setting, second: Setting, test: str) -> dict[str, Interval]:
+    """By regularizer, how much more it gains in the second setting, of training anew; p-values Holm's over them.
+
+    Each seed's gain there less its gain here, of regularizers with several common seeds.
+    """
+    found = {}
+    for effect in second.effects:
+        here = first.find(effect.reg, test) if effect.test == test else None
+        seeds = sorted(here.each.keys() & effect.each.keys()) if here else []
+        if here and len(seeds) > 1:
+            found[effect.reg] = training_anew(np.array([effect.each[seed] - here.each[seed] for seed in seeds]))
+    return corrected(found)
 
 
 def _gain(effect: Effect | None) -> str:
