@@ -15,6 +15,7 @@ from fewshot.reports import pictures
 from report_parts.effects import Effect
 from report_parts.gaps import Setting
 
+_APART = 0.2  # points of the gap, between regularizers of one setting
 _POOLED, _ANEW = pictures.COLOURS[5], pictures.COLOURS[1]
 
 
@@ -83,15 +84,16 @@ def _legend() -> list[Line2D]:
 def against_gaps(settings: Sequence[Setting]) -> Figure:
     """Each regularizer's gain in each setting, above the gap that a network has there without one; a panel a test.
 
-    A line joins one regularizer's settings. Vertical bars: 95% intervals of training anew, where there are seeds.
+    A line joins one regularizer's settings. Vertical bars: 95% intervals of training anew, where there are seeds; side
+    by side, so that all can be seen.
     """
     tests = list(settings[0].gap)
     regs = sorted({effect.reg for setting in settings for effect in setting.effects})
     with matplotlib.rc_context(pictures.STYLE):
         figure = Figure(figsize=(3.6 * len(tests) + 1.8, 3.4), layout="constrained")
         for panel, test in zip(figure.subplots(1, len(tests), squeeze=False)[0], tests, strict=True):
-            for reg, colour in zip(regs, itertools.cycle(pictures.COLOURS), strict=False):
-                _line(panel, test, reg, settings, colour)
+            for place, (reg, colour) in enumerate(zip(regs, itertools.cycle(pictures.COLOURS), strict=False)):
+                _line(panel, test, reg, settings, colour, _APART * (place - (len(regs) - 1) / 2))
             panel.axhline(0, color="0.4", linewidth=0.8)
             panel.set(xlabel="training - validation of none (points)", title=test)
             panel.grid(color="0.9", linewidth=0.6)
@@ -101,8 +103,8 @@ def against_gaps(settings: Sequence[Setting]) -> Figure:
         return figure
 
 
-def _line(panel: Axes, test: str, reg: str, settings: Sequence[Setting], colour: str) -> None:
-    there = [(100 * each.gap[test], effect) for each in settings if (effect := each.find(reg, test))]
+def _line(panel: Axes, test: str, reg: str, settings: Sequence[Setting], colour: str, shift: float) -> None:
+    there = [(100 * each.gap[test] + shift, effect) for each in settings if (effect := each.find(reg, test))]
     panel.plot(
         [gap for gap, _ in there], [100 * effect.seen.estimate for _, effect in there],
         color=colour, marker="o", markersize=4, linewidth=0.8, label=reg,
