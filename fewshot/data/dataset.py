@@ -5,7 +5,6 @@ data/store.py opens a prepared one; a specification may make one (data/specs/gly
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
+from fewshot.core import sealed
 from fewshot.core.errors import UserError
 from fewshot.data.channels import Channels, Triple
 from fewshot.data.image_files import ImageFiles
 
 Normalisation = tuple[Triple, Triple]
 """(mean, std) of each channel, in [0, 1]."""
+
+
+def digest_of(facts: list) -> str:
+    """SHA-256 of facts, as compact JSON."""
+    return sealed.sha256(json.dumps(facts, separators=(",", ":")).encode())
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Split:
     def membership(self) -> str:
         """Digest of class names, their order and image counts: what decides the episodes."""
         facts = [list(self.classes), [int(count) for count in self.counts]]
-        return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
+        return digest_of(facts)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
-from fewshot.data.dataset import Normalisation
+from fewshot.data.dataset import Normalisation, digest_of
 from fewshot.data.names import NAME, SPLITS
 
 FORMAT = 2  # in format 1 the fingerprint covered the data set's name, too
@@ -19,20 +18,16 @@ LARGEST = 256 << 20  # bytes: a million copies are listed in so many
 
 def fingerprint(entries: Mapping[str, Mapping]) -> str:
     """Digest over each split's classes, counts and array digest (`entries` as in dataset.json)."""
-    return _digest(_facts(entries))
+    return digest_of(_facts(entries))
 
 
 def former_fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
     """The same, over the data set's name as well: that of stores of format 1, and of what was made from them."""
-    return _digest([name, _facts(entries)])
+    return digest_of([name, _facts(entries)])
 
 
 def _facts(entries: Mapping[str, Mapping]) -> list:
     return [[split, e["classes"], e["counts"], e["shape"], e["sha256"]] for split, e in entries.items()]
-
-
-def _digest(facts: list) -> str:
-    return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
 
 
 def read(index: Path) -> dict:

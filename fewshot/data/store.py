@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fewshot.core import sealed
 from fewshot.core.errors import UserError, nearest
 from fewshot.core.files import read_bounded, writable_parent
 from fewshot.data import dataset_json
@@ -31,7 +32,7 @@ from fewshot.data.names import NAME
 
 def digest(data: bytes | memoryview) -> str:
     """SHA-256 of some bytes: of a list of files, or of an array."""
-    return hashlib.sha256(data).hexdigest()
+    return sealed.sha256(data)
 
 
 def pixel_digest(images: np.ndarray) -> str:

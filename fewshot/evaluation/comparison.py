@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fewshot.evaluation.records import Outcomes, Record
 from fewshot.evaluation.statistics import holm
 
 QUESTIONS = ("this test set", "new images", "new classes", "training anew")
+Name = TypeVar("Name")
 Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text where there is no interval, and why
 
 
@@ -75,10 +76,19 @@ def adjust(found: dict[tuple[int, int], Answers], questions: Sequence[str]) -> d
     """The same answers for all pairs, with each question's p-values made Holm's."""
     for question in questions:
         intervals = {pair: it for pair, each in found.items() if isinstance(it := each[question], Interval)}
-        adjusted = holm(np.array([each.p_value for each in intervals.values()]))
-        for (pair, interval), p_value in zip(intervals.items(), adjusted, strict=True):
-            found[pair][question] = replace(interval, p_value=float(p_value), unadjusted=interval.p_value)
+        for pair, interval in corrected(intervals).items():
+            found[pair][question] = interval
     return found
+
+
+def corrected(intervals: Mapping[Name, Interval | None]) -> dict[Name, Interval]:
+    """Those that there are, their p-values made Holm's over all: one without an interval or a p-value counts as 1."""
+    adjusted = holm([1.0 if each is None or each.p_value is None else each.p_value for each in intervals.values()])
+    return {
+        name: replace(each, p_value=float(p_value), unadjusted=each.p_value)
+        for (name, each), p_value in zip(intervals.items(), adjusted, strict=True)
+        if each is not None
+    }
 
 
 def needs(found: Answers, size: float, level: float) -> dict[str, Need | str]:

@@ -9,7 +9,7 @@ from fewshot import recipes
 from fewshot.core.errors import UserError
 from fewshot.reports.sweep import Bold, markdown
 from fewshot.runs import Run
-from report_parts.effects import Effect, Study, accuracies, commits, found_runs, gains, marked, mean, tested
+from report_parts.effects import Effect, Study, accuracies, commits, found_runs, gained, gains, mean, tested
 
 RECIPE = "best/mini-imagenet-42"
 
@@ -41,7 +41,7 @@ def left_out(study: Study, effects: Sequence[Effect]) -> str:
         own = {effect.test: effect for effect in effects if effect.reg == recipe}
         line = [about(recipe), str(len(study.runs[recipe]))]
         for test in tests:
-            line += [mean(accuracies(study, recipe, test)), _difference(own[test])]
+            line += [mean(accuracies(study, recipe, test)), gained(own[test])]
         lines.append((own[tests[-1]].seen.estimate, line))
     return markdown(header, [whole, *(line for _, line in sorted(lines))])
 
@@ -50,11 +50,6 @@ def about(recipe: str) -> str:
     """What a part of the recipe leaves out, as the first line of its file says it."""
     first = recipes.about(recipes.parts(recipe)[-1]).splitlines()[0]
     return first.removeprefix(f"Behind {RECIPE}, leaves out ").removesuffix(".")
-
-
-def _difference(effect: Effect) -> str:
-    anew = effect.interval("training anew")
-    return f"{100 * effect.seen.estimate:+.2f} (one seed)" if anew is None else marked(anew)
 
 
 def pilots(folder: Path) -> str:

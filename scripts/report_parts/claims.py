@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from paper_rows import tables
+from paper_rows import Table, tables
 from reproduce_table3 import ROWS, SHOTS
 
 from fewshot.core.components import parse
+from fewshot.evaluation.comparison import corrected
 from fewshot.evaluation.intervals import Interval
 from fewshot.reports.sweep import markdown
-from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, gains, holm_of, scores, signed
-from report_parts.pooled import corrected, pool
+from report_parts.effects import SIGNIFICANT, TOP1, Effect, Study, established, gains, holm_of, signed
 
 CELL = "proto-conv4-"
 """The cells of TargetDrop's table 3 that have this study's network and head."""
@@ -89,7 +89,7 @@ class Finding:
             return {f"{n}-shot": one - other for n, one, other in zip(SHOTS, ours, theirs, strict=True)}
         if self.claim.printed is None:
             return {}
-        (table,) = (each for each in tables() if each.name == self.claim.printed[0])
+        table = _printed(self.claim.printed[0])
         by_recipe = {row.recipe.partition("/")[2]: row.paper for row in table.rows}
         ours, theirs = (by_recipe[name] for name in self.claim.printed[1:])
         assert ours is not None and theirs is not None
@@ -101,10 +101,10 @@ class Finding:
         if not self.printed:
             return self.claim.source
         gain = ", ".join(f"{points:+.2f}" for points in self.printed.values())
-        if TOP1 not in self.effects:
+        if TOP1 not in self.effects or self.claim.printed is None:
             return f"{self.claim.source}: {gain} (Conv-4 at 84 px)"
-        (table,) = (each for each in tables() if self.claim.printed and each.name == self.claim.printed[0])
-        network = "ResNet-20 on CIFAR-10" if self.claim.printed and "resnet20" in self.claim.printed[1] else table.what
+        name, row, _ = self.claim.printed
+        network = "ResNet-20 on CIFAR-10" if "resnet20" in row else _printed(name).what
         return f"{self.claim.source}: {gain} ({network})"
 
     @property
@@ -118,7 +118,7 @@ class Finding:
     def _verdict(self, test: str) -> str:
         effect = self.effects[test]
         own = effect.interval("training anew")
-        found = [each for each in (own, effect.pooled) if each is not None and _established(each)]
+        found = [each for each in (own, effect.pooled) if established(each)]
         if own is None and not found:
             return "not decided: one seed"
         if own is None:
@@ -135,9 +135,8 @@ class Finding:
         return f"{word} by the pooled variance (p = {found[0].p_value:.2g}), not by its own (p = {own.p_value:.2g})"
 
 
-def table(study: Study) -> str:
-    """A line for each claim that the study can speak to."""
-    found = decided(study)
+def table(found: Sequence[Finding]) -> str:
+    """A line for each claim that a study can speak to."""
     tests = sorted({test for each in found for test in each.effects})
     lines = [
         (each.said, each.whose, *(_gain(each.effects[test]) for test in tests), each.verdict)
@@ -153,12 +152,13 @@ def _gain(effect: Effect) -> str:
     return gain + (f" ({100 * effect.pooled.half_width:.2f})" if effect.pooled else "")
 
 
+def _printed(name: str) -> Table:
+    (table,) = (each for each in tables() if each.name == name)
+    return table
+
+
 def _word(interval: Interval) -> str:
     return "holds" if interval.estimate > 0 else "the opposite holds"
-
-
-def _established(interval: Interval) -> bool:
-    return interval.p_value is not None and interval.p_value < SIGNIFICANT
 
 
 def decided(study: Study) -> list[Finding]:
@@ -180,7 +180,7 @@ def decided(study: Study) -> list[Finding]:
 def _corrected(study: Study, test: str, found: Sequence[Finding]) -> list[Finding]:
     """The same with this test's p-values made Holm's, and its pooled differences those of the whole study."""
     own = iter(holm_of([each.effects[test] for each in found if test in each.effects]))
-    whole = pool(scores(study, test))
+    whole = study.pooled[test]
     differences = {place: whole.difference(each.better, each.worse) for place, each in enumerate(found) if whole}
     pooled = corrected(differences)
     return [

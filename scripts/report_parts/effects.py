@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from fewshot.reports.comparisons.difference import Difference, ImageDifference
 from fewshot.reports.sweep import Bold
 from fewshot.reports.tables import percent, within
 from fewshot.runs import Run
-from report_parts.pooled import Scores, against, pool
+from report_parts.pooled import Pooled, Scores, against, pool
 
 SIGNIFICANT = 0.05
 TOP1 = "top-1"
@@ -35,6 +36,21 @@ class Study:
     folder: Path
     runs: Mapping[str, Mapping[int, Run]]
     unfinished: Mapping[str, str]
+
+    @cached_property
+    def tests(self) -> list[str]:
+        """What any of the runs was put to, in order."""
+        return sorted({test for runs in self.runs.values() for run in runs.values() for test in tested(run)})
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """What each regularizer gains over `none`."""
+        return gains(self)
+
+    @cached_property
+    def pooled(self) -> dict[str, Pooled | None]:
+        """The pooled analysis of each test."""
+        return {test: pool(scores(self, test)) for test in self.tests}
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,17 @@ def marked(gain: Interval) -> str:
     text = signed(gain)
     if not gain.symmetric:
         text = "+" * (gain.estimate >= 0) + within(gain.estimate, (gain.low, gain.high))
-    return Bold(text) if gain.p_value is not None and gain.p_value < SIGNIFICANT else text
+    return Bold(text) if established(gain) else text
+
+
+def established(interval: Interval | None) -> bool:
+    return interval is not None and interval.p_value is not None and interval.p_value < SIGNIFICANT
+
+
+def gained(effect: Effect) -> str:
+    """With the interval of training anew, where there are several seeds."""
+    anew = effect.interval("training anew")
+    return f"{100 * effect.seen.estimate:+.2f} (one seed)" if anew is None else marked(anew)
 
 
 def found_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
@@ -149,7 +175,7 @@ def gains(study: Study, baseline: str = "none") -> list[Effect]:
                 found.setdefault(test, []).append(Effect(reg, test, by_seed, each.answers))
     effects = []
     for test in sorted(found):
-        pooled = against(pool(scores(study, test)), baseline)
+        pooled = against(study.pooled[test], baseline)
         by_gain = sorted(holm_of(found[test]), key=lambda effect: -effect.seen.estimate)
         effects += [replace(effect, pooled=pooled.get(effect.reg)) for effect in by_gain]
     return effects

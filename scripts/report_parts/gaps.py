@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewshot.evaluation.comparison import corrected
 from fewshot.evaluation.intervals import Interval, training_anew
 from fewshot.reports.sweep import markdown
-from report_parts.effects import Effect, Study, gains, marked, tested
-from report_parts.pooled import corrected
+from report_parts.effects import Effect, Study, gained, marked, tested
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def settings(studies: Mapping[str, Study]) -> list[Setting]:
     tried = set.intersection(*(set(study.runs) for study in studies.values())) - {"none"}
     found = []
     for title, study in studies.items():
-        effects = [effect for effect in gains(study) if effect.reg in tried]
+        effects = [effect for effect in study.effects if effect.reg in tried]
         gap = {test: gaps(study, "none", test) for test in sorted({effect.test for effect in effects})}
         if gap and all(gap.values()):
             found.append(Setting(title, {test: float(np.mean(values)) for test, values in gap.items()}, effects))
@@ -65,7 +65,7 @@ def table(found: Sequence[Setting]) -> str:
     lines: list[Sequence[str]] = []
     for test in found[0].gap if found else ():
         for setting in found:
-            gains_ = (_gain(setting.find(reg, test)) for reg in regs)
+            gains_ = (gained(effect) if (effect := setting.find(reg, test)) else "" for reg in regs)
             lines.append((test, setting.title, f"{100 * setting.gap[test]:.2f}", *gains_))
         if len(found) == 2:
             first, second = found
@@ -88,11 +88,3 @@ def more(first: Setting, second: Setting, test: str) -> dict[str, Interval]:
         if here and len(seeds) > 1:
             found[effect.reg] = training_anew(np.array([effect.each[seed] - here.each[seed] for seed in seeds]))
     return corrected(found)
-
-
-def _gain(effect: Effect | None) -> str:
-    """With the interval of training anew, where there are several seeds."""
-    if effect is None:
-        return ""
-    anew = effect.interval("training anew")
-    return f"{100 * effect.seen.estimate:+.2f} (one seed)" if anew is None else marked(anew)

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from scipy import special
 
+from fewshot.evaluation.comparison import corrected
 from fewshot.evaluation.intervals import LEVEL, TRAINING_ANEW, Interval, Units
-from fewshot.evaluation.statistics import holm
 
 Scores = Mapping[str, Mapping[int, float]]
 """Accuracies in one test, fractions of 1: by regularizer, then by seed."""
 
-Name = TypeVar("Name")
 APART = 0.01  # of a study without such a regularizer, so often one would be set apart
 _NOTHING = 1e-20  # a sum of squares that is rounding errors
 
@@ -74,16 +72,6 @@ def against(found: Pooled | None, baseline: str) -> dict[str, Interval]:
     if found is None:
         return {}
     return corrected({reg: found.difference(reg, baseline) for reg in (*found.means, *found.apart) if reg != baseline})
-
-
-def corrected(intervals: Mapping[Name, Interval | None]) -> dict[Name, Interval]:
-    """Those that there are, with p-values by Holm's method over all: one without an interval counts as well."""
-    adjusted = holm([1.0 if each is None or each.p_value is None else each.p_value for each in intervals.values()])
-    return {
-        name: replace(each, p_value=float(p_value), unadjusted=each.p_value)
-        for (name, each), p_value in zip(intervals.items(), adjusted, strict=True)
-        if each is not None
-    }
 
 
 def _fit(scores: Scores) -> Pooled | None:

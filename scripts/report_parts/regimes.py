@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import fewshot
 from fewshot.core.errors import UserError
+from fewshot.evaluation.comparison import corrected
 from fewshot.evaluation.intervals import Interval
-from fewshot.evaluation.statistics import holm
 from fewshot.reports.comparisons.difference import Difference
 from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name
@@ -83,10 +82,7 @@ def _gains(trained: Mapping[str, Sequence[Run]], shots: int) -> dict[tuple[str, 
                 seen = same.answers["this test set"]
                 assert isinstance(seen, Interval)
                 texts[name, head] = f"{100 * seen.estimate:+.2f} (seed {seeds[0]} alone)"
-    adjusted = holm([each.p_value for each in intervals.values() if each.p_value is not None])
-    for (place, interval), p_value in zip(intervals.items(), adjusted, strict=True):
-        texts[place] = marked(replace(interval, p_value=float(p_value)))
-    return texts
+    return texts | {place: marked(interval) for place, interval in corrected(intervals).items()}
 
 
 def _solved(runs: Sequence[Run], head: str, shots: int) -> dict[int, Run]:

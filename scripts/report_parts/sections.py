@@ -20,14 +20,10 @@ from report_parts.effects import (
     Study,
     accuracies,
     commits,
-    gains,
     marked,
     mcnemar,
     mean,
-    scores,
-    tested,
 )
-from report_parts.pooled import pool
 
 SIZES = (0.5, 1.0)
 """Points that a regularizer should at least be worth."""
@@ -51,8 +47,7 @@ SECTIONS = (FEW_SHOT, TENTH, CLASSIFICATION)
 
 def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
     """What the page says of one study, by the part's name; its forest plot is drawn below `results`."""
-    effects = gains(study)
-    tests = tests_of(study)
+    effects, tests, found = study.effects, study.tests, claims.decided(study)
     picture = f"pictures/forest-{section.name}.png"
     if effects:
         title = f"{section.title}, {_seeds(study)}: gains over none, 95% intervals of training anew"
@@ -66,22 +61,17 @@ def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
         "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
         "overfitting": overfitting(study, tests),
         "last": last_validation(study),
-        "claims": claims.table(study),
-        "needed": needed_seeds(study),
-        "apart": apart(study, tests),
+        "claims": claims.table(found),
+        "needed": needed_seeds(study, len(found)),
+        "apart": apart(study),
         "failed": failed(study),
     }
 
 
-def tests_of(study: Study) -> list[str]:
-    return sorted({test for runs in study.runs.values() for run in runs.values() for test in tested(run)})
-
-
-def apart(study: Study, tests: Sequence[str]) -> str:
+def apart(study: Study) -> str:
     """Which regularizers no common variance was supposed for."""
     said = {}
-    for test in tests:
-        found = pool(scores(study, test))
+    for test, found in study.pooled.items():
         if found is None:
             said[test] = "everything, for there are too few seeds"
         elif "none" in found.apart:
@@ -100,12 +90,15 @@ def last_validation(study: Study) -> str:
     return f"{last} of {len(runs)} runs were best at their last validation"
 
 
-def needed_seeds(study: Study) -> str:
-    """How many seeds of two regularizers would establish differences of some sizes, by the study's pooled variance."""
+def needed_seeds(study: Study, among: int) -> str:
+    """How many seeds of two regularizers would establish differences of some sizes, by the study's pooled variance.
+
+    By themselves, and as one of so many claims.
+    """
     lines = []
-    for test in tests_of(study):
-        if found := pool(scores(study, test)):
-            several = SIGNIFICANT / max(1, len(claims.decided(study)))
+    several = SIGNIFICANT / max(1, among)
+    for test, found in study.pooled.items():
+        if found:
             cells = [needed(size / 100, found.units, level=level) for level in (SIGNIFICANT, several) for size in SIZES]
             lines.append((test, f"{100 * found.variance**0.5:.2f}", str(found.freedom), *map(str, cells)))
     header = ("test", "noise of one network (points)", "degrees of freedom")

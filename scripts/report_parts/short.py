@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report_parts.effects import SIGNIFICANT, Effect, Study, gains
+from report_parts.effects import Effect, Study, established
 from report_parts.sections import Section
 
 
 def short(section: Section, study: Study) -> str:
     """A line for each test."""
-    found = gains(study)
-    tests = sorted({effect.test for effect in found})
-    return "\n".join(_line(section, test, [effect for effect in found if effect.test == test]) for test in tests)
+    tests = sorted({effect.test for effect in study.effects})
+    by_test = {test: [effect for effect in study.effects if effect.test == test] for test in tests}
+    return "\n".join(_line(section, test, effects) for test, effects in by_test.items())
 
 
 def _line(section: Section, test: str, effects: Sequence[Effect]) -> str:
@@ -44,7 +44,7 @@ def _line(section: Section, test: str, effects: Sequence[Effect]) -> str:
 
 def _word(effect: Effect) -> str:
     for interval, word in ((effect.interval("training anew"), ""), (effect.pooled, "pooled ")):
-        if interval is not None and interval.p_value is not None and interval.p_value < SIGNIFICANT:
+        if interval is not None and established(interval):
             return word + ("better" if interval.estimate > 0 else "worse")
     return "open"
 
