@@ -35,7 +35,9 @@ class TrainConfig:
     regime: str = option("episodic", "how to train")
     backbone: str = option("conv4", "embedding network")
     head: str = option("proto", "what solves an episode from embeddings")
-    reg: str = option("none", "regularizers: name[@sites][:key=value,...], joined by +")
+    reg: str = option(
+        "none", "regularizers: name[@sites][:key=value,...], joined by +, where `original` is the backbone's own"
+    )
     transform: str = option("none", "of embeddings, before the head: name[:key=value,...], joined by +")
     init: str = option("", "start from the best weights of this run's backbone")
 

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _described(given: str) -> list[str]:
     name = re.split("[@:]", given)[0]  # a component as it stands on a command line
-    descriptions = list(_dotted(name)) if "." in name and "/" not in name else list(_named(name))
+    descriptions = list(_dotted(name)) if "." in name and "/" not in name else list(_named(name)) or list(_alias(name))
     if not descriptions:
         raise unknown("name", name, {known for kind in catalogue.KINDS for known in catalogue.names(kind)})
     return descriptions
@@ -57,6 +57,14 @@ def _named(name: str) -> Iterator[str]:
         else:
             text = (shipped("episodes") / f"{name}.json").read_text("utf-8").strip()
             yield f"task list {name}: give it to fewshot evaluate --tasks\n\n{text}"
+
+
+def _alias(name: str) -> Iterator[str]:
+    """A line for each family that has the name as an alias."""
+    for kind in catalogue.FAMILIES:
+        family = _family(kind)
+        if name in family.aliases:
+            yield f"{family.kind} {name}: {family.aliases[name]}; fewshot describe BACKBONE says what that is"
 
 
 def recipe(name: str) -> str:

@@ -84,6 +84,11 @@ def test_data_sets_recipes_and_task_lists_are_described(name, capsys):
     assert len(capsys.readouterr().out.splitlines()) > 3
 
 
+def test_what_stands_for_another_is_described_as_that(capsys):
+    assert console.run(describe.main, ["original"]) == 0
+    assert "regularizer original: what a backbone was published with" in capsys.readouterr().out
+
+
 def test_what_is_joined_is_described_together(capsys):
     assert console.run(describe.main, ["targetdrop/cifar-10+vgg16+targetdrop"]) == 0
     out = capsys.readouterr().out
