@@ -191,6 +191,12 @@ def test_a_pilot_stands_with_its_best_validation(written):
     assert line == f"| jitter=0 | {' | '.join(f'**{100 * chosen[shots]:.2f}**' for shots in ('5shot', '1shot'))} |"
 
 
+def test_a_head_stands_with_its_validation_accuracy(written):
+    run = Run.open(written / "best-42" / "pilots" / "jitter=0-seed0")
+    one, five = (f"{100 * row['accuracy']:.2f} ± {100 * row['ci95']:.2f}" for row in run.own("val"))
+    assert lines(written, "| proto | inductive |") == [f"| proto | inductive | {five} | {one} |"]
+
+
 def test_the_same_files_give_the_same_bytes(written):
     before = {path: path.read_bytes() for path in written.rglob("*") if path.suffix in (".md", ".png")}
     assert len(before) == 4

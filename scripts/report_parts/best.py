@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from fewshot import recipes
 from fewshot.core.errors import UserError
 from fewshot.reports.sweep import Bold, markdown
+from fewshot.reports.tables import head_name, percent
 from fewshot.runs import Run
 from report_parts.effects import Effect, Study, accuracies, commits, found_runs, gained, gains, mean, tested
 
@@ -22,7 +23,8 @@ def parts(study: Study) -> dict[str, str]:
     if RECIPE not in study.runs:
         raise UserError(f"{study.folder}: no run of the recipe {RECIPE} by itself")
     return {
-        "pilots": pilots(study.folder / "pilots"),
+        "pilots": pilots(found_runs(study.folder / "pilots")[0]),
+        "heads": heads(found_runs(study.folder / "pilots")[0]),
         "left out": left_out(study, gains(study, RECIPE)),
         "commits": commits(study),
     }
@@ -52,14 +54,28 @@ def about(recipe: str) -> str:
     return first.removeprefix(f"Behind {RECIPE}, leaves out ").removesuffix(".")
 
 
-def pilots(folder: Path) -> str:
+def pilots(runs: Sequence[Run]) -> str:
     """Each pilot's validation accuracy at its best step; the best first."""
-    found = {run.folder.name.rpartition("-seed")[0]: selected(run) for run in found_runs(folder)[0]}
+    found = {run.folder.name.rpartition("-seed")[0]: selected(run) for run in runs}
     tests = sorted({test for figures in found.values() for test in figures}, reverse=True)  # 5-shot selects
     ranked = sorted(found, key=lambda name: [-found[name][test] for test in tests])
     best = {test: max(figures[test] for figures in found.values()) for test in tests}
     lines = [[name, *(_bold(found[name][test], found[name][test] == best[test]) for test in tests)] for name in ranked]
     return markdown(["pilot", *(f"validation, {test}" for test in tests)], lines)
+
+
+def heads(runs: Sequence[Run]) -> str:
+    """What each head that was tried makes of a pilot's embeddings, on validation tasks; inductive ones first."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for run in runs:
+        for row in run.own("val", any_head=True):
+            found.setdefault((row["setting"], head_name(row)), {})[row["shots"]] = row
+    shots = sorted({number for rows in found.values() for number in rows}, reverse=True)  # 5-shot selects
+    lines = []
+    for setting, head in sorted(found, key=lambda name: (name[0], [-found[name][n]["accuracy"] for n in shots])):
+        rows = found[setting, head]
+        lines.append([head, setting, *(percent(rows[n]["accuracy"], rows[n]["ci95"]) for n in shots)])
+    return markdown(["head", "setting", *(f"validation, {number}-shot" for number in shots)], lines)
 
 
 def _bold(share: float, best: bool) -> str:
