@@ -513,6 +513,20 @@ def test_one_file_is_not_written_twice_whatever_it_is_called(small_run, tmp_path
     assert os.listdir() == ["link.md"]
 
 
+def test_the_terminal_names_the_runs_where_nothing_else_tells_rows_apart(small_run, tmp_path, capsys):
+    for name, weight_decay in (("mild", 0.1), ("strong", 0.2)):
+        variant(small_run, tmp_path / "runs" / name, config={"weight_decay": weight_decay})
+    assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"rank +seeds +accuracy \(%\) +run", out), "columns that say nothing are left out"
+    assert re.search(r"± [\d.]+ +mild", out) and re.search(r"± [\d.]+ +strong", out)
+    assert "All rows: regularizer targetdrop, backbone conv4, head proto, steps " in out
+    variant(small_run, tmp_path / "runs" / "none", reg="none")
+    assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"rank +regularizer +seeds +accuracy \(%\) +run", out)
+
+
 def test_the_terminal_says_what_rows_were_trained_on(small_run, tmp_path, capsys):
     variant(small_run, tmp_path / "runs" / "a")
     assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fewshot.reports.boards.leaderboard import Row, Score
+from fewshot.reports.boards.leaderboard import Kind, Row, Score
 from fewshot.reports.boards.ranking import board, tied
 from fewshot.reports.tables import markdown_text, task_name, wrap
 
@@ -36,12 +36,15 @@ def print_board(console: Console, rows: Sequence[Row]) -> None:
     """The same for a terminal, where nobody reads more than _MOST rows of a board."""
     for title, same_board, cells in _boards(rows):
         kind = same_board[0].kind
+        headings, alike = _telling(kind, cells)
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-        for name in kind.terminal:
+        for name in headings:
             table.add_column(name, overflow="fold", no_wrap=name in kind.numbers)
         for line in cells[:_MOST]:
-            table.add_row(*(wrap(line[name], _WIDEST.get(name, 80)) for name in kind.terminal))
+            table.add_row(*(wrap(line[name], _WIDEST.get(name, 80)) for name in headings))
         console.print(table)
+        if alike:
+            console.print(f"All rows: {', '.join(f'{name} {cells[0][name]}' for name in alike)}.")
         if len(cells) > _MOST:
             console.print(f"These are the first {_MOST} of {len(cells):,} rows; the file has all.")
         console.print(f"{kind.how(same_board)} {_trained(cells)}")
@@ -67,6 +70,18 @@ def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str
         same = list(group)
         kind = same[0].kind
         yield kind.title(same[0]), same, [kind.cells(row, (key, row["rank"]) in equals) for row in same]
+
+
+def _telling(kind: Kind, cells: Sequence[dict[str, str]]) -> tuple[list[str], list[str]]:
+    """The headings of a board on the terminal, and those left out because all rows have the same there.
+
+    They are the kind's own, unless rows differ in something else: then the runs' names tell them apart.
+    """
+    rank, *labels, seeds, accuracy = kind.terminal
+    if len({tuple(line[name] for name in labels) for line in cells}) == len(cells):
+        return [*kind.terminal], []
+    alike = [name for name in labels if len({line[name] for line in cells}) == 1]
+    return [rank, *(name for name in labels if name not in alike), seeds, accuracy, "run"], alike
 
 
 def _trained(cells: Sequence[dict[str, str]]) -> str:

@@ -135,7 +135,7 @@ class Kind(ABC):
     numbers: tuple[str, ...]
     """Headings of figures, which stand on the right."""
     terminal: tuple[str, ...]
-    """Headings that fit 80 columns."""
+    """Headings that fit 80 columns: the rank, what tells rows apart, the number of seeds, the accuracy."""
     about: str
     """What the figures are, for the reader of the tables."""
 
