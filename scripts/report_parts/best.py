@@ -7,7 +7,7 @@ from typing import Any
 
 from fewshot import recipes
 from fewshot.core.errors import UserError
-from fewshot.reports.sweep import Bold, markdown
+from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name, percent
 from fewshot.runs import Run
 from report_parts.effects import Effect, Study, accuracies, commits, found_runs, gained, gains, mean, tested
@@ -59,8 +59,7 @@ def pilots(runs: Sequence[Run]) -> str:
     found = {run.folder.name.rpartition("-seed")[0]: selected(run) for run in runs}
     tests = sorted({test for figures in found.values() for test in figures}, reverse=True)  # 5-shot selects
     ranked = sorted(found, key=lambda name: [-found[name][test] for test in tests])
-    best = {test: max(figures[test] for figures in found.values()) for test in tests}
-    lines = [[name, *(_bold(found[name][test], found[name][test] == best[test]) for test in tests)] for name in ranked]
+    lines = [[name, *(f"{100 * found[name][test]:.2f}" for test in tests)] for name in ranked]
     return markdown(["pilot", *(f"validation, {test}" for test in tests)], lines)
 
 
@@ -76,11 +75,6 @@ def heads(runs: Sequence[Run]) -> str:
         rows = found[setting, head]
         lines.append([head, setting, *(percent(rows[n]["accuracy"], rows[n]["ci95"]) for n in shots)])
     return markdown(["head", "setting", *(f"validation, {number}-shot" for number in shots)], lines)
-
-
-def _bold(share: float, best: bool) -> str:
-    text = f"{100 * share:.2f}"
-    return Bold(text) if best else text
 
 
 def selected(run: Run) -> dict[str, float]:
