@@ -22,9 +22,10 @@ def parts(study: Study) -> dict[str, str]:
     """
     if RECIPE not in study.runs:
         raise UserError(f"{study.folder}: no run of the recipe {RECIPE} by itself")
+    tried, _ = found_runs(study.folder / "pilots")
     return {
-        "pilots": pilots(found_runs(study.folder / "pilots")[0]),
-        "heads": heads(found_runs(study.folder / "pilots")[0]),
+        "pilots": pilots(tried),
+        "heads": heads(tried),
         "left out": left_out(study, gains(study, RECIPE)),
         "commits": commits(study),
     }
