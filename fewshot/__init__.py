@@ -27,6 +27,7 @@ if sys.argv[:1] == ["-m"] and "fewshot" in [
 
 import importlib
 import os
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -89,4 +90,8 @@ def load(run: str | os.PathLike, device: str = "auto", trust: Sequence[str] = ()
 
     if isinstance(trust, str):
         raise UserError(f"trust={trust!r}: give a sequence of names, such as ({trust!r},)")
-    return model.load_run(Run.open(run), compute.choose(device), trust)
+    folder = Run.open(run)
+    if changed := folder.changed_code:
+        told = f"{changed} has changed since {run} was trained: this is what the code makes of it now"
+        warnings.warn(told, stacklevel=2)
+    return model.load_run(folder, compute.choose(device), trust)

@@ -115,8 +115,13 @@ def main(argv: list[str] | None = None) -> None:
     pictures.save(figure, out, args.dpi)
     console = terminal()
     for folder in [*getattr(args, "runs", []), *([args.run] if getattr(args, "run", None) else [])]:
-        if not Run.open(folder).trained:
+        shown = Run.open(folder)
+        if not shown.trained:
             console.print(f"warning: {folder} is unfinished: the picture shows it as far as it has come")
+        if args.what != "curves" and (changed := shown.changed_code):
+            console.print(
+                f"warning: {changed} has changed since {folder} was trained: the picture is drawn by the code as it is"
+            )
     console.print(f"{out}: {heading}{' (replaces the earlier file)' if earlier else ''}")
 
 
@@ -198,8 +203,10 @@ def _networks(args: argparse.Namespace, folders: list[str]) -> tuple[Dataset, li
                 f"{folder} was trained on {model.backbone.image_size} px images, and {dataset.name} has"
                 f" {dataset.image_size} px; show it on another --dataset"
             )
-    facts = zip(configs, loaded, folders, [not each.trained for each in runs], strict=True)
-    return dataset, [Network(*each) for each in facts]
+    return dataset, [
+        Network(each.config, model, folder, unfinished=not each.trained, changed=each.changed_code)
+        for each, model, folder in zip(runs, loaded, folders, strict=True)
+    ]
 
 
 def _dataset(args: argparse.Namespace, trained_on: list[str], root: str) -> str:

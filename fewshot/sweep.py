@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +105,22 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
         counted = {score.own["run"]: score.experiment for score in scores if score.own["run"] in sweep.plan}
         if len(set(counted.values())) > 1:
             comparison.print_all(console, [str(sweep.path(name)) for name in sweep.plan if name in counted])
+        _warn_of_changed_code(sweep, [name for name in sweep.plan if name not in failed])
     for name, why in failed.items():
         console.print(f"failed: {name}: {why}")
+
+
+def _warn_of_changed_code(sweep: Sweep, done: Sequence[str]) -> None:
+    """Of runs that were trained before the user edited the code that they name: they are not trained again."""
+    from fewshot.runs import Run
+
+    earlier = {name: changed for name in done if (changed := Run.open(sweep.path(name)).changed_code)}
+    for changed in dict.fromkeys(earlier.values()):
+        names = ", ".join(name for name, its in earlier.items() if its == changed)
+        terminal().print(
+            f"Warning: {changed} has changed since these were trained, and their results are of the code as it was:"
+            f" {names}. Give another --out to train them with the code as it is."
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import vacant
 from fewshot.core.launch import launch
 from fewshot.defaults import complete
+from fewshot.identity import difference
 
 
 def parser() -> Parser:
@@ -89,11 +91,7 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
             raise SystemExit(status)
         return
     crew.join()
-    plans = crew.tell(
-        lambda: [
-            (*_configuration(given, folder if resume else None, trust, elsewhere), folder) for given, folder in work
-        ]
-    )
+    plans = crew.tell(lambda: _configurations(work, resume, trust, elsewhere))
 
     from fewshot import experiment
     from fewshot.learning.reporter import Reporter
@@ -107,6 +105,8 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
     console.quiet = not crew.first
     done = []
     for config, why, folder in plans:
+        if resume and folder is not None and vacant(Path(folder)):
+            console.print(f"{folder} holds no run: this begins one.")
         console.print(f"Data set: {config.dataset} ({why}).")
         if config.recipe == "none" and "recipe" not in flags and config.dataset not in recipes.names():
             console.print(
@@ -123,16 +123,39 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
         print_seeds(console, done)
 
 
-def _configuration(
-    flags: dict[str, Any], begun: str | None, trust: list[str], elsewhere: bool = False
-) -> tuple[TrainConfig, str]:
-    """What to train, and why on that data set: as the run folder `begun` has it, if it is there, else by the flags.
+def _configurations(
+    work: Sequence[tuple[dict[str, Any], str | None]], resume: bool, trust: list[str], elsewhere: bool
+) -> list[tuple[TrainConfig, str, str | None]]:
+    """What to train for each (flags, folder), why on that data set, and where.
 
-    UserError where the folder names code that neither the flags name nor `trust` allows.
+    A run that is there goes on as it began. One that is not gets the configuration of those that are, so that the runs
+    of one command differ in the seed alone. UserError where the flags contradict what is there, where that differs in
+    more than the seed, and where it names code that neither the flags name nor `trust` allows.
     """
-    if begun is None or vacant(Path(begun)):
-        return complete(flags)
-    return _kept(begun, flags, trust, elsewhere), f"as in {begun}"
+    from fewshot.runs import Run  # imports NumPy, and --help need not wait for that
+
+    begun = {folder: flags for flags, folder in work if folder is not None and not vacant(Path(folder))}
+    if not resume or not begun:
+        found = [(*complete(flags), folder) for flags, folder in work]
+        for config, _, folder in found:
+            if folder in begun:  # else it would be said once the seeds before it are trained
+                raise Run.taken(folder, config)
+        return found
+    first = next(iter(begun))
+    kept = {folder: _kept(folder, flags, trust, elsewhere) for folder, flags in begun.items()}
+    for folder, config in kept.items():
+        if name := difference(kept[first], config, ("seed", "recipe")):
+            here, there = (getattr(each, name) for each in (config, kept[first]))
+            raise UserError(
+                f"{folder} began with {configs.flag(name)} {here}, and {first} with {there}: runs of one --seeds differ"
+                " in nothing else; give another --out"
+            )
+    return [
+        (kept[folder], f"as in {folder}", folder)
+        if folder in kept
+        else (_kept(first, flags, trust, elsewhere, another_seed=True), f"as in {first}", folder)
+        for flags, folder in work
+    ]
 
 
 def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
@@ -149,10 +172,14 @@ def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
     return flags
 
 
-def _kept(out: str, flags: dict[str, Any], trust: list[str], elsewhere: bool) -> TrainConfig:
-    """The configuration of the run to go on with, and how to go on. Another flag that contradicts it is refused."""
+def _kept(
+    out: str, flags: dict[str, Any], trust: list[str], elsewhere: bool, another_seed: bool = False
+) -> TrainConfig:
+    """The configuration of the run in `out`, which goes on, or is to be done again with `another_seed`.
+
+    UserError where a flag contradicts it.
+    """
     from fewshot.data import dataset_name  # these import NumPy, and --help need not wait for that
-    from fewshot.identity import difference
     from fewshot.runs import Run
 
     begun = Run.open(out)
@@ -162,7 +189,7 @@ def _kept(out: str, flags: dict[str, Any], trust: list[str], elsewhere: bool) ->
     if "dataset" in given:
         given["dataset"] = dataset_name(given["dataset"], given.get("data_root", config.data_root))
     asked = dataclasses.replace(config, **given)
-    if name := difference(config, asked, ("precision",) if elsewhere else ()):
+    if name := difference(config, asked, ("precision",) * elsewhere + ("seed",) * another_seed):
         go_on = "add --elsewhere" if name == "precision" else "leave it out"
         raise UserError(
             f"{configs.flag(name)} {flags[name]} differs from {getattr(config, name)}, with which {out} began;"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 import sys
 import warnings
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from commands import SMALL, one_line_error
 
 import fewshot
-from fewshot import evaluate, experiment, train
+from fewshot import experiment, train
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.heads import Head
@@ -202,26 +201,6 @@ def test_resume_begins_where_there_is_nothing_to_go_on_with(tmp_path):
     flags = [*SMALL, "--epochs", "0", "--head", "simpleshot", "--out", str(tmp_path / "new"), "--resume"]
     assert console.run(train.main, flags) == 0
     assert Run.open(tmp_path / "new").finished
-
-
-def test_several_seeds_are_one_command(tmp_path, capsys):
-    flags = [*SMALL, "--epochs", "0", "--out", str(tmp_path / "runs")]
-    assert console.run(train.main, [*flags, "--seeds", "0", "1"]) == 0
-    out = capsys.readouterr().out
-    assert [Run.open(tmp_path / "runs" / f"seed{n}").config.seed for n in (0, 1)] == [0, 1]
-    assert "2 seeds" in out
-    runs = [str(tmp_path / "runs" / f"seed{n}") for n in (0, 1)]
-    few = ["--shots", "1", "--episodes", "20", "--threads", "1"]
-    assert console.run(evaluate.main, [*runs, *few, "--head", "simpleshot"]) == 0
-    assert console.run(train.main, [*flags, "--seeds", "0", "1", "--resume"]) == 0
-    summed_up = capsys.readouterr().out.partition("2 seeds")[2]
-    (own, other) = re.findall("5-way 1-shot(.*)", summed_up)
-    assert own.split() in [line.split() for line in re.findall("5-way 1-shot(.*)", out)]
-    assert other.startswith(", simpleshot "), "what another head made of them is a line of its own"
-    assert console.run(train.main, [*flags, "--seeds", "0", "0"]) == 2
-    assert "--seeds: 0 comes twice" in one_line_error(capsys)
-    assert console.run(train.main, [*flags, "--seeds", "0", "--seed", "1"]) == 2
-    assert "leave one of the two out" in one_line_error(capsys)
 
 
 def test_training_begins_with_another_runs_backbone_whatever_its_regularizers(small_run, tmp_path, capsys):

@@ -15,6 +15,7 @@ from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 from fewshot.recipes import resolve
+from fewshot.runs import Run
 
 EVIL = 'open({mark!r}, "w").close()\nfrom fewshot.regularizers.targetdrop import TargetDrop as Drop\nSPEC = Drop\n'
 MINE = """
@@ -127,8 +128,16 @@ def test_ones_own_run_needs_no_word_until_its_code_changes(folder, capsys, monke
     assert call(evaluate, again) == console.USER_ERROR
     assert "as it is now" in one_line_error(capsys)
     assert call(evaluate, [*again, "--trust", "my_drop"]) == 0
+    assert f"Warning: my_scale.py has changed since {run} was trained" in capsys.readouterr().out
+    picture = ["masks", run, "--images", 2, "--threads", 1, "--out", folder / "masks.png", "--trust", "my_drop"]
+    assert call(show, picture) == 0
+    assert "trained with my_drop.MyDrop (my_scale.py has changed since)" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="my_scale.py has changed since"):
+        fewshot.load(run, trust=("my_drop",))
     flags = ["--out", run, "--resume", "--reg", "my_drop.MyDrop"]
     assert call(train, flags) == 0, "what the command line names is allowed"
+    with pytest.warns(UserWarning, match="its results are of the code as it was"):
+        experiment.run(Run.open(run).config, run, resume=True)
 
 
 def test_training_needs_no_place_to_remember(folder, monkeypatch, capsys):

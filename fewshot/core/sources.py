@@ -13,7 +13,8 @@ import importlib.util
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def would_run(module: str) -> dict[str, Path]:
     root, within = _beside(module, origin)
     found = _closure({origin, *_files_of(module, root)}, root, within)
     return {path.relative_to(root).as_posix(): path for path in found}
+
+
+def changed(modules: Iterable[str], before: Mapping[str, str]) -> list[str]:
+    """Of the files that `before` has the digests of, by name, those behind `modules` that are others now.
+
+    Those that cannot be found are passed over. Nothing is imported.
+    """
+    files: dict[str, Path] = {}
+    for module in modules:
+        with suppress(OSError, SyntaxError, ValueError):
+            files |= would_run(module)
+    return sorted(name for name, path in files.items() if name in before and digest(path) != before[name])
 
 
 def _specification(module: str) -> ModuleSpec | None:

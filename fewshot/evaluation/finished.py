@@ -107,7 +107,7 @@ def check(request: Request, folder: str) -> Plan:
         )
     own, why_not = _own_data(request, run, dataset, root)
     training = own if own and own.is_known_as(run.resolved.get("fingerprint")) else None
-    notes, base, wanted = _about_precision(request, run, where), None, []
+    notes, base, wanted = _about_precision(request, run, where) + _about_code(run), None, []
     if request.only_tasks or not _classifies(folder, model, training, dataset, request.split):
         wanted = request.tasks_of(name, root)
         solver = model.head if request.head is None else model.head_for(request.head)
@@ -143,6 +143,12 @@ def _about_precision(request: Request, run: Run, where: Compute) -> list[str]:
         return []
     why = f" ({run.precision} is not native here)" * request.own_precision
     return [f"Note: {run.folder} was trained in {run.precision} and is evaluated in {where.precision}{why}."]
+
+
+def _about_code(run: Run) -> list[str]:
+    if changed := run.changed_code:
+        return [f"Warning: {changed} has changed since {run.folder} was trained: it is evaluated by the code as it is."]
+    return []
 
 
 def _own_data(request: Request, run: Run, dataset: Dataset, root: str) -> tuple[Dataset | None, str]:

@@ -25,7 +25,7 @@ from fewshot.evaluation.score import embed_for, score_run
 from fewshot.experiment import recorded
 from fewshot.experiment.setup import Setup, model_of, plan, prepare, warnings_of
 from fewshot.learning import loop, optimizer, resuming
-from fewshot.learning.reporter import SILENT, Reporter
+from fewshot.learning.reporter import QUIET, SILENT, Reporter
 from fewshot.learning.resuming import Begun
 from fewshot.model import Model
 from fewshot.runs import Run
@@ -34,13 +34,14 @@ __all__ = ["Setup", "prepare", "run"]
 
 
 def run(
-    config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = SILENT, *, resume: bool = False,
+    config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = QUIET, *, resume: bool = False,
     elsewhere: bool = False, crew: Crew = ALONE,
 ) -> Run:  # fmt: skip
     """Train, select on validation, evaluate on test; the finished run folder.
 
     config: complete, as `fewshot.configure` makes it.
     out: the folder to make; without it, a new one under runs/ that says what the run is.
+    reporter: hears how it goes; by default warnings alone are heard, as Python's.
     resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
         where it is finished, return it as it is. `config` may have another device, threads and time between
         checkpoints than the run began with (`identity.HOW`).
@@ -61,6 +62,11 @@ def run(
     if begun is not None and begun.finished:
         if crew.first:
             begun.run.tidy()
+            if changed := begun.run.changed_code:
+                reporter.say(
+                    f"Warning: {changed} has changed since {begun.run.folder} was trained, and its results are of the"
+                    " code as it was; give another --out to train with the code as it is."
+                )
         return begun.run
     setup = prepare(config, replace(begun, sitting=None) if begun and elsewhere else begun, crew)
     for warning in warnings_of(config, setup):

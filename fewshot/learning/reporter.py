@@ -1,6 +1,8 @@
-"""What training tells whoever runs it. This one says nothing; `reports.progress` prints."""
+"""What training tells whoever runs it. `Reporter` says nothing; `reports.following` prints."""
 
 from __future__ import annotations
+
+import warnings
 
 from fewshot.runs import Run
 
@@ -58,4 +60,14 @@ class Forwarding(Reporter):
         self.to.end()
 
 
+class Quiet(Reporter):
+    """For calls from Python: says nothing but warnings, as Python's."""
+
+    def say(self, text: str) -> None:
+        for line in text.splitlines():
+            if line.startswith("Warning: "):
+                warnings.warn(line.removeprefix("Warning: "), stacklevel=3)  # of experiment.run's caller, mostly
+
+
 SILENT = Reporter()
+QUIET = Quiet()

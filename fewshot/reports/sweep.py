@@ -12,12 +12,19 @@ from rich.table import Table
 
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
+from fewshot.reports.boards.leaderboard import experiment_of
 from fewshot.reports.tables import DEFAULTS, head_name, markdown_text, percent, print_whole, task_name
 from fewshot.runs import Run
 
 
 def print_seeds(console: Console, runs: Sequence[Run]) -> None:
-    """What runs that differ in the seed average, for each protocol or split that all were tested on."""
+    """What runs that differ in the seed average, for each protocol or split that all were tested on.
+
+    Runs that differ in more are not averaged: the line says which.
+    """
+    if apart := _apart(runs):
+        console.print(apart)
+        return
     table = Table(title=f"{len(runs)} seeds", box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("data set", "task", "accuracy (%) ± 95% CI", "each seed's"):
         table.add_column(column, no_wrap=True)
@@ -31,7 +38,7 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
             )
 
     for row in runs[0].rows:
-        same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest", "head", "transform")
+        same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest", "head", "transform", "solver_code")
         rows = [each for run in runs for each in run.rows if all(each.get(name) == row.get(name) for name in same)]
         add(row, _task(runs[0], row), [each["accuracy"] for each in rows])
     for row in runs[0].classification:
@@ -45,6 +52,20 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
         "95% CI: Student's t over the seeds, of what training anew gives on average in these tests; each seed's own"
         " interval stands above."
     )
+
+
+def _apart(runs: Sequence[Run]) -> str:
+    """Why runs are not averaged, as on the leaderboard: the first that differs from the first run in more than the
+    seed, and in what. "" where none does."""
+    first, *others = [(run, experiment_of(run) | {"the code that trained it": run.code_digest}) for run in runs]
+    for run, facts in others:
+        known = first[1]
+        if differs := [name for name in {**known, **facts} if known.get(name) != facts.get(name)]:
+            return (
+                f"The seeds are not averaged: {run.folder} differs from {first[0].folder} in {', '.join(differs)}. To"
+                " have their mean, train all seeds anew, into another --out."
+            )
+    return ""
 
 
 def _task(run: Run, row: dict[str, Any]) -> str:

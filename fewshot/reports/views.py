@@ -35,6 +35,8 @@ class Network:
     """The run's; "" of an untrained one."""
     unfinished: bool = False
     """Whether the run's training has not ended."""
+    changed: str = ""
+    """The files behind its components that have changed since, if any has."""
 
     @property
     def training(self) -> str:
@@ -43,8 +45,9 @@ class Network:
 
     @property
     def mark(self) -> str:
-        """What is added to the name of a run whose training has not ended."""
-        return " (unfinished)" if self.unfinished else ""
+        """What is added to the name of a run whose training has not ended, or was by other code."""
+        about = ["unfinished"] * self.unfinished + [f"{self.changed} has changed since"] * bool(self.changed)
+        return f" ({', '.join(about)})" if about else ""
 
 
 def masks(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fewshot import config as configs
 from fewshot.config import TrainConfig
-from fewshot.core import sealed, typed
+from fewshot.core import sealed, sources, typed
 from fewshot.core import trust as trusted
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
@@ -204,6 +204,13 @@ class Facts:
         code = self.resolved.get("code")
         later = self.environment.get("resumed_with_code")
         return "" if code is None else digest([code, later] if later else code)
+
+    @property
+    def changed_code(self) -> str:
+        """What to say where files of the user's that trained the run are others now: `a.py, b.py`; "" where none is."""
+        before = self.resolved.get("code", {}).get("users", {})
+        names = sources.changed(configs.users_modules(configs.to_json(self.config)), before) if before else []
+        return ", ".join(names)
 
     @property
     def environment(self) -> dict[str, Any]:

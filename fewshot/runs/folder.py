@@ -60,10 +60,18 @@ class Run(Facts):
                 return cls(folder)
             except FileExistsError:  # by another run, begun in the same second: the next name is ours
                 continue
-        if (Path(str(out)) / "config.json").is_file():
-            cls.open(str(out)).check_is_of(config)  # whose remedy is not --resume
-            raise UserError(f"{out} exists; give --resume to go on with it, or another --out")
-        raise UserError(f"{out} exists, and is no run folder; give another --out")
+        raise cls.taken(str(out), config)
+
+    @classmethod
+    def taken(cls, out: str | os.PathLike, config: TrainConfig) -> UserError:
+        """Why no run of this configuration can begin in `out`, which exists, and is no empty folder."""
+        if not (Path(out) / "config.json").is_file():
+            return UserError(f"{out} exists, and is no run folder; give another --out")
+        try:
+            cls.open(out).check_is_of(config)
+        except UserError as error:  # --resume is no remedy
+            return error
+        return UserError(f"{out} exists; give --resume to go on with it, or another --out")
 
     @classmethod
     def _make(cls, folder: Path, *about: Any) -> None:

@@ -1,0 +1,110 @@
+"""train --seeds: runs that differ in the seed alone, and their mean; never a mean of what differs in more."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from boards import edit
+from commands import SMALL, one_line_error
+
+from fewshot import evaluate, train
+from fewshot.core import console
+from fewshot.runs import Run
+
+QUICK = [*SMALL, "--epochs", "0"]
+MEAN = "95% CI: Student's t over the seeds"
+DROP = """
+import torch
+from fewshot.regularizers import Regularizer
+
+
+class Rows(Regularizer):
+    def multiplier(self, x, guide=None):
+        return (torch.rand(len(x), 1, x.shape[2], 1) >= 0.2).float()
+"""
+
+
+def call(*args) -> int:
+    return console.run(train.main, list(map(str, args)))
+
+
+def test_several_seeds_are_one_command(tmp_path, capsys):
+    flags = [*SMALL, "--epochs", "0", "--out", str(tmp_path / "runs")]
+    assert console.run(train.main, [*flags, "--seeds", "0", "1"]) == 0
+    out = capsys.readouterr().out
+    assert [Run.open(tmp_path / "runs" / f"seed{n}").config.seed for n in (0, 1)] == [0, 1]
+    assert "2 seeds" in out
+    runs = [str(tmp_path / "runs" / f"seed{n}") for n in (0, 1)]
+    few = ["--shots", "1", "--episodes", "20", "--threads", "1"]
+    assert console.run(evaluate.main, [*runs, *few, "--head", "simpleshot"]) == 0
+    assert console.run(train.main, [*flags, "--seeds", "0", "1", "--resume"]) == 0
+    summed_up = capsys.readouterr().out.partition("2 seeds")[2]
+    (own, other) = re.findall("5-way 1-shot(.*)", summed_up)
+    assert own.split() in [line.split() for line in re.findall("5-way 1-shot(.*)", out)]
+    assert other.startswith(", simpleshot "), "what another head made of them is a line of its own"
+    assert console.run(train.main, [*flags, "--seeds", "0", "0"]) == 2
+    assert "--seeds: 0 comes twice" in one_line_error(capsys)
+    assert console.run(train.main, [*flags, "--seeds", "0", "--seed", "1"]) == 2
+    assert "leave one of the two out" in one_line_error(capsys)
+
+
+def test_a_missing_seed_is_trained_as_those_that_are_there(tmp_path, capsys):
+    few = ["--head", "simpleshot", "--test-episodes", "30"]
+    assert call(*QUICK, *few, "--out", tmp_path, "--seeds", 0) == 0
+    assert call("--out", tmp_path, "--seeds", 0, 1, "--resume") == 0
+    first, second = (Run.open(tmp_path / f"seed{n}").config for n in (0, 1))
+    assert (second.head, second.test_episodes, second.seed) == ("simpleshot", 30, 1)
+    assert second.epochs == first.epochs == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'seed1'} holds no run: this begins one." in out
+    assert MEAN in out
+    assert call("--out", tmp_path, "--seeds", 0, 2, "--resume", "--head", "cosine") == console.USER_ERROR
+    assert "--head cosine differs from simpleshot" in one_line_error(capsys)
+    assert not (tmp_path / "seed2").exists()
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_refused(tmp_path, capsys):
+    for seed, head in enumerate(("proto", "simpleshot")):
+        assert call(*QUICK, "--head", head, "--seed", seed, "--out", tmp_path / f"seed{seed}") == 0
+    capsys.readouterr()
+    assert call("--out", tmp_path, "--seeds", 0, 1, "--resume") == console.USER_ERROR
+    line = one_line_error(capsys)
+    assert f"{tmp_path / 'seed1'} began with --head simpleshot, and {tmp_path / 'seed0'} with proto" in line
+
+
+def test_a_seed_that_is_there_is_named_before_the_others_are_trained(tmp_path, capsys):
+    assert call(*QUICK, "--seed", 1, "--out", tmp_path / "seed1") == 0
+    capsys.readouterr()
+    assert call(*QUICK, "--seeds", 0, 1, "--out", tmp_path) == console.USER_ERROR
+    assert f"{tmp_path / 'seed1'} exists; give --resume" in one_line_error(capsys)
+    assert not (tmp_path / "seed0").exists()
+
+
+def test_seeds_of_different_code_are_not_averaged(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "rows_drop.py"
+    code.write_text(DROP)
+    out = tmp_path / "runs"
+    flags = [*QUICK, "--reg", "rows_drop.Rows", "--out", out]
+    try:
+        assert call(*flags, "--seeds", 0, 1) == 0
+        assert MEAN in capsys.readouterr().out
+        code.write_text(DROP.replace("0.2", "0.3"))
+        assert call(*flags, "--seeds", 0, 1, 2, "--resume") == 0
+        said = capsys.readouterr().out
+    finally:
+        sys.modules.pop("rows_drop", None)
+    assert said.count("rows_drop.py has changed since") == 2, "of each run that is done already"
+    assert f"{out / 'seed2'} differs from {out / 'seed0'} in the code that trained it" in said
+    assert MEAN not in said
+
+
+@pytest.mark.parametrize("fact", [{"precision": "bf16"}])
+def test_seeds_trained_in_different_precision_are_not_averaged(fact, tmp_path, capsys):
+    assert call(*QUICK, "--out", tmp_path, "--seeds", 0, 1) == 0
+    edit(tmp_path / "seed1" / "environment.json", lambda facts: facts.update(fact))
+    capsys.readouterr()
+    assert call("--out", tmp_path, "--seeds", 0, 1, "--resume") == 0
+    assert f"{tmp_path / 'seed1'} differs from {tmp_path / 'seed0'} in precision." in capsys.readouterr().out
