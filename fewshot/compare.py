@@ -10,15 +10,15 @@ from fewshot.core.errors import UserError
 
 _MORE = """
 Runs that differ in nothing but the seed are one entry; runs of different code never are. Entries are ranked. Each is
-compared with the most accurate one, episode by episode, for each protocol (data set, ways, shots, queries, and whether
-the head is transductive) that all were scored under. A difference is called established where p < 0.05 in a two-sided
-t-test. Classifiers are compared image by image, by McNemar's test where an entry is one run. Of more than two entries,
-p-values are Holm's over all pairs. An entry's rank is 1 + the number of entries that are established better: by that
-test, and where there are several seeds by their intervals, too, as on the leaderboard. Below stands what it would
-take, by the variances measured here, to establish the difference seen (or --detect POINTS) in 80 of 100 such studies:
-how many images of each class, test classes and training seeds, each for its own question. A run that is unfinished or
-damaged is left out, with a warning, as long as two configurations remain; a protocol that not all were scored under,
-on the same tasks and pixels, likewise.
+compared with the most accurate one (--all-pairs: with each other), episode by episode, for each protocol (data set,
+ways, shots, queries, and whether the head is transductive) that all were scored under. A difference is called
+established where p < 0.05 in a two-sided t-test. Classifiers are compared image by image, by McNemar's test where an
+entry is one run. Of more than two entries, p-values are Holm's over all pairs. An entry's rank is 1 + the number of
+entries that are established better: by that test, and where there are several seeds by their intervals, too, as on the
+leaderboard. Below stands what it would take, by the variances measured here, to establish the difference seen (or
+--detect POINTS) in 80 of 100 such studies: how many images of each class, test classes and training seeds, each for its
+own question. A run that is unfinished or damaged is left out, with a warning, as long as two configurations remain; a
+protocol that not all were scored under, on the same tasks and pixels, likewise.
 
 To compare heads, name them behind the runs: fewshot.compare RUN... --head proto simpleshot:norm=cl2n. Each run is then
 an entry for each head, by the results that evaluate --head has left in its folder.
@@ -31,6 +31,9 @@ def parser() -> Parser:
         "--detect", type=float, metavar="POINTS",
         help="say what it would take to establish a difference of so many points (default: of the one seen)",
     )  # fmt: skip
+    parser.add_argument(
+        "--all-pairs", action="store_true", help="of more than two, compare each with each, not only with the first"
+    )
     parser.add_argument(
         "--split", default="test", choices=("test", "val", "train"),
         help="compare the results on this split; those on val and train are no test",
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     asked = [Asked(args.split, head, transform) for head, transform in solvers]
     if len(folders) < 2 and len(asked) < 2:
         raise UserError(f"{args.runs[0]} is one run: give another to compare it with, or two heads behind --head")
-    comparison.print_all(terminal(), folders, args.detect, asked)
+    comparison.print_all(terminal(), folders, args.detect, asked, args.all_pairs)
 
 
 if __name__ == "__main__":

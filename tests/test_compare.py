@@ -218,6 +218,8 @@ def test_runs_without_a_test_in_common_say_what_they_have(tmp_path, capsys):
     runs = [fabricate(tmp_path / name, split="val") for name in ("none", "dropout")]
     assert run(*runs) == console.USER_ERROR
     assert "nothing of the test split" in one_line_error(capsys)
+    assert run(*runs, "--split", "train") == console.USER_ERROR
+    assert "evaluate both by evaluate --split train" in one_line_error(capsys)
 
 
 def test_heads_are_compared_on_the_same_networks(tmp_path, capsys):
@@ -380,9 +382,9 @@ def test_what_it_would_take_is_said_for_each_question(tmp_path, capsys):
         return stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
 
     seeds = next(n for n in range(2, 100) if power(n) >= 0.8)
-    assert f"To establish {100 * size:.2f} points with 80% power would take" in out
+    assert f"To establish {100 * size:.2f} points with 80% power, such a study takes" in out
     assert takes(out)["training anew"].startswith(f"about {seeds} training seeds each, {seeds - 3} more than now (95%")
-    assert takes(out)["new images"].startswith("no more images of each class: the 592 there are will do")
+    assert takes(out)["new images"].startswith("no more images of each class: the 592 in tasks that share no")
     assert takes(out)["new classes"].startswith("no more test classes: the 20 there are will do")
     assert run(*folders, "--detect", "0.2") == 0
     out = capsys.readouterr().out
@@ -416,6 +418,32 @@ def test_more_pairs_take_more(tmp_path, capsys):
         out = capsys.readouterr().out
         numbers.append(int(re.search(r"new images +about ([\d,]+) images", out)[1].replace(",", "")))
     assert numbers[1] > numbers[0] and "What it would take is for a test at 5% / 3." in out
+    headings = re.compile(r"^[A-C] against [A-C]$", re.M)
+    assert headings.findall(out) == ["B against C", "B against A"]
+    assert run(*folders, "--all-pairs") == 0
+    assert headings.findall(capsys.readouterr().out) == ["B against C", "B against A", "C against A"]
+
+
+def test_only_seeds_that_both_have_tell_of_training_anew(tmp_path, capsys):
+    def seeds(reg: str, *numbers: int) -> list:
+        return [fabricate(tmp_path / f"{reg}{n}", seed=n, config={"reg": reg}) for n in numbers]
+
+    ours, theirs, others = seeds("none", 0, 1), seeds("dropout", 1, 2), seeds("cutout", 5)
+    expected = "nothing is known: that takes two training seeds or more, the same for all; these share"
+    for some, shared in ((theirs, "seed 1 alone"), (others, "none")):
+        assert run(*ours, *some) == 0
+        assert said(capsys)["training anew"] == [f"{expected} {shared}"]
+
+
+def test_a_method_without_effect_is_pointed_out(tmp_path, capsys):
+    one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout")
+    record = "episodes-birds-test-5w1s15q.npy"
+    assert not np.array_equal(np.load(one / record), np.load(other / record))
+    assert run(one, other) == 0
+    assert "They scored the same" not in capsys.readouterr().out
+    same = fabricate(tmp_path / "a", noise=0), fabricate(tmp_path / "b", noise=0, config={"reg": "cutout"})
+    assert run(*same) == 0
+    assert "They scored the same in every task: what differs between them may have no effect" in capsys.readouterr().out
 
 
 def test_difference_is_compare_from_python(tmp_path, capsys):
@@ -439,5 +467,8 @@ def test_difference_is_compare_from_python(tmp_path, capsys):
             fewshot.difference(*wrong)
     with pytest.raises(fewshot.UserError, match="nothing to compare"):
         fewshot.difference(ours[0], ours[1])
+    edit(theirs[1] / "config.json", lambda config: config["resolved"].update(code={"ours": {}, "users": {"a.py": "1"}}))
+    with pytest.raises(fewshot.UserError, match=f"different code trained {theirs[0]} and {theirs[1]}"):
+        fewshot.difference(ours, theirs)
     with pytest.raises(fewshot.UserError, match="above 0"):
         fewshot.difference(ours, theirs, detect=-1)

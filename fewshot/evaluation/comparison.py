@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TypeAlias, TypeVar
@@ -43,7 +43,10 @@ class Scores(Record):
     def __sub__(self, other: Scores) -> Scores:
         disjoint = self.disjoint and other.disjoint and _minus(self.disjoint, other.disjoint)
         seeds = {seed: self.seeds[seed] - other.seeds[seed] for seed in sorted(self.seeds.keys() & other.seeds.keys())}
-        return Scores(_minus(self.episodes, other.episodes), disjoint, seeds, {**self.void, **other.void})
+        void = {**self.void, **other.void}
+        if len(seeds) < 2:
+            void["training anew"] = too_few(self.seeds, other.seeds)
+        return Scores(_minus(self.episodes, other.episodes), disjoint, seeds, void)
 
 
 def answers(scores: Scores) -> Answers:
@@ -63,8 +66,17 @@ def answers(scores: Scores) -> Answers:
     if len(scores.seeds) > 1:
         found["training anew"] = training_anew(np.array(list(scores.seeds.values())))
     else:
-        found["training anew"] = "nothing is known: that takes two training seeds or more, the same for all"
+        found["training anew"] = f"nothing is known: {too_few(scores.seeds)}"
     return found | {question: f"nothing is known: {why}" for question, why in scores.void.items()}
+
+
+def too_few(*each: Collection[int]) -> str:
+    """Why nothing is known of training anew, from the seeds of one configuration, or of two."""
+    takes = "that takes two training seeds or more, the same for all"
+    if max(map(len, each)) < 2:
+        return takes
+    shared = [str(seed) for seed in each[0] if all(seed in seeds for seeds in each)]
+    return f"{takes}; these share {f'seed {shared[0]} alone' if shared else 'none'}"
 
 
 def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:

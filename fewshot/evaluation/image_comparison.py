@@ -19,13 +19,12 @@ import numpy as np
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.classification import Verdicts
-from fewshot.evaluation.comparison import Answers, adjust
+from fewshot.evaluation.comparison import Answers, adjust, too_few
 from fewshot.evaluation.intervals import LEVEL, NEW_IMAGES, Interval, this_test_set, training_anew
 from fewshot.evaluation.proportions import WILSON, Pairs, mcnemar_p_values, paired_difference, wilson
 from fewshot.evaluation.statistics import holm, paired_p_values
 
 QUESTIONS = ("new images", "training anew")
-ONE_SEED = "nothing is known: that takes two training seeds or more, the same for all"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def answers(right: Right) -> Answers:
         images = Interval(float(single.mean()), low, high, LEVEL, NEW_IMAGES, WILSON, None)
     else:
         images = _over_images(right.mean)
-    return _answers(images, [each.mean() for each in right.seeds.values()])
+    return _answers(images, [each.mean() for each in right.seeds.values()], too_few(right.seeds))
 
 
 def difference(a: Right, b: Right) -> Answers:
@@ -75,7 +74,8 @@ def difference(a: Right, b: Right) -> Answers:
     else:
         images = _over_images(a.mean - b.mean)
     both = sorted(a.seeds.keys() & b.seeds.keys())
-    return _answers(images, [a.seeds[seed].mean() - b.seeds[seed].mean() for seed in both])
+    by_seed = [a.seeds[seed].mean() - b.seeds[seed].mean() for seed in both]
+    return _answers(images, by_seed, too_few(a.seeds, b.seeds))
 
 
 def differences(each: Sequence[Right]) -> dict[tuple[int, int], Answers]:
@@ -120,6 +120,6 @@ def _over_images(values: np.ndarray) -> Interval:
     return replace(this_test_set(values), estimand=NEW_IMAGES, method="Student's t over images")
 
 
-def _answers(images: Interval, by_seed: Sequence[float]) -> Answers:
-    anew = training_anew(np.array(by_seed)) if len(by_seed) > 1 else ONE_SEED
+def _answers(images: Interval, by_seed: Sequence[float], why_not: str) -> Answers:
+    anew = training_anew(np.array(by_seed)) if len(by_seed) > 1 else f"nothing is known: {why_not}"
     return {"new images": images, "training anew": anew}

@@ -39,10 +39,10 @@ class Need:
     low: int | None
     high: int | None
 
-    def times(self, factor: float) -> Need:
-        """The same in other units, of which each of these is `factor`."""
-        scaled = (None if n is None else ceil(n * factor - 1e-9) for n in (self.n, self.low, self.high))
-        return Need(ceil(self.have * factor - 1e-9), *scaled)
+    def times(self, factor: float, pack: int = 1) -> Need:
+        """The same in other units, of which each of these is `factor`, and which come in packs of `pack` alone."""
+        scaled = (None if n is None else pack * ceil(n * factor / pack - 1e-9) for n in (self.n, self.low, self.high))
+        return Need(pack * ceil(self.have * factor / pack - 1e-9), *scaled)
 
     @property
     def enough(self) -> bool:

@@ -53,6 +53,7 @@ def test_a_variance_from_few_units_leaves_a_wide_plan():
     assert need(0.5, Units(2, 1.0)).high > 30_000
     assert many.times(1.5) == Need(450, 51, *(int(np.ceil(1.5 * n)) for n in (many.low, many.high)))
     assert Need(5, None, 3, None).times(2) == Need(10, None, 6, None)
+    assert Need(18, 20, 18, None).times(5 * 16 / 94, pack=16) == Need(16, 32, 16, None), "whole tasks of 16 a class"
 
 
 def test_every_interval_says_what_its_error_is_made_of():

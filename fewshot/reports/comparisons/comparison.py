@@ -96,9 +96,10 @@ def _nothing_shared(runs: Sequence[Finished], split: str) -> UserError:
     for run in others:
         if not any(first.results[kind].keys() & run.results[kind].keys() for kind in KINDS):
             one, other = (_asked(each) or f"nothing of the {split} split that can be compared" for each in (first, run))
+            how = "alike" if split == TEST.split else f"by evaluate --split {split}"
             return UserError(
                 f"{first.name} and {run.name} share no tasks: they were scored under {one} and {other}; evaluate both"
-                " alike"
+                f" {how}"
             )
     return UserError("these runs share no tasks: no protocol that all were scored under; evaluate them alike")
 
@@ -157,12 +158,14 @@ def _other_base(compared: Sequence[Entry], results: Sequence[BySeed]) -> list[st
 
 
 def print_all(
-    console: Console, folders: Iterable[str], points: float | None = None, each_asked: Sequence[Asked] = (TEST,)
-) -> None:
+    console: Console, folders: Iterable[str], points: float | None = None, each_asked: Sequence[Asked] = (TEST,),
+    all_pairs: bool = False,
+) -> None:  # fmt: skip
     """Compare the runs of two configurations or more, under each protocol and on each split that all were scored on.
 
     `points`: the difference that it should say what it would take to establish; by default, the one seen.
-    `each_asked`: on one split, by each of these solvers. UserError where fewer than two configurations can be read, or
+    `each_asked`: on one split, by each of these solvers. `all_pairs`: say it of all pairs, not only of those with the
+    most accurate entry. UserError where fewer than two configurations can be read, or
     where they share nothing.
     """
     split = each_asked[0].split
@@ -182,7 +185,7 @@ def print_all(
         console.print(f"The {split} split: {NO_TEST[split]}.\n")
     for kind, questions in shared.questions.items():
         for results in questions:
-            kind.show(console, [each.name for each in compared], results, points)
+            kind.show(console, [each.name for each in compared], results, points, all_pairs)
         if questions:
             console.print(kind.explained() + several(len(compared)))
 

@@ -16,10 +16,14 @@ _UNITS = {"new images": "images of each class", "new classes": "test classes", "
 
 def conclusions(first: str, second: str, found: Answers) -> list[str]:
     """What can and cannot be said of first - second, one line for each question."""
-    return [f"{first} against {second}"] + [
+    said = [f"{first} against {second}"] + [
         f"  {question:<{_WIDEST}}  {answer if isinstance(answer, str) else _verdict(first, second, answer)}"
         for question, answer in found.items()
     ]
+    measured = next(each for each in found.values() if isinstance(each, Interval))
+    if measured.estimate == measured.half_width == 0:
+        said.append("  They scored the same in every task: what differs between them may have no effect at all.")
+    return said
 
 
 def _verdict(first: str, second: str, gain: Interval) -> str:
@@ -39,25 +43,30 @@ def _by(gain: Interval) -> str:
     return percent(abs(gain.estimate), gain.half_width) if gain.symmetric else within(abs(gain.estimate), ends)
 
 
-def what_it_takes(size: float, needs: Mapping[str, Need | str]) -> list[str]:
-    """How much more would establish a difference of `size`, a fraction of 1: a line for each of the wider questions."""
+def what_it_takes(size: float, needs: Mapping[str, Need | str], of_tasks: bool = False) -> list[str]:
+    """How much would establish a difference of `size`, a fraction of 1: a line for each of the wider questions.
+
+    of_tasks: whether the images that there are are those of tasks that share none; the data set may have more.
+    """
     if size == 0:
         return ["  No difference was seen. What it takes to establish one of 0.5 points: --detect 0.5"]
     points = f"{100 * abs(size):.2f} points with {100 * POWER:.0f}% power"
-    return [f"  To establish {points} would take, by the variances measured here:"] + [
-        f"    {question:<{_WIDEST}}  {_amount(_UNITS[question], each)}" for question, each in needs.items()
+    return [f"  To establish {points}, such a study takes, by the variances measured here:"] + [
+        f"    {question:<{_WIDEST}}  {_amount(_UNITS[question], each, of_tasks and question == 'new images')}"
+        for question, each in needs.items()
     ]
 
 
-def _amount(units: str, need: Need | str) -> str:
+def _amount(units: str, need: Need | str, in_tasks: bool) -> str:
     if isinstance(need, str):
         return f"not known: {need.removeprefix('nothing is known: ')}"
     if need.n is None:
         return f"more {units} than can be had, or more episodes"
     if need.enough:
-        return f"no more {units}: the {need.have:,} there are will do"
+        return f"no more {units}: the {need.have:,} {'in tasks that share none' if in_tasks else 'there are'} will do"
     low, high = (f"{MOST:,} or more" if each is None else f"{each:,}" for each in (need.low, need.high))
-    return f"about {need.n:,} {units}, {need.n - need.have:,} more than now (95% interval: {low} to {high})"
+    now = f"; tasks that share none use {need.have:,} now" if in_tasks else f", {need.n - need.have:,} more than now"
+    return f"about {need.n:,} {units}{now} (95% interval: {low} to {high})"
 
 
 def several(count: int) -> str:
@@ -66,6 +75,6 @@ def several(count: int) -> str:
     if pairs == 1:
         return ""
     return (
-        f" Each entry is compared with the most accurate one; p-values are Holm's over all {pairs} pairs, intervals are"
-        f" not corrected. What it would take is for a test at 5% / {pairs}."
+        f" Each entry is compared with the most accurate one, by --all-pairs with each other; p-values are Holm's over"
+        f" all {pairs} pairs, intervals are not corrected. What it would take is for a test at 5% / {pairs}."
     )

@@ -17,7 +17,7 @@ from fewshot.reports.comparisons import of_images, of_tasks
 from fewshot.reports.comparisons.asked import Asked
 from fewshot.reports.comparisons.comparison import BySeed, Shared, check_points, warnings_of
 from fewshot.reports.comparisons.conclusions import conclusions, what_it_takes
-from fewshot.reports.comparisons.entries import Finished, entries
+from fewshot.reports.comparisons.entries import Entry, Finished, entries, same_but_for_code
 from fewshot.runs import Run
 
 Runs = str | os.PathLike | Run | Iterable[str | os.PathLike | Run]
@@ -30,7 +30,8 @@ class Difference:
     `answers`: an interval for each question ("this test set", "new images", "new classes", "training anew"), or a text
         that says why there is none.
     `size`: the difference that `needs` is about: the one seen on this test set, or `detect`.
-    `needs`: how many images of each class, test classes and training seeds would establish it with 80% power.
+    `needs`: how many images of each class, test classes and training seeds would establish it with 80% power. The
+        images that there are (`have`) are those in tasks that share no image: the data set may have more.
     """
 
     dataset: str
@@ -48,7 +49,8 @@ class Difference:
     title: str
 
     def __str__(self) -> str:
-        return "\n".join([self.title, *conclusions(*self.names, self.answers), *what_it_takes(self.size, self.needs)])
+        takes = what_it_takes(self.size, self.needs, of_tasks=True)
+        return "\n".join([self.title, *conclusions(*self.names, self.answers), *takes])
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,19 @@ def difference(
     compared = entries([Finished.load(folder, Asked(split, head, transform)) for folder in (*first, *second)])
     for given, runs in zip((first, second), compared, strict=False):
         if len(compared) > 2 or {run.folder for run in runs.runs.values()} != set(given):
-            raise UserError("give the runs of one configuration, and then those of another: some here are of a third")
+            third = "some here are of a third"
+            for one, other in same_but_for_code(compared):
+                third = f"different code trained {_first(compared, one)} and {_first(compared, other)}"
+            raise UserError(f"give the runs of one configuration, and then those of another: {third}")
     shared = Shared.of(compared, split)
     for warning in warnings_of(compared, shared):
         warnings.warn(warning, stacklevel=2)
     return [(_of_tasks if kind is of_tasks else _of_images)(results, detect, names) for kind, results in shared]
+
+
+def _first(compared: Sequence[Entry], name: str) -> str:
+    """The folder of the first run of the entry of that name."""
+    return next(run.folder for each in compared if each.name == name for run in each.runs.values())
 
 
 def _of_tasks(results: Sequence[BySeed], detect: float | None, names: tuple[str, str]) -> Difference:

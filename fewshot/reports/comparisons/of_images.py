@@ -70,8 +70,11 @@ def title(row: Mapping[str, Any]) -> str:
     return f"{row['dataset']} {row['split']}, {row['images']:,} images of {row['classes']} classes, top-1 accuracy"
 
 
-def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Result]], detect: float | None) -> None:
-    """One split: the ranked table, then each entry against the most accurate, and what it would take.
+def show(
+    console: Console, names: Sequence[str], found: Sequence[dict[int, Result]], detect: float | None,
+    all_pairs: bool = False,
+) -> None:  # fmt: skip
+    """One split: the ranked table, then each entry against the most accurate, or each other, and what it would take.
 
     names: of the entries, whose results by seed are `found`. detect: the difference that is to be established, in
     points; None: the one seen on these images.
@@ -89,12 +92,13 @@ def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Resul
     for place, i in sorted(zip(placed, order, strict=True), key=lambda pair: pair[0]):
         table.add_row(str(place), names[i], *map(_cell, answers(each[i]).values()))
     console.print(table)
-    first = order[0]
-    for place, other in enumerate(order[1:], 1):
-        gain = gains[0, place]
+    for (first, second), gain in gains.items():
+        if first > 0 and not all_pairs:
+            continue
+        i, j = order[first], order[second]
         size = size_of(gain, detect)
-        lines = conclusions(names[first], names[other], gain)
-        lines += counted(names[first], names[other], each[first], each[other])
+        lines = conclusions(names[i], names[j], gain)
+        lines += counted(names[i], names[j], each[i], each[j])
         lines += what_it_takes(size, plan(gain, size, row, len(gains)))
         console.print("\n".join(lines) + "\n")
 

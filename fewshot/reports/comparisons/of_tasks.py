@@ -83,8 +83,11 @@ def _title(row: Mapping[str, Any]) -> str:
     return f"{row['dataset']} {row['split']} {task_name(row)}"
 
 
-def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Result]], detect: float | None) -> None:
-    """One protocol: the ranked table, then each entry against the most accurate, and what it would take.
+def show(
+    console: Console, names: Sequence[str], found: Sequence[dict[int, Result]], detect: float | None,
+    all_pairs: bool = False,
+) -> None:  # fmt: skip
+    """One protocol: the ranked table, then each entry against the most accurate, or each other, and what it would take.
 
     names: of the entries, whose results by seed are `found`. detect: the difference that is to be established, in
     points; None: the one seen on this test set.
@@ -104,12 +107,12 @@ def show(console: Console, names: Sequence[str], found: Sequence[dict[int, Resul
         table.add_row(str(placed[i]), names[i], *cells)
     console.print(table)
     pairs = differences([scores[i] for i in order])
-    first = names[order[0]]
-    for place in range(1, len(order)):
-        gain = pairs[0, place]
+    for (i, j), gain in pairs.items():
+        if i > 0 and not all_pairs:
+            continue
         size = size_of(gain, detect)
-        takes = plan(gain, size, row, scores[order[0]], len(pairs))
-        lines = [*conclusions(first, names[order[place]], gain), *what_it_takes(size, takes)]
+        takes = plan(gain, size, row, scores[order[i]], len(pairs))
+        lines = [*conclusions(names[order[i]], names[order[j]], gain), *what_it_takes(size, takes, of_tasks=True)]
         console.print("\n".join(lines) + "\n")
 
 
@@ -134,13 +137,13 @@ def size_of(gain: Answers, detect: float | None) -> float:
 def plan(gain: Answers, size: float, row: Mapping[str, Any], scores: Scores, tests: int = 1) -> dict[str, Need | str]:
     """What it would take to establish a difference of `size`, at 5% / `tests`; {} for a difference of 0.
 
-    For new images in images of each class, of which tasks that share no image are made.
+    For new images in images of each class, of which tasks that share no image are made: a task takes shots + queries.
     """
     takes = needs(gain, size, SIGNIFICANT / tests) if size else {}
     tasks, disjoint = takes.get("new images"), scores.disjoint
     if isinstance(tasks, Need) and disjoint is not None and disjoint.classes is not None:
-        each = row["ways"] * (row["shots"] + row["queries"]) / len(np.unique(disjoint.classes))
-        takes["new images"] = tasks.times(each)
+        each = row["shots"] + row["queries"]
+        takes["new images"] = tasks.times(row["ways"] * each / len(np.unique(disjoint.classes)), pack=each)
     return takes
 
 
