@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from fewshot.core import sources
 from fewshot.core.errors import UserError, unknown
 
 _SITE = re.compile(r"\w+(\.\w+)*")
@@ -124,6 +125,8 @@ class Family(Generic[Component]):
         if name in self.aliases:
             raise UserError(f"{self.kind} {name!r} stands for {self.aliases[name]}: it cannot be built by itself")
         if name not in self.names():
+            if (path := self._in_a_file(name)) is not None:
+                raise UserError(f"unknown {self.kind} {name!r}: for the class in {name}.py, write {path}")
             raise unknown(self.kind, name, [*self.names(), *self.aliases])
         module = importlib.import_module(f"{self.package}.{name}")
         found = [
@@ -134,6 +137,12 @@ class Family(Generic[Component]):
         ]  # fmt: skip
         assert len(found) == 1, f"{module.__file__} must define one public {self._base}, not {len(found)}"
         return found[0]
+
+    def _in_a_file(self, module: str) -> str | None:
+        """The dotted path of the component that a user's file `module`.py defines, if it does. Nothing is imported."""
+        origin = sources.locate(module) if sources.exists(module) else None
+        names = sources.derived(origin, self._base) if origin is not None and origin.suffix == ".py" else []
+        return f"{module}.{names[0]}" if names else None
 
     def _users_own(self, path: str) -> type[Component]:
         module_name, _, class_name = path.rpartition(".")
@@ -184,6 +193,11 @@ class Family(Generic[Component]):
         converted = {}
         for key, value in given.items():
             if key not in declared:
+                if key in inspect.signature(getattr(component, self._constructor)).parameters:
+                    raise UserError(
+                        f"{self.kind} {spec.name!r}: {key!r} is no option of it, as its {self._constructor} takes it by"
+                        f" position: put a * before it, as in (self, site, *, {key}=...)"
+                    )
                 raise unknown(f"option of {self.kind} {spec.name!r}:", key, declared)
             converted[key] = _convert(value, declared[key][0], f"{spec.name}:{key}")
         for key, (_, default) in declared.items():

@@ -69,6 +69,16 @@ def would_run(module: str) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in found}
 
 
+def derived(path: Path, base: str) -> list[str]:
+    """Public classes that a source file defines with a base of this name. Nothing is imported."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    return [each.name for each in classes if any(ast.unparse(its).split(".")[-1] == base for its in each.bases)]
+
+
 def changed(modules: Iterable[str], before: Mapping[str, str]) -> list[str]:
     """Of the files that `before` has the digests of, by name, those behind `modules` that are others now.
 

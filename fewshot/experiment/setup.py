@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fewshot import config as configs
-from fewshot import heads
+from fewshot import heads, regularizers
 from fewshot import model as models
 from fewshot.backbones import sync_batch_norm
 from fewshot.config import TrainConfig
@@ -126,6 +126,8 @@ def warnings_of(config: TrainConfig, setup: Setup) -> list[str]:
     found = [frozen.pixel_warning(setup.dataset, setup.test)]
     if config.epochs:
         found.append(setup.regime.warning(setup.model))
+        idle = regularizers.without_effect(setup.model.backbone.regularizers)
+        found += [f"{name} has no effect: random maps came out of it as they went in" for name in idle]
     if idle := [name for name in setup.regime.unused if getattr(config, name) != configs.FIELDS[name].default]:
         found.append(f"{', '.join(map(configs.flag, idle))}: no effect with --regime {config.regime}")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):

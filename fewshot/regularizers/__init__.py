@@ -5,14 +5,16 @@ Here is how they are found and built; what they have in common is in `_base.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from fewshot.core.components import Family, Spec, parse
 from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Guide, Place, Regularizer, Site
-from fewshot.regularizers._probe import check_mask
+from fewshot.regularizers._probe import check_method, idle, is_users
 
-__all__ = ["FAMILY", "Guide", "Place", "Regularizer", "Site", "build", "build_all", "expand"]
+__all__ = ["FAMILY", "Guide", "Place", "Regularizer", "Site", "build", "build_all", "expand", "without_effect"]
 
 ACTS = {
     "map": "after blocks", "branch": "within residual blocks", "input": "on the input",
@@ -28,7 +30,7 @@ def build(spec: str | Spec, site: Site) -> Regularizer:
     """One regularizer at one site: `build("targetdrop:drop_prob=0.5,block_size=3", site)`.
 
     Raises UserError for an unknown name or option, a value out of range, or a combination that the
-    method declines; and for a method of the user's whose multiplier is no mask.
+    method declines; and for a method of the user's that does not do what `Regularizer` says.
     """
     if isinstance(spec, str):
         (spec, *more) = parse(spec)
@@ -38,13 +40,23 @@ def build(spec: str | Spec, site: Site) -> Regularizer:
     method = component(site, **options)
     if "." in spec.name:  # ours are held to all laws by tests
         with torch.random.fork_rng(devices=[]):
-            check_mask(component(site, **options), spec.name)
+            check_method(component(site, **options), spec.name)
     return method
 
 
 def expand(text: str, original: str = "none") -> list[Spec]:
     """The single regularizers of a `+`-joined text; the part `original` is what the backbone was published with."""
     return [part for spec in parse(text) for part in (parse(original) if spec.name == "original" else [spec])]
+
+
+def without_effect(methods: Iterable[Regularizer]) -> list[str]:
+    """Classes of a user's whose methods change nothing, wherever they are, though their rate is not 0."""
+    effects: dict[str, bool] = {}
+    for method in methods:
+        if is_users(method) and method.active:
+            name = f"{type(method).__module__}.{type(method).__qualname__}"
+            effects[name] = effects.get(name, False) or not idle(method)
+    return [name for name, acts in effects.items() if not acts]
 
 
 def build_all(specs: list[Spec], sites: list[Site]) -> list[Regularizer]:

@@ -1,7 +1,12 @@
-"""Is a `multiplier` a mask, or the regularized map? The second would be multiplied with the map once more, silently."""
+"""Is a user's method what it says? Found out on random maps, before a training: its mistakes would be silent there, or
+come as errors of torch's.
+
+Shapes: N images, C channels, H x W positions.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -12,6 +17,12 @@ from fewshot.regularizers._base import Guide, Regularizer
 
 LARGER = 1024.0
 GROWTH = 32.0  # a map grows as its input does, a mask of weights or zeros not at all
+TRIES = 20  # steps, of which a method may sit some out
+
+
+def is_users(method: Regularizer) -> bool:
+    """Whether a method's class is a user's own. Ours are held to all laws by tests."""
+    return not type(method).__module__.startswith("fewshot.")
 
 
 def grows(mask: Callable[[Tensor], Tensor], x: Tensor) -> bool:
@@ -19,29 +30,80 @@ def grows(mask: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     return bool(mask(LARGER * x).abs().mean() > GROWTH * mask(x).abs().mean() > 0)
 
 
-def check_mask(method: Regularizer, name: str) -> None:
-    """UserError where the multiplier of a freshly built method is no mask for the maps of its site.
+def check_method(method: Regularizer, name: str) -> None:
+    """UserError where a freshly built method does not do what `Regularizer` says, on maps of its site.
 
-    It draws from torch's generator and may change the method: call it on one that is thrown away.
+    It must have called its base's `__init__`, and return x in evaluation mode. What it multiplies with must be a mask:
+    a finite float tensor that fits the maps, and does not grow with them. It draws from torch's generator and may
+    change the method: call it on one that is thrown away.
     """
-    if not (method.has_mask() and method.active):
+    if "_modules" not in vars(method) or not hasattr(method, "site"):
+        raise UserError(f"{name}: its `__init__` does not call `super().__init__(site)`: let that be its first line")
+    if not method.active:
         return
-    site = method.site
-    x = torch.randn(2, site.channels, site.height, site.width)
-    named = torch.arange(2) if method.guided_by_name else None
-    guide = Guide(torch.randn(2, site.channels), torch.arange(2), named)
+    x, guide = _like(method)
+    method.eval()
+    found = method(x, guide)
+    if found is not x and not (isinstance(found, Tensor) and found.shape == x.shape and found.equal(x)):
+        raise UserError(
+            f"{name}: its `forward` changes its input in evaluation mode, too: let it return x itself unless"
+            " self.training and self.active"
+        )
+    method.train()
+    if method.has_mask():
+        _check_mask(method, name, x, guide)
 
+
+def _check_mask(method: Regularizer, name: str, x: Tensor, guide: Guide) -> None:
     def mask(given: Tensor) -> Tensor:
         torch.default_generator.manual_seed(0)  # the CPU's alone
         found = method.mask(given, guide)
+        if not isinstance(found, Tensor):
+            said = "None: a `return` is missing" if found is None else f"{type(found).__name__}, not a tensor"
+            raise UserError(f"{name}: its `multiplier` returns {said}")
+        if not found.is_floating_point():
+            raise UserError(f"{name}: its `multiplier` is of {found.dtype}: let it return floats, by .float()")
+        if not found.isfinite().all():
+            raise UserError(
+                f"{name}: its `multiplier` has values that are not finite, on random maps of which one is all zero:"
+                " does it divide by 0? Training would end in NaN"
+            )
         try:
             return found.expand(given.shape)
         except RuntimeError:
             shapes = f"{tuple(found.shape)} for maps {tuple(given.shape)}"
             raise UserError(f"{name}: its `multiplier` does not fit its maps: {shapes}") from None
 
+    dead = x.relu()
+    dead[:, 0] = 0  # as a channel is whose weights have died
+    mask(dead)
     if grows(mask, x):
         raise UserError(
             f"{name}: its `multiplier` grows as its input does, so it is a map and not a mask: return the mask alone,"
             " `forward` multiplies; a method that is no multiplier overrides `forward` instead"
         )
+
+
+def idle(method: Regularizer) -> bool:
+    """Whether a method changes nothing of random maps, in TRIES steps at the end of training.
+
+    A copy of it is asked, and torch's random numbers are afterwards as they were.
+    """
+    tried = copy.deepcopy(method).cpu().train()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for step in range(TRIES):
+            torch.default_generator.manual_seed(step)
+            tried.begin_step(1.0, torch.Generator().manual_seed(step))
+            x, guide = _like(tried)
+            if not torch.equal(tried(x.clone(), guide), x):
+                return False
+    return True
+
+
+def _like(method: Regularizer) -> tuple[Tensor, Guide]:
+    """Random maps of a method's site, and a random guide."""
+    site = method.site
+    drawn = torch.rand if site.place == "image" else torch.randn
+    x = drawn(2, site.channels, site.height, site.width)
+    named = torch.arange(2) if method.guided_by_name else None
+    return x, Guide(torch.randn(2, site.channels), torch.arange(2), named)
