@@ -120,6 +120,7 @@ def runs_the_main_job(executable: Path, package: Path, folder: Path) -> None:
 
 
 def test_an_editable_install_reads_the_checkouts_own_files(checkout, tmp_path):
+    (tmp_path / "fewshot" / "docs").mkdir(parents=True)  # as beside a checkout, which git clone calls fewshot
     runs_the_main_job(installed(tmp_path / "venv", "-e", checkout), checkout, tmp_path)
 
 
