@@ -103,6 +103,9 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
 
     console, log = terminal(), loggers.find(log)
     console.quiet = not crew.first
+    if seeds and len(seeds) == 1 < seeds[0]:  # as one gives it to sweep
+        several = " ".join(map(str, range(seeds[0])))
+        console.print(f"--seeds {seeds[0]} is one run, of that seed; {seeds[0]} seeds are --seeds {several}.")
     done = []
     for config, why, folder in plans:
         if resume and folder is not None and vacant(Path(folder)):
@@ -116,7 +119,13 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
         reporter: Reporter = ConsoleReporter(console, _shorter(config.recipe, config.dataset))
         reporter = loggers.Logged(reporter, log) if log else reporter
         reporter = Profiled(reporter, profile) if profile else reporter
-        done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere, crew=crew))
+        try:
+            done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere, crew=crew))
+        except KeyboardInterrupt as interrupt:
+            if not seeds or out is None:
+                raise
+            all_seeds = f"--out {out} --seeds {' '.join(map(str, seeds))} --resume"
+            raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; with all seeds by {all_seeds}") from None
         if crew.first:
             print_run(console, done[-1])
     if len(done) > 1 and crew.first:

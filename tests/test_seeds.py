@@ -101,6 +101,21 @@ def test_seeds_of_different_code_are_not_averaged(tmp_path, monkeypatch, capsys)
     assert MEAN not in said
 
 
+@pytest.mark.parametrize("when", ["fewshot.learning.loop.train", "fewshot.experiment._test"])
+def test_what_goes_on_after_an_interrupt_is_said_for_all_seeds(when, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(when, interrupted)
+        assert call(*QUICK, "--out", tmp_path, "--seeds", 0, 1) == console.INTERRUPTED
+    said = capsys.readouterr().err
+    one, every = f"go on with --out {tmp_path / 'seed0'} --resume", f"by --out {tmp_path} --seeds 0 1 --resume"
+    assert said == f"interrupted; {one}; with all seeds {every}\n"
+    assert call("--out", tmp_path, "--seeds", 0, 1, "--resume") == 0
+    assert MEAN in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fact", [{"precision": "bf16"}])
 def test_seeds_trained_in_different_precision_are_not_averaged(fact, tmp_path, capsys):
     assert call(*QUICK, "--out", tmp_path, "--seeds", 0, 1) == 0

@@ -69,6 +69,28 @@ def would_run(module: str) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in found}
 
 
+def lacks(path: str) -> str:
+    """Why a dotted path, `my_pkg.my_module.MyDrop`, cannot be imported; "" where it can, or that is not known.
+
+    Nothing is imported.
+    """
+    module, _, name = path.rpartition(".")
+    if not exists(module.partition(".")[0]):
+        return f"there is no module {module}: is its folder on PYTHONPATH?"
+    origin = locate(module)
+    if origin is None or origin.suffix != ".py":
+        return ""
+    try:
+        tree = ast.parse(origin.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    named = {alias.asname or alias.name for node in ast.walk(tree) for alias in getattr(node, "names", [])
+             if isinstance(alias, ast.alias)}  # fmt: skip
+    named |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    named |= {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    return "" if named & {name, "*", "__getattr__"} else f"module {module} has no {name}; is the name right?"
+
+
 def derived(path: Path, base: str) -> list[str]:
     """Public classes that a source file defines with a base of this name. Nothing is imported."""
     try:

@@ -75,7 +75,13 @@ def run(
     with folder.lock() if crew.first else nullcontext():
         if crew.first:
             _take_up(config, folder, begun, setup, reporter)
-        train_and_test(config, folder, setup, reporter)
+        try:
+            train_and_test(config, folder, setup, reporter)
+        except KeyboardInterrupt as interrupt:
+            if str(interrupt):
+                raise
+            # In a test, or by a second Ctrl-C: the loop has not said how to go on.
+            raise KeyboardInterrupt(f"interrupted; go on with --out {folder.folder} --resume") from None
     return folder
 
 

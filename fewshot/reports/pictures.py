@@ -33,6 +33,7 @@ LIGHT = matplotlib.colormaps["viridis"]  # the more the network looks there, the
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (8, 2)))  # fewer than colours: all pairs of the two come before one returns
 MARKERS = "os^DvPX"
+SMOOTHED = 25  # parts of a training, over the last of which its loss is averaged
 
 MARK = "fewshot.show"  # in the metadata of every picture: what `show` may replace
 _NOT_IN_LABELS = (  # fields in which runs may differ: named anyway, or about where and not how they trained
@@ -225,7 +226,7 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
             if len(group.runs) == 1:
                 first.plot(steps, losses[0], color=style["color"], alpha=0.2, linewidth=0.6)
             if len(steps):
-                window = max(1, len(steps) // 25)
+                window = max(1, len(steps) // SMOOTHED)
                 smooth = [np.convolve(each, np.full(window, 1 / window), "valid") for each in losses]
                 _mean_and_band(first, steps[window - 1 :], np.array(smooth), style)
             for name, panel in zip(shots, others, strict=True):
@@ -235,7 +236,8 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
         notes = ["light: every step"] * any(len(group.runs) == 1 for group in groups) + [
             "band: range of seeds"
         ] * several
-        first.set(xlabel="step", ylabel="loss", title=f"training loss ({'; '.join(notes)})")
+        drawn = "\n".join([f"training loss, mean of the last {1 / SMOOTHED:.0%} of steps", "; ".join(notes)])
+        first.set(xlabel="step", ylabel="loss", title=drawn)
         for name, panel in zip(shots, others, strict=True):
             panel.set(xlabel="step", ylabel="accuracy (%)", title=f"validation, {_named(name)}")
         for panel in (first, *others):

@@ -13,6 +13,7 @@ from typing import Any
 from fewshot import catalogue
 from fewshot import config as configs
 from fewshot.config import FIELDS, TrainConfig
+from fewshot.core import sources
 from fewshot.core.components import parse
 from fewshot.core.console import Parser
 from fewshot.core.errors import UserError, unknown
@@ -81,7 +82,7 @@ def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: i
         raise UserError("--seeds and --vary seed both say which seeds: leave one of the two out")
     for field in vary.keys() & catalogue.FIELDS.keys():
         for value in vary[field]:
-            _check_names(field, value)
+            _check_names(field, value, " in --vary")
     fields = {"seed": vary.get("seed", range(seeds or 1))} | {name: vary[name] for name in vary if name != "seed"}
     if "seed" in flags:
         raise UserError(f"--seed {flags['seed']}: give --seeds N, or --vary seed={flags['seed']}")
@@ -90,6 +91,9 @@ def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: i
         chosen = dict(zip(fields, values, strict=True))
         found[_name(chosen)] = complete({**flags, **chosen})[0]
     _check_differ(found, list(vary))
+    for field in catalogue.FIELDS:
+        for value in {getattr(config, field) for config in found.values()}:
+            _check_names(field, value)
     return found
 
 
@@ -108,16 +112,19 @@ def _check_differ(plan: Mapping[str, TrainConfig], varied: Sequence[str]) -> Non
             )
 
 
-def _check_names(field: str, value: str) -> None:
-    """UserError where a value is no component of ours, nor a dotted name: before any run, and without importing it."""
+def _check_names(field: str, value: str, where: str = "") -> None:
+    """UserError where a value is no component of ours, and no class that is there. Nothing is imported."""
     known = [*catalogue.names(catalogue.FIELDS[field]), "original"]
     try:
         specs = parse(value)
     except UserError as error:
-        raise UserError(f"--vary {field}: {error}; values that have commas are separated by |") from None
+        hint = f"--vary {field}: {error}; values that have commas are separated by |"
+        raise UserError(hint if where else str(error)) from None
     for spec in specs:
+        if why_not := sources.lacks(spec.name) if "." in spec.name else "":
+            raise UserError(f"cannot import {field} {spec.name!r}: {why_not}")
         if "." not in spec.name and spec.name not in known:
-            raise unknown(f"{field} in --vary:", spec.name, known)
+            raise unknown(f"{field}{where}:", spec.name, known)
 
 
 def _typed(field: str, values: Sequence[str]) -> list[Any]:

@@ -183,6 +183,10 @@ def test_grids_from_a_file(tmp_path):
         (["--dataset", "glyphs", "--vary", "test_episodes=50,60"], "--vary test_episodes: "),
         (["--dataset", "glyphs", "--precision", "fp32", "--vary", "device=auto,cpu"], "--vary device: "),
         (["--seeds", "2", "--jobs", "-1"], "--jobs and --gpus-per-run are 0 or more"),
+        (["--seeds", "2", "--dataset", "glyps"], "'glyphs'"),
+        (["--seeds", "2", "--head", "prto"], "unknown head: 'prto'. Did you mean 'proto'?"),
+        (["--seeds", "2", "--reg", "no_such.Drop"], "cannot import reg 'no_such.Drop': there is no module no_such"),
+        (["--vary", "reg=none,boards.Drop"], "cannot import reg 'boards.Drop': module boards has no Drop"),
     ],
 )
 def test_mistakes_are_one_line_and_make_no_folder(flags, message, tmp_path, capsys, monkeypatch):
