@@ -123,3 +123,12 @@ def test_seeds_trained_in_different_precision_are_not_averaged(fact, tmp_path, c
     capsys.readouterr()
     assert call("--out", tmp_path, "--seeds", 0, 1, "--resume") == 0
     assert f"{tmp_path / 'seed1'} differs from {tmp_path / 'seed0'} in precision." in capsys.readouterr().out
+
+
+def test_a_folder_of_runs_is_no_run_and_names_its_runs(tmp_path, capsys):
+    for seed in range(5):
+        (tmp_path / f"seed{seed}").mkdir()
+        (tmp_path / f"seed{seed}" / "config.json").write_text("{}")
+    assert console.run(evaluate.main, [str(tmp_path)]) == console.USER_ERROR
+    runs = ", ".join(str(tmp_path / f"seed{seed}") for seed in range(3))
+    assert one_line_error(capsys).endswith(f"it has no config.json; runs in it: {runs} and 2 more")

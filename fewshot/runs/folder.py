@@ -31,6 +31,7 @@ _TEMPORARY = re.compile(rf"\.(?:{_WRITTEN})-[a-z0-9_]{{8}}|\.{_TRACE}")
 _LOCK = ".lock"
 _JOINED = ("device", "precision")
 _LARGEST_WEIGHTS = 8 * 2**30
+_MOST_NAMED = 3  # run folders in one line
 _LONGEST_NAME = 180  # characters of a folder's name: file systems end at 255 bytes
 
 
@@ -101,7 +102,10 @@ class Run(Facts):
         """An existing run. UserError where there is none."""
         run = cls(Path(folder))
         if not (run.folder / "config.json").is_file():
-            raise UserError(f"{folder} is not a run folder: it has no config.json")
+            below = [str(path.parent) for path in sorted(run.folder.glob("*/config.json"))]
+            more = f" and {len(below) - _MOST_NAMED:,} more" * (len(below) > _MOST_NAMED)
+            runs = f"; runs in it: {', '.join(below[:_MOST_NAMED])}{more}" * bool(below)
+            raise UserError(f"{folder} is not a run folder: it has no config.json{runs}")
         return run
 
     @contextmanager
