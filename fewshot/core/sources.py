@@ -108,7 +108,7 @@ def changed(modules: Iterable[str], before: Mapping[str, str]) -> list[str]:
     """
     files: dict[str, Path] = {}
     for module in modules:
-        with suppress(OSError, SyntaxError, ValueError):
+        with suppress(OSError, SyntaxError, ValueError, RecursionError):
             files |= would_run(module)
     return sorted(name for name, path in files.items() if name in before and digest(path) != before[name])
 

@@ -29,7 +29,7 @@ CONFIG = resolve(
     "glyphs",
     {
         "regime": "supervised:batch=32", "epochs": 1, "val_episodes": 20, "test_episodes": 50, "threads": 1,
-        "device": "cpu", "precision": "fp32", "lr": 0.05, "schedule": "constant",
+        "device": "cpu", "precision": "fp32", "lr": 0.05, "schedule": "constant", "episodes_per_epoch": 1000,
     },
 )  # fmt: skip
 IMAGES = 7  # of each class: an epoch of a few steps, and enough for an episode
@@ -222,10 +222,11 @@ class Stop(Reporter):
 def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
     regime = "supervised:batch=64,mixup=0.2,randaugment=1"
     config = dataclasses.replace(CONFIG, regime=regime, reg="camdrop+focuseddropout")
-    whole = experiment.run(config, tmp_path / "whole")
+    with pytest.warns(UserWarning, match="camdrop is given each image's true class in training"):
+        whole = experiment.run(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt, match="interrupted at step 20"):
         experiment.run(config, tmp_path / "cut", Stop())
-    cut = experiment.run(config, tmp_path / "cut", resume=True)
+    cut = experiment.run(config, tmp_path / "cut", Reporter(), resume=True)
     one, other = (torch.load(run.checkpoint_path, weights_only=True)["model"] for run in (whole, cut))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert one["classifier.weight"].shape == (337, 256)
