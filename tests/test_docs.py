@@ -68,7 +68,7 @@ EXAMPLES = {
     "regularizers_in_my_loop": r"step 3: loss \d\.\d+\n" + SCORES,
     "my_regularizer_against_none": (
         r"(glyphs test 5-way [15]-shot, 15 queries a class, 200 episodes\nRowDrop against none\n"
-        r"(  (this|new|training) .*\n){4}  To establish .* points with 80% power .*\n(    (new|training) .*\n){3}){2}"
+        r"(  (this|new|training) .*\n){4}  To establish .* points with 80% power, .*\n(    (new|training) .*\n){3}){2}"
     ),
 }
 

@@ -41,7 +41,7 @@ class LeftHalf(Regularizer):
 
 class Maskless(Regularizer):
     def forward(self, x: Tensor, guide=None) -> Tensor:
-        return -x
+        return -x if self.training else x
 
 
 def run(*args) -> int:
