@@ -63,13 +63,13 @@ def main(argv: list[str] | None = None) -> None:
         values |= launch.threads(args, values.get("device", "auto"))
     plan = grid.points(values, vary, seeds)
 
-    from fewshot.data import open_dataset
     from fewshot.sweeps.folder import Sweep
 
+    folder = Path(args.out) if args.out else _default_folder(plan, vary)
     if args.executor == "local":  # others' machines may see other folders
-        for dataset, root in dict.fromkeys((config.dataset, config.data_root) for config in plan.values()):
-            open_dataset(dataset, root)  # which must be there, before the first run is begun
-    sweep = Sweep.make(Path(args.out) if args.out else _default_folder(plan, vary), plan)
+        there = Sweep(folder, plan)
+        grid.check_at_hand(config for name, config in plan.items() if not there.done(name))
+    sweep = Sweep.make(folder, plan)
     failed = launch.train(sweep, args, terminal())
     _report(sweep, failed)
     launch.check_all_done(sweep, failed)

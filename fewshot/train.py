@@ -103,7 +103,7 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
 
     console, log = terminal(), loggers.find(log)
     console.quiet = not crew.first
-    if seeds and len(seeds) == 1 < seeds[0]:  # as one gives it to sweep
+    if seeds and len(seeds) == 1 and 1 < seeds[0] <= 10:  # as one gives it to sweep
         several = " ".join(map(str, range(seeds[0])))
         console.print(f"--seeds {seeds[0]} is one run, of that seed; {seeds[0]} seeds are --seeds {several}.")
     done = []
@@ -122,14 +122,19 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
         try:
             done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere, crew=crew))
         except KeyboardInterrupt as interrupt:
-            if not seeds or out is None:
-                raise
+            if not seeds or out is None or all(vacant(Path(str(each))) for *_, each in plans):
+                raise  # where nothing is begun, --resume would begin something else
             all_seeds = f"--out {out} --seeds {' '.join(map(str, seeds))} --resume"
             raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; with all seeds by {all_seeds}") from None
         if crew.first:
             print_run(console, done[-1])
     if len(done) > 1 and crew.first:
         print_seeds(console, done)
+
+
+_OF_ITS_RUN = ("seed", "recipe", "init", "precision", "compile", "deterministic")
+"""In which the runs of one --seeds may differ as they are written. What they come to is looked at before they are
+averaged."""
 
 
 def _configurations(
@@ -153,7 +158,7 @@ def _configurations(
     first = next(iter(begun))
     kept = {folder: _kept(folder, flags, trust, elsewhere) for folder, flags in begun.items()}
     for folder, config in kept.items():
-        if name := difference(kept[first], config, ("seed", "recipe")):
+        if name := difference(kept[first], config, _OF_ITS_RUN):
             here, there = (getattr(each, name) for each in (config, kept[first]))
             raise UserError(
                 f"{folder} began with {configs.flag(name)} {here}, and {first} with {there}: runs of one --seeds differ"

@@ -116,6 +116,15 @@ def test_what_goes_on_after_an_interrupt_is_said_for_all_seeds(when, tmp_path, m
     assert MEAN in capsys.readouterr().out
 
 
+def test_an_interrupt_before_anything_is_begun_names_no_way_to_go_on(tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fewshot.experiment.prepare", interrupted)
+    assert call(*QUICK, "--head", "simpleshot", "--out", tmp_path, "--seeds", 0, 1) == console.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 @pytest.mark.parametrize("fact", [{"precision": "bf16"}])
 def test_seeds_trained_in_different_precision_are_not_averaged(fact, tmp_path, capsys):
     assert call(*QUICK, "--out", tmp_path, "--seeds", 0, 1) == 0

@@ -324,7 +324,7 @@ def test_curves_are_drawn_of_runs_that_are_still_going_on(small_run, run_copy, t
     out = tmp_path / "curves.svg"
     assert run("curves", small_run, run_copy, "--out", out) == 0
     drawn = texts(out)
-    titles = {"training loss, mean of the last 4% of steps", "light: every step"}
+    titles = {"training loss", "light: every step"}
     assert titles | {"validation, 1-shot", "validation, 5-shot"} <= set(drawn)
     assert f"targetdrop ({small_run})" in drawn, "a copy is no other seed: both are drawn"
     assert f"targetdrop ({run_copy}) (unfinished: step 2 of 6)" in " ".join(drawn)

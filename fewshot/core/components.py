@@ -179,6 +179,11 @@ class Family(Generic[Component]):
         parameters = inspect.signature(constructor).parameters.values()
         return {p.name: (hints.get(p.name, str), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
+    def _by_position(self, component: type, name: str) -> bool:
+        """Whether the constructor has a parameter of this name with a default, which is no option."""
+        parameter = inspect.signature(getattr(component, self._constructor)).parameters.get(name)
+        return parameter is not None and parameter.default is not parameter.empty
+
     def check(self, spec: Spec) -> tuple[type[Component], dict[str, Any]]:
         """A spec's class and its options, converted to their declared types."""
         component = self.find(spec.name)
@@ -193,10 +198,10 @@ class Family(Generic[Component]):
         converted = {}
         for key, value in given.items():
             if key not in declared:
-                if key in inspect.signature(getattr(component, self._constructor)).parameters:
+                if "." in spec.name and self._by_position(component, key):
                     raise UserError(
                         f"{self.kind} {spec.name!r}: {key!r} is no option of it, as its {self._constructor} takes it by"
-                        f" position: put a * before it, as in (self, site, *, {key}=...)"
+                        f" position: write a * before it there, as in (..., *, {key}=...)"
                     )
                 raise unknown(f"option of {self.kind} {spec.name!r}:", key, declared)
             converted[key] = _convert(value, declared[key][0], f"{spec.name}:{key}")

@@ -77,7 +77,10 @@ def lacks(path: str) -> str:
     module, _, name = path.rpartition(".")
     if not exists(module.partition(".")[0]):
         return f"there is no module {module}: is its folder on PYTHONPATH?"
-    origin = locate(module)
+    origin, (parent, _, last) = locate(module), module.rpartition(".")
+    if origin is None and parent and (package := locate(parent)) and package.name == "__init__.py":
+        if not any(package.parent.glob(f"{last}*")):
+            return f"there is no module {module}; is the name right?"
     if origin is None or origin.suffix != ".py":
         return ""
     try:
@@ -87,7 +90,7 @@ def lacks(path: str) -> str:
     named = {alias.asname or alias.name for node in ast.walk(tree) for alias in getattr(node, "names", [])
              if isinstance(alias, ast.alias)}  # fmt: skip
     named |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    named |= {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    named |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
     return "" if named & {name, "*", "__getattr__"} else f"module {module} has no {name}; is the name right?"
 
 

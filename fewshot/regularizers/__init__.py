@@ -50,12 +50,15 @@ def expand(text: str, original: str = "none") -> list[Spec]:
 
 
 def without_effect(methods: Iterable[Regularizer]) -> list[str]:
-    """Classes of a user's whose methods change nothing, wherever they are, though their rate is not 0."""
+    """Classes of a user's whose methods change no map, wherever they are, though their rate is not 0."""
     effects: dict[str, bool] = {}
     for method in methods:
         if is_users(method) and method.active:
             name = f"{type(method).__module__}.{type(method).__qualname__}"
-            effects[name] = effects.get(name, False) or not idle(method)
+            try:
+                effects[name] = effects.get(name, False) or not idle(method)
+            except Exception:  # what cannot be copied, or not be tried so: nothing is known of it
+                effects[name] = True
     return [name for name, acts in effects.items() if not acts]
 
 

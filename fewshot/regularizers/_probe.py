@@ -17,7 +17,7 @@ from fewshot.regularizers._base import Guide, Regularizer
 
 LARGER = 1024.0
 GROWTH = 32.0  # a map grows as its input does, a mask of weights or zeros not at all
-TRIES = 20  # steps, of which a method may sit some out
+TRIES = 20  # steps of a training, of which a method may sit some out
 
 
 def is_users(method: Regularizer) -> bool:
@@ -33,9 +33,9 @@ def grows(mask: Callable[[Tensor], Tensor], x: Tensor) -> bool:
 def check_method(method: Regularizer, name: str) -> None:
     """UserError where a freshly built method does not do what `Regularizer` says, on maps of its site.
 
-    It must have called its base's `__init__`, and return x in evaluation mode. What it multiplies with must be a mask:
-    a finite float tensor that fits the maps, and does not grow with them. It draws from torch's generator and may
-    change the method: call it on one that is thrown away.
+    It must have called its base's `__init__`, change nothing in evaluation mode, and return maps in training. What it
+    multiplies with must be a mask: a finite float tensor that fits the maps, and does not grow with them. It draws from
+    torch's generator and may change the method: call it on one that is thrown away.
     """
     if "_modules" not in vars(method) or not hasattr(method, "site"):
         raise UserError(f"{name}: its `__init__` does not call `super().__init__(site)`: let that be its first line")
@@ -43,15 +43,25 @@ def check_method(method: Regularizer, name: str) -> None:
         return
     x, guide = _like(method)
     method.eval()
-    found = method(x, guide)
-    if found is not x and not (isinstance(found, Tensor) and found.shape == x.shape and found.equal(x)):
+    found = method(x.clone(), guide)  # which may be changed in its place
+    if not (isinstance(found, Tensor) and found.shape == x.shape and found.equal(x)):
         raise UserError(
             f"{name}: its `forward` changes its input in evaluation mode, too: let it return x itself unless"
             " self.training and self.active"
         )
     method.train()
+    method.begin_step(1.0, torch.Generator().manual_seed(0))
     if method.has_mask():
         _check_mask(method, name, x, guide)
+    found = method(x.clone().requires_grad_() * 1, guide)  # as in a network, a gradient flows through it
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        raise UserError(f"{name}: its `forward` returns {_said(found)} for maps {tuple(x.shape)}")
+
+
+def _said(found: object) -> str:
+    if found is None:
+        return "None (a `return` is missing)"
+    return str(tuple(found.shape)) if isinstance(found, Tensor) else f"{type(found).__name__}, not a tensor"
 
 
 def _check_mask(method: Regularizer, name: str, x: Tensor, guide: Guide) -> None:
@@ -59,15 +69,9 @@ def _check_mask(method: Regularizer, name: str, x: Tensor, guide: Guide) -> None
         torch.default_generator.manual_seed(0)  # the CPU's alone
         found = method.mask(given, guide)
         if not isinstance(found, Tensor):
-            said = "None: a `return` is missing" if found is None else f"{type(found).__name__}, not a tensor"
-            raise UserError(f"{name}: its `multiplier` returns {said}")
+            raise UserError(f"{name}: its `multiplier` returns {_said(found)}")
         if not found.is_floating_point():
             raise UserError(f"{name}: its `multiplier` is of {found.dtype}: let it return floats, by .float()")
-        if not found.isfinite().all():
-            raise UserError(
-                f"{name}: its `multiplier` has values that are not finite, on random maps of which one is all zero:"
-                " does it divide by 0? Training would end in NaN"
-            )
         try:
             return found.expand(given.shape)
         except RuntimeError:
@@ -76,7 +80,9 @@ def _check_mask(method: Regularizer, name: str, x: Tensor, guide: Guide) -> None
 
     dead = x.relu()
     dead[:, 0] = 0  # as a channel is whose weights have died
-    mask(dead)
+    for given, where in ((x, "random maps"), (dead, "maps of which one is all zero (does it divide by 0?)")):
+        if not mask(given).isfinite().all():
+            raise UserError(f"{name}: its `multiplier` is not finite on {where}; training would end in NaN")
     if grows(mask, x):
         raise UserError(
             f"{name}: its `multiplier` grows as its input does, so it is a map and not a mask: return the mask alone,"
@@ -85,17 +91,18 @@ def _check_mask(method: Regularizer, name: str, x: Tensor, guide: Guide) -> None
 
 
 def idle(method: Regularizer) -> bool:
-    """Whether a method changes nothing of random maps, in TRIES steps at the end of training.
+    """Whether a method changes no random map in a forward pass, nor the weight decay, in TRIES steps of a training.
 
     A copy of it is asked, and torch's random numbers are afterwards as they were.
     """
     tried = copy.deepcopy(method).cpu().train()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]):
         for step in range(TRIES):
             torch.default_generator.manual_seed(step)
-            tried.begin_step(1.0, torch.Generator().manual_seed(step))
+            tried.begin_step(step / TRIES, torch.Generator().manual_seed(step))
             x, guide = _like(tried)
-            if not torch.equal(tried(x.clone(), guide), x):
+            found = tried(x.clone().requires_grad_() * 1, guide)
+            if not torch.equal(found, x) or tried.weight_decay_scale != 1:
                 return False
     return True
 

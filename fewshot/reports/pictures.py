@@ -217,7 +217,7 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
         figure = Figure(figsize=(3.3 * (1 + len(shots)), 3.3 + 0.2 * len(groups)), layout="constrained")
         first, *others = figure.subplots(1, 1 + len(shots), squeeze=False)[0]
         figure.suptitle(_wrap(heading, 46 * (1 + len(shots))), fontsize=10)
-        legend = []
+        legend, smoothed = [], False
         for number, group in enumerate(groups):
             style = _line(number)
             marked = style | {"marker": MARKERS[number % len(MARKERS)], "markersize": 4}
@@ -227,6 +227,7 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
                 first.plot(steps, losses[0], color=style["color"], alpha=0.2, linewidth=0.6)
             if len(steps):
                 window = max(1, len(steps) // SMOOTHED)
+                smoothed |= window > 1
                 smooth = [np.convolve(each, np.full(window, 1 / window), "valid") for each in losses]
                 _mean_and_band(first, steps[window - 1 :], np.array(smooth), style)
             for name, panel in zip(shots, others, strict=True):
@@ -236,8 +237,8 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
         notes = ["light: every step"] * any(len(group.runs) == 1 for group in groups) + [
             "band: range of seeds"
         ] * several
-        drawn = "\n".join([f"training loss, mean of the last {1 / SMOOTHED:.0%} of steps", "; ".join(notes)])
-        first.set(xlabel="step", ylabel="loss", title=drawn)
+        how = f", mean of the last {1 / SMOOTHED:.0%} of steps" * smoothed
+        first.set(xlabel="step", ylabel="loss", title=f"training loss{how}\n{'; '.join(notes)}")
         for name, panel in zip(shots, others, strict=True):
             panel.set(xlabel="step", ylabel="accuracy (%)", title=f"validation, {_named(name)}")
         for panel in (first, *others):

@@ -208,7 +208,8 @@ class Facts:
     @property
     def changed_code(self) -> str:
         """What to say where files of the user's that trained the run are others now: `a.py, b.py`; "" where none is."""
-        before = self.resolved.get("code", {}).get("users", {})
+        code = self.environment.get("resumed_with_code") or self.resolved.get("code", {})
+        before = code.get("users", {})
         names = sources.changed(configs.users_modules(configs.to_json(self.config)), before) if before else []
         return ", ".join(names)
 

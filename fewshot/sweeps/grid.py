@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,21 @@ def _check_differ(plan: Mapping[str, TrainConfig], varied: Sequence[str]) -> Non
             )
 
 
+def check_at_hand(configurations: Iterable[TrainConfig]) -> None:
+    """UserError where a data set, or a class of the user's, is not there: before any run. No component is imported."""
+    from fewshot.data import open_dataset
+
+    needed = list(configurations)
+    for dataset, root in dict.fromkeys((config.dataset, config.data_root) for config in needed):
+        open_dataset(dataset, root)
+    for field in catalogue.FIELDS:
+        for spec in (spec for value in {getattr(config, field) for config in needed} for spec in parse(value)):
+            if "." in spec.name and (why_not := sources.lacks(spec.name)):
+                raise UserError(f"cannot import {field} {spec.name!r}: {why_not}")
+
+
 def _check_names(field: str, value: str, where: str = "") -> None:
-    """UserError where a value is no component of ours, and no class that is there. Nothing is imported."""
+    """UserError where a value is no component of ours, nor a dotted name: before any run, and without importing it."""
     known = [*catalogue.names(catalogue.FIELDS[field]), "original"]
     try:
         specs = parse(value)
@@ -121,8 +134,6 @@ def _check_names(field: str, value: str, where: str = "") -> None:
         hint = f"--vary {field}: {error}; values that have commas are separated by |"
         raise UserError(hint if where else str(error)) from None
     for spec in specs:
-        if why_not := sources.lacks(spec.name) if "." in spec.name else "":
-            raise UserError(f"cannot import {field} {spec.name!r}: {why_not}")
         if "." not in spec.name and spec.name not in known:
             raise unknown(f"{field}{where}:", spec.name, known)
 

@@ -25,7 +25,7 @@ SLIPS = {
     def multiplier(self, x, guide=None):
         return (torch.rand(len(x), 1, 1, 1) > self.rate).float()
 """,
-    "its `multiplier` returns None: a `return` is missing": """
+    "its `multiplier` returns None (a `return` is missing)": """
     def multiplier(self, x, guide=None):
         mask = (torch.rand(len(x), 1, 1, 1) > 0.2).float()
 """,
@@ -37,15 +37,32 @@ SLIPS = {
     def multiplier(self, x, guide=None):
         return torch.rand_like(x) > 0.2
 """,
-    "its `multiplier` has values that are not finite": """
+    "its `multiplier` is not finite on maps of which one is all zero": """
     def multiplier(self, x, guide=None):
         return x.abs() / x.abs().amax((2, 3), keepdim=True)
 """,
     "its `forward` changes its input in evaluation mode, too": """
     def forward(self, x, guide=None):
-        return x + torch.randn_like(x)
+        return x.add_(torch.randn_like(x))
+""",
+    "its `forward` returns None (a `return` is missing) for maps": """
+    def forward(self, x, guide=None):
+        if not self.training:
+            return x
+        x + torch.randn_like(x)
 """,
 }
+
+
+EARLY = """
+    def multiplier(self, x, guide=None):  # less and less, and nothing at the end
+        return (torch.rand_like(x) >= 0.5 * (1 - self.progress)).float()
+"""
+FAITHFUL = """
+    def multiplier(self, x, guide=None):  # finite, also where exp is large
+        weights = x.exp()
+        return weights / weights.mean((2, 3), keepdim=True)
+"""
 
 
 @pytest.fixture
@@ -75,12 +92,14 @@ def test_a_slip_is_one_line_before_anything_is_written(module, complaint, capsys
         ("    def multiplier(self, x, guide=None):\n        return torch.ones_like(x)\n", True),
         ("    def forward(self, x, guide=None):\n        return x\n", True),
         ("    def multiplier(self, x, guide=None):\n        return (torch.rand_like(x) > 0.01).float()\n", False),
+        (EARLY, False),
+        (FAITHFUL, False),
     ],
 )
 def test_a_method_that_changes_nothing_is_pointed_out(module, body, idle, capsys):
     module.write_text(HEAD + body)
     assert run("my_slip.Mine") == 0
-    said = "Warning: my_slip.Mine has no effect: random maps came out of it as they went in"
+    said = "Warning: my_slip.Mine has no effect: 20 random maps came out of it as they went in"
     assert (said in capsys.readouterr().out) == idle
 
 
@@ -89,4 +108,4 @@ def test_a_file_for_a_class_and_an_option_by_position_are_told_how(module, capsy
     assert run("my_slip") == console.USER_ERROR
     assert "unknown regularizer 'my_slip': for the class in my_slip.py, write my_slip.Mine" in one_line_error(capsys)
     assert run("my_slip.Mine:rate=0.3") == console.USER_ERROR
-    assert "put a * before it, as in (self, site, *, rate=...)" in one_line_error(capsys)
+    assert "write a * before it there, as in (..., *, rate=...)" in one_line_error(capsys)

@@ -187,6 +187,7 @@ def test_grids_from_a_file(tmp_path):
         (["--seeds", "2", "--head", "prto"], "unknown head: 'prto'. Did you mean 'proto'?"),
         (["--seeds", "2", "--reg", "no_such.Drop"], "cannot import reg 'no_such.Drop': there is no module no_such"),
         (["--vary", "reg=none,boards.Drop"], "cannot import reg 'boards.Drop': module boards has no Drop"),
+        (["--vary", "reg=none,hypothesis.no.Drop"], "there is no module hypothesis.no; is the name right?"),
     ],
 )
 def test_mistakes_are_one_line_and_make_no_folder(flags, message, tmp_path, capsys, monkeypatch):

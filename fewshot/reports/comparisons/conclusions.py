@@ -10,6 +10,8 @@ from fewshot.evaluation.power import MOST, POWER, Need
 from fewshot.reports.tables import percent, within
 
 SIGNIFICANT = 0.05
+NO_EFFECT = "what differs between them may have no effect at all"
+_APART = "tasks without a common image"
 _WIDEST = max(map(len, QUESTIONS))
 _UNITS = {"new images": "images of each class", "new classes": "test classes", "training anew": "training seeds each"}
 
@@ -20,9 +22,9 @@ def conclusions(first: str, second: str, found: Answers) -> list[str]:
         f"  {question:<{_WIDEST}}  {answer if isinstance(answer, str) else _verdict(first, second, answer)}"
         for question, answer in found.items()
     ]
-    measured = next(each for each in found.values() if isinstance(each, Interval))
-    if measured.estimate == measured.half_width == 0:
-        said.append("  They scored the same in every task: what differs between them may have no effect at all.")
+    in_tasks = found.get("this test set")
+    if isinstance(in_tasks, Interval) and in_tasks.estimate == in_tasks.half_width == 0:
+        said.append(f"  They scored the same in every task: {NO_EFFECT}.")
     return said
 
 
@@ -63,9 +65,9 @@ def _amount(units: str, need: Need | str, in_tasks: bool) -> str:
     if need.n is None:
         return f"more {units} than can be had, or more episodes"
     if need.enough:
-        return f"no more {units}: the {need.have:,} {'in tasks that share none' if in_tasks else 'there are'} will do"
+        return f"no more {units}: the {need.have:,} {'that ' + _APART + ' use' if in_tasks else 'there are'} will do"
     low, high = (f"{MOST:,} or more" if each is None else f"{each:,}" for each in (need.low, need.high))
-    now = f"; tasks that share none use {need.have:,} now" if in_tasks else f", {need.n - need.have:,} more than now"
+    now = f"; {_APART} use {need.have:,} now" if in_tasks else f", {need.n - need.have:,} more than now"
     return f"about {need.n:,} {units}{now} (95% interval: {low} to {high})"
 
 

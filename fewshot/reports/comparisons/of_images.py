@@ -21,7 +21,7 @@ from fewshot.evaluation.proportions import FEW
 from fewshot.evaluation.statistics import established, ranks
 from fewshot.identity import pixels
 from fewshot.reports.comparisons.asked import Asked
-from fewshot.reports.comparisons.conclusions import SIGNIFICANT, conclusions, what_it_takes
+from fewshot.reports.comparisons.conclusions import NO_EFFECT, SIGNIFICANT, conclusions, what_it_takes
 from fewshot.reports.tables import within
 from fewshot.runs import Run
 
@@ -125,6 +125,7 @@ def counted(first: str, second: str, a: Right, b: Right) -> list[str]:
     return [
         f"  of {found.n:,} images, both are right on {found.both:,}, {first} alone on {found.first:,},"
         f" {second} alone on {found.second:,}, neither on {found.neither:,}"
+        + f": {NO_EFFECT}" * (found.discordant == 0)
     ]
 
 
