@@ -38,12 +38,12 @@ def test_several_seeds_are_one_command(tmp_path, capsys):
     assert "2 seeds" in out
     runs = [str(tmp_path / "runs" / f"seed{n}") for n in (0, 1)]
     few = ["--shots", "1", "--episodes", "20", "--threads", "1"]
-    assert console.run(evaluate.main, [*runs, *few, "--head", "simpleshot"]) == 0
+    assert console.run(evaluate.main, [*runs, *few, "--head", "cosine"]) == 0
     assert console.run(train.main, [*flags, "--seeds", "0", "1", "--resume"]) == 0
     summed_up = capsys.readouterr().out.partition("2 seeds")[2]
     (own, other) = re.findall("5-way 1-shot(.*)", summed_up)
     assert own.split() in [line.split() for line in re.findall("5-way 1-shot(.*)", out)]
-    assert other.startswith(", simpleshot "), "what another head made of them is a line of its own"
+    assert other.startswith(", cosine "), "what another head made of them is a line of its own"
     assert console.run(train.main, [*flags, "--seeds", "0", "0"]) == 2
     assert "--seeds: 0 comes twice" in one_line_error(capsys)
     assert console.run(train.main, [*flags, "--seeds", "0", "--seed", "1"]) == 2
@@ -51,27 +51,27 @@ def test_several_seeds_are_one_command(tmp_path, capsys):
 
 
 def test_a_missing_seed_is_trained_as_those_that_are_there(tmp_path, capsys):
-    few = ["--head", "simpleshot", "--test-episodes", "30"]
+    few = ["--transform", "l2", "--test-episodes", "30"]
     assert call(*QUICK, *few, "--out", tmp_path, "--seeds", 0) == 0
     assert call("--out", tmp_path, "--seeds", 0, 1, "--resume") == 0
     first, second = (Run.open(tmp_path / f"seed{n}").config for n in (0, 1))
-    assert (second.head, second.test_episodes, second.seed) == ("simpleshot", 30, 1)
+    assert (second.transform, second.test_episodes, second.seed) == ("l2", 30, 1)
     assert second.epochs == first.epochs == 0
     out = capsys.readouterr().out
     assert f"{tmp_path / 'seed1'} holds no run: this begins one." in out
     assert MEAN in out
-    assert call("--out", tmp_path, "--seeds", 0, 2, "--resume", "--head", "cosine") == console.USER_ERROR
-    assert "--head cosine differs from simpleshot" in one_line_error(capsys)
+    assert call("--out", tmp_path, "--seeds", 0, 2, "--resume", "--transform", "center") == console.USER_ERROR
+    assert "--transform center differs from l2" in one_line_error(capsys)
     assert not (tmp_path / "seed2").exists()
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_refused(tmp_path, capsys):
-    for seed, head in enumerate(("proto", "simpleshot")):
-        assert call(*QUICK, "--head", head, "--seed", seed, "--out", tmp_path / f"seed{seed}") == 0
+    for seed, reg in enumerate(("none", "dropout")):
+        assert call(*QUICK, "--reg", reg, "--seed", seed, "--out", tmp_path / f"seed{seed}") == 0
     capsys.readouterr()
     assert call("--out", tmp_path, "--seeds", 0, 1, "--resume") == console.USER_ERROR
     line = one_line_error(capsys)
-    assert f"{tmp_path / 'seed1'} began with --head simpleshot, and {tmp_path / 'seed0'} with proto" in line
+    assert f"{tmp_path / 'seed1'} began with --reg dropout, and {tmp_path / 'seed0'} with none" in line
 
 
 def test_a_seed_that_is_there_is_named_before_the_others_are_trained(tmp_path, capsys):
@@ -121,7 +121,7 @@ def test_an_interrupt_before_anything_is_begun_names_no_way_to_go_on(tmp_path, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fewshot.experiment.prepare", interrupted)
-    assert call(*QUICK, "--head", "simpleshot", "--out", tmp_path, "--seeds", 0, 1) == console.INTERRUPTED
+    assert call(*QUICK, "--out", tmp_path, "--seeds", 0, 1) == console.INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -100,6 +100,8 @@ def test_an_option_without_a_default_must_be_given(tmp_path, monkeypatch):
         "class Needy(Regularizer):\n"
         "    def __init__(self, site, *, rate: float):\n"
         "        super().__init__(site)\n"
+        "    def forward(self, x, guide=None):\n"
+        "        return x\n"
         "class Stranger:\n"
         "    pass\n"
     )
@@ -173,7 +175,9 @@ def test_options_of_every_type_are_read_or_refused_in_one_line(users_module):
         "                 how: Literal['all'] | int = 'all', on: bool = False, pair: tuple[int, int] = (1, 2),\n"
         "                 text: str | None = None, either: float | bool = 1.0):\n"
         "        super().__init__(site)\n"
-        "        self.given = dict(level=level, size=size, how=how, on=on, text=text, either=either)\n",
+        "        self.given = dict(level=level, size=size, how=how, on=on, text=text, either=either)\n"
+        "    def forward(self, x, guide=None):\n"
+        "        return x\n",
     )
     for text, expected in {
         "level=2": 2, "size=3": 3, "size=2.5": 2.5, "size=None": None, "how=all": "all", "how=7": 7, "on=True": True,
