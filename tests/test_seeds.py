@@ -38,12 +38,12 @@ def test_several_seeds_are_one_command(tmp_path, capsys):
     assert "2 seeds" in out
     runs = [str(tmp_path / "runs" / f"seed{n}") for n in (0, 1)]
     few = ["--shots", "1", "--episodes", "20", "--threads", "1"]
-    assert console.run(evaluate.main, [*runs, *few, "--head", "cosine"]) == 0
+    assert console.run(evaluate.main, [*runs, *few, "--head", "matching"]) == 0
     assert console.run(train.main, [*flags, "--seeds", "0", "1", "--resume"]) == 0
     summed_up = capsys.readouterr().out.partition("2 seeds")[2]
     (own, other) = re.findall("5-way 1-shot(.*)", summed_up)
     assert own.split() in [line.split() for line in re.findall("5-way 1-shot(.*)", out)]
-    assert other.startswith(", cosine "), "what another head made of them is a line of its own"
+    assert other.startswith(", matching "), "what another head made of them is a line of its own"
     assert console.run(train.main, [*flags, "--seeds", "0", "0"]) == 2
     assert "--seeds: 0 comes twice" in one_line_error(capsys)
     assert console.run(train.main, [*flags, "--seeds", "0", "--seed", "1"]) == 2
