@@ -16,10 +16,10 @@ from fewshot.evaluation.statistics import summarise
 
 def variant(
     source: Path, folder: Path, *, seed: int = 0, reg: str = "targetdrop", gain: float = 0.0, noise: float = 0.0,
-    started: str | None = None, config: dict | None = None, row: dict | None = None,
+    started: str | None = None, config: dict | None = None, row: dict | None = None, each_shot: float = 0.0,
 ) -> Path:  # fmt: skip
-    """A copy of the run `source`: every episode's accuracy `gain` higher, give or take `noise`; `config` and `row`
-    change fields of config.json and of each protocol's row."""
+    """A copy of the run `source`: every episode's accuracy `gain` higher, give or take `noise`, and `each_shot` more
+    for each shot but the first; `config` and `row` change fields of config.json and of each protocol's row."""
     shutil.copytree(source, folder)
     draw = np.random.default_rng([seed, len(folder.name)])
 
@@ -27,7 +27,8 @@ def variant(
         result["run"] |= {"seed": seed, "regularizer": reg}
         for scored in result["results"]:
             path = folder / scored["episodes_file"]
-            values = (np.load(path) + gain + draw.normal(0, noise, scored["episodes"])).clip(0, 1).astype(np.float32)
+            more = gain + each_shot * (scored["shots"] - 1) + draw.normal(0, noise, scored["episodes"])
+            values = (np.load(path) + more).clip(0, 1).astype(np.float32)
             np.save(path, values)
             proven = summarise(values)
             scored |= {"accuracy": proven.accuracy, "std": proven.std, "ci95": proven.ci95} | (row or {})

@@ -38,7 +38,7 @@ def test_keeps_a_row_of_each_head_and_makes_the_page(script, small_run, tmp_path
     assert list(kept["rows"]) == SPECS
     ours = json.loads((small_run / "result.json").read_text())["results"]
     assert kept["glyphs"]["proto"]["proto"]["5"]["accuracy"] == ours[1]["accuracy"]
-    assert kept["embedding"]["shape"] == [64, 2, 2]
+    assert kept["embedding"]["shape"] == [16, 2, 2]
     for spec, row in kept["rows"].items():
         assert row.get("learned", 0) == 2 * (spec == "relation")
         assert row["5"]["episodes"] == (3 if spec.startswith("sklearn:") else 30)

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 from boards import edit, reseal, variant
-from commands import ROOT, one_line_error
+from commands import NETWORK, ROOT, one_line_error
 from scipy import stats
 
 from fewshot import leaderboard
@@ -520,7 +520,7 @@ def test_the_terminal_names_the_runs_where_nothing_else_tells_rows_apart(small_r
     out = capsys.readouterr().out
     assert re.search(r"rank +seeds +accuracy \(%\) +run", out), "columns that say nothing are left out"
     assert re.search(r"± [\d.]+ +mild", out) and re.search(r"± [\d.]+ +strong", out)
-    assert "All rows: regularizer targetdrop, backbone conv4, head proto, steps " in out
+    assert f"All rows: regularizer targetdrop, backbone {NETWORK}, head proto, steps " in out
     variant(small_run, tmp_path / "runs" / "none", reg="none")
     assert run("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv") == 0
     out = capsys.readouterr().out
@@ -550,7 +550,7 @@ HOSTILE = {
     "-2+3": "-2+3",
     "@SUM(1)": "@SUM(1)",
     "'=1": "'=1",
-    "\t=1": "=1",
+    "\t=9": "=9",
     "<script>alert(1)</script>": r"\<script\>",
     "[here](javascript:alert(1))": r"\[here\]",
     "see https://evil.example www.evil.example": r"https\:// www\.".split()[0],

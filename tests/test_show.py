@@ -11,7 +11,7 @@ import boards
 import numpy as np
 import pytest
 import torch
-from commands import command, one_line_error
+from commands import NETWORK, command, one_line_error
 from PIL import Image
 from torch import Tensor
 
@@ -93,14 +93,14 @@ def test_what_is_taken_away_is_read_off_the_mask_whatever_its_scale():
 def test_a_column_is_its_regularizers_mask_at_the_run_s_site(small_run, glyphs):
     model = fewshot.load(small_run, device="cpu")
     specs = inspection.expand("targetdrop:reduction=8+test_show.LeftHalf+dropout", model.backbone.original, site=2)
-    inspection.replace_regularizers(model, "conv4", specs)
+    inspection.replace_regularizers(model, NETWORK, specs)
     scene = inspection.scene(glyphs, 3, seed=1)
     target, left, noise = inspection.masks(model, inspection.choose(model, specs, 2), scene, seed=0)
-    assert left.site.depth == target.site.depth == 2 and left.taken.shape == (3, 64, 8, 8)
+    assert left.site.depth == target.site.depth == 2 and left.taken.shape == (3, 16, 8, 8)
     assert (left.taken[..., :4] == 1).all() and left.dropped == 0.5
     assert (left.taken[:, 0, -1, 4:] == 0.75).all() and (left.taken[:, 1:, :, 4:] == 0).all()
     assert target.dropped == pytest.approx((target.taken == 1).float().mean().item())
-    assert ((target.taken == 1).flatten(2).any(2).sum(1) == 9).all(), "floor(0.15 * 64) channels of each image"
+    assert ((target.taken == 1).flatten(2).any(2).sum(1) == 2).all(), "floor(0.15 * 16) channels of each image"
     (alone,) = inspection.masks(model, inspection.choose(model, specs, 2)[2:], scene, seed=0)
     assert torch.equal(alone.taken, noise.taken), "what is drawn beside it changes nothing"
 
@@ -136,19 +136,19 @@ def test_class_activation_maps_are_the_sum_over_channels_of_weight_times_map(sma
     model = fewshot.load(small_run, device="cpu")
     scene = inspection.scene(glyphs, 3, seed=0)
 
-    def maps(images) -> np.ndarray:  # (N, 64, 2, 2)
+    def maps(images) -> np.ndarray:  # (N, 16, 2, 2)
         x = model.normalise(to_unit(torch.from_numpy(images)))
         with torch.no_grad():
             for block in model.backbone.blocks:
                 x = block(x)
         return x.double().numpy()
 
-    shown, support = maps(scene.shown), maps(scene.support).reshape(5, 5, 64, 2, 2)
+    shown, support = maps(scene.shown), maps(scene.support).reshape(5, 5, 16, 2, 2)
     prototypes = [np.mean(support[way], axis=0) for way in range(5)]
     expected = np.zeros((3, 2, 2))
     for image in range(3):
         weights = prototypes[image] - np.mean(prototypes, axis=0)
-        for channel in range(64):
+        for channel in range(16):
             expected[image] += weights[channel].mean() * shown[image, channel]
     np.testing.assert_allclose(inspection.class_activation_maps(model, scene), expected, rtol=1e-3, atol=1e-6)
     heat = inspection.heat(expected, 32)
@@ -197,7 +197,7 @@ def test_activations_of_runs_and_of_an_untrained_network(small_run, tmp_path):
     out = tmp_path / "a.svg"
     assert run("activations", small_run, other, "--images", 40, "--threads", 1, "--out", out) == 0
     drawn = texts(out)
-    assert "glyphs: batch-norm outputs of block 4, 40 validation images, conv4" in drawn
+    assert f"glyphs: batch-norm outputs of block 4, 40 validation images, {NETWORK}" in drawn
     labels = [text.rsplit(":", 1)[0] for text in drawn if text.endswith("below 0.02")]
     assert labels == ["targetdrop, lr=0.1", "targetdrop, lr=0.5"]
     assert run("activations", *FRESH, "--site", 1, "--out", out) == 0
@@ -223,10 +223,10 @@ def test_cam_of_an_earlier_block_weighs_channels_by_the_gradient_of_the_score(sm
 
     with torch.no_grad():
         first, second = model.backbone.blocks[:2]
-        x = second(first(model.normalise(images))).numpy()  # (N, 64, 8, 8)
+        x = second(first(model.normalise(images))).numpy()  # (N, 16, 8, 8)
     slopes = np.empty(x.shape[:2])
-    for channel in range(64):  # by central differences: the map's whole channel, a little up and down
-        shift = torch.zeros(1, 64, 1, 1, dtype=torch.float64)
+    for channel in range(16):  # by central differences: the map's whole channel, a little up and down
+        shift = torch.zeros(1, 16, 1, 1, dtype=torch.float64)
         shift[:, channel] = 1e-6
         slopes[:, channel] = (scores(shift) - scores(-shift)) / 2e-6 / 64
     expected = np.einsum("nc,nchw->nhw", slopes, x)
@@ -312,7 +312,7 @@ def test_cam_draws_a_column_a_run_and_names_them_by_what_differs(small_run, tmp_
     assert run("cam", small_run, other, *flags) == 0
     assert out.read_text().count("<image") == 2 * 3 + 1
     drawn = texts(out)
-    assert "glyphs: class activation maps of the deepest block (2x2) of conv4" in " ".join(drawn)
+    assert f"glyphs: class activation maps of the deepest block (2x2) of {NETWORK}" in " ".join(drawn)
     assert {"targetdrop,", "seed=0", "seed=7"} <= set(drawn)
 
 

@@ -46,7 +46,7 @@ def run(*args) -> int:
 
 def test_a_run_folder_holds_what_the_contract_says(small_run):
     result = json.loads((small_run / "result.json").read_text())
-    assert result["run"]["regularizer"] == "targetdrop" and result["run"]["parameters"] == 112_832
+    assert result["run"]["regularizer"] == "targetdrop" and result["run"]["parameters"] == 7_472
     assert [(row["ways"], row["shots"], row["queries"]) for row in result["results"]] == [(5, 1, 15), (5, 5, 15)]
     for row in result["results"]:
         accuracies = np.load(small_run / row["episodes_file"])
@@ -154,7 +154,8 @@ def test_without_out_the_same_command_twice_makes_two_folders(tmp_path, monkeypa
     for _ in range(2):
         assert run(*flags, "--head", "proto", "--reg", "targetdrop") == 0
     folders = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert len(folders) == 2 and all(name.startswith("glyphs_conv4_proto_targetdrop_1shot_seed0") for name in folders)
+    readable = "glyphs_conv4-channels=16_proto_targetdrop_1shot_seed0"
+    assert len(folders) == 2 and all(name.startswith(readable) for name in folders)
     out = capsys.readouterr().out
     assert out.startswith("Data set: glyphs (embedded; mini-imagenet is not prepared under data).")
     assert "±" in out and "1.96 * std / sqrt(n)" in out

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from boards import edit
-from commands import SMALL, one_line_error
+from commands import NETWORK, SMALL, one_line_error
 from rich.console import Console
 
 from fewshot import experiment, train, watch
@@ -33,8 +33,8 @@ from fewshot.runs import Run
 
 # 24 steps, validated after the 8th, the 16th and the last; checkpoints at 10 and 20.
 CONFIG = configure(
-    dataset="glyphs", reg="dropblock", epochs=3, episodes_per_epoch=8, episodes_per_batch=1, queries=1,
-    val_episodes=20, test_episodes=50, threads=1, device="cpu", precision="fp32", checkpoint_seconds=0.001,
+    dataset="glyphs", backbone=NETWORK, reg="dropblock", epochs=3, episodes_per_epoch=8, episodes_per_batch=1,
+    queries=1, val_episodes=20, test_episodes=50, threads=1, device="cpu", precision="fp32", checkpoint_seconds=0.001,
 )  # fmt: skip
 
 

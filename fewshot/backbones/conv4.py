@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewshot.backbones._blocks import Blocks
 from fewshot.backbones._pool import halve
+from fewshot.core.errors import UserError
 
 
 class _Block(nn.Module):
@@ -26,9 +27,14 @@ class _Block(nn.Module):
 
 
 class Conv4(Blocks):
-    """4 blocks of 64 channels: 84 px images to 64 x 5 x 5 = 1,600 numbers; 112,832 parameters."""
+    """4 blocks of 64 channels: 84 px images to 64 x 5 x 5 = 1,600 numbers; 112,832 parameters.
 
-    def __init__(self, image_size: int = 84) -> None:
-        channels = [64] * 4
-        pairs = zip([3, *channels], channels, strict=False)
+    `channels`: of every block. MAML has 32 on mini-ImageNet (Finn et al., ICML 2017), to overfit less.
+    """
+
+    def __init__(self, image_size: int = 84, *, channels: int = 64) -> None:
+        if channels < 1:
+            raise UserError(f"channels={channels}: give at least 1")
+        widths = [channels] * 4
+        pairs = zip([3, *widths], widths, strict=False)
         super().__init__(image_size, [_Block(inputs, outputs) for inputs, outputs in pairs])

@@ -20,6 +20,16 @@ def test_parameters_and_features(image_size, features):
     assert network.eval()(torch.randn(2, 3, image_size, image_size)).shape == (2, features)
 
 
+def test_channels():
+    """MAML's 32; below 1 there is no network."""
+    network = backbones.build("conv4:channels=32")
+    assert sum(p.numel() for p in network.parameters()) == 3 * 32 * 9 + 3 * 32 * 32 * 9 + 4 * 2 * 32
+    assert network.features == 800
+    assert [site.channels for site in network.sites] == [32] * 4
+    with pytest.raises(UserError, match="channels=0: give at least 1"):
+        backbones.build("conv4:channels=0")
+
+
 def test_equals_the_published_order_of_layers():
     """conv, batch norm, ReLU, pool; ours pools before ReLU, which must not show, nor in the gradient."""
     network = backbones.build("conv4")

@@ -248,7 +248,7 @@ def test_loaded_model_embeds_images_and_refuses_others(small_run):
     model = fewshot.load(small_run, device="cpu")
     images = open_dataset("glyphs")["test"].images[:150]
     embeddings = model.embed(np.array(images))
-    assert embeddings.shape == (150, 256) and embeddings.dtype == torch.float32
+    assert embeddings.shape == (150, 64) and embeddings.dtype == torch.float32
     split = open_dataset("glyphs")["test"]
     whole = embed_split(model, split, CPU)
     assert torch.allclose(embeddings, whole[:150], atol=1e-5)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from commands import SMALL, one_line_error
+from commands import NETWORK, SMALL, one_line_error
 from torchvision.transforms import v2
 
 import fewshot
@@ -28,8 +28,9 @@ from fewshot.recipes import resolve
 CONFIG = resolve(
     "glyphs",
     {
-        "regime": "supervised:batch=32", "epochs": 1, "val_episodes": 20, "test_episodes": 50, "threads": 1,
-        "device": "cpu", "precision": "fp32", "lr": 0.05, "schedule": "constant", "episodes_per_epoch": 1000,
+        "backbone": NETWORK, "regime": "supervised:batch=32", "epochs": 1, "val_episodes": 20, "test_episodes": 50,
+        "threads": 1, "device": "cpu", "precision": "fp32", "lr": 0.05, "schedule": "constant",
+        "episodes_per_epoch": 1000,
     },
 )  # fmt: skip
 IMAGES = 7  # of each class: an epoch of a few steps, and enough for an episode
@@ -229,7 +230,7 @@ def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
     cut = experiment.run(config, tmp_path / "cut", Reporter(), resume=True)
     one, other = (torch.load(run.checkpoint_path, weights_only=True)["model"] for run in (whole, cut))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert one["classifier.weight"].shape == (337, 256)
+    assert one["classifier.weight"].shape == (337, 64)
     losses = [row["loss"] for row in whole.metrics() if "loss" in row]
     assert len(losses) == whole.steps == whole.summary["steps"] == 37
     assert np.mean(losses[-10:]) < np.mean(losses[:10])

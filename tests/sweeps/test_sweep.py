@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from boards import variant
-from commands import SMALL, command, one_line_error
+from commands import NETWORK, SMALL, command, one_line_error
 from inline import Inline
 
 from fewshot import evaluate, experiment, sweep
@@ -24,8 +24,9 @@ from fewshot.sweeps.executors import Local
 from fewshot.sweeps.folder import Sweep
 
 FLAGS = {
-    "dataset": "glyphs", "epochs": 2, "episodes_per_epoch": 20, "episodes_per_batch": 2, "val_episodes": 20,
-    "test_episodes": 50, "threads": 1, "device": "cpu", "precision": "fp32", "checkpoint_seconds": 0.01,
+    "dataset": "glyphs", "backbone": NETWORK, "epochs": 2, "episodes_per_epoch": 20, "episodes_per_batch": 2,
+    "val_episodes": 20, "test_episodes": 50, "threads": 1, "device": "cpu", "precision": "fp32",
+    "checkpoint_seconds": 0.01,
 }  # fmt: skip
 
 
