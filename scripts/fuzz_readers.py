@@ -48,7 +48,7 @@ from fewshot.data.importers.unpickle import load
 from fewshot.data.spec import DatasetSpec
 from fewshot.episodes import frozen
 from fewshot.episodes.sampler import Protocol
-from fewshot.evaluation import classification, records
+from fewshot.evaluation import records, verdicts
 from fewshot.learning import checkpoint
 from fewshot.reports import pictures
 from fewshot.reports.boards import as_csv, gathering
@@ -238,10 +238,10 @@ def tasks_npz(folder: Path) -> Reader:
 def images_npz(folder: Path) -> Reader:
     """Of a classifier: the record of 60 images."""
     truth = np.arange(60) % 10
-    found = classification.Verdicts(truth, np.where(truth > 2, truth, 0), np.ones(60, bool))
-    row = {"classes": 10} | found.figures(10) | classification.keep(Run.open(folder / "old"), "letters-test", found)
+    found = verdicts.Verdicts(truth, np.where(truth > 2, truth, 0), np.ones(60, bool))
+    row = {"classes": 10} | found.figures(10) | verdicts.keep(Run.open(folder / "old"), "letters-test", found)
     del row["images_sha256"]
-    return _file(folder, row["images_file"], lambda run: classification.read(run.folder, row), spoil_zip)
+    return _file(folder, row["images_file"], lambda run: verdicts.read(run.folder, row), spoil_zip)
 
 
 def checkpoint_pt(folder: Path) -> Reader:

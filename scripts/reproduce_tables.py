@@ -27,7 +27,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import write_atomic
 from fewshot.data import open_dataset
 from fewshot.defaults import configure
-from fewshot.evaluation import classification
+from fewshot.evaluation import verdicts
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.proportions import paired_difference, wilson
 from fewshot.identity import pixels
@@ -121,14 +121,14 @@ def lines(table: Table, runs: dict[str, Run], seeds: int) -> list[list[str]]:
 
 def ours(table: Table, row: Row, runs: dict[str, Run], seeds: int) -> tuple[str, str]:
     """Our number, and what it differs by from the row without what this one adds; "not run" where it is not there."""
-    right = verdicts(row.name, runs, seeds)
+    right = named_rightly(row.name, runs, seeds)
     if right is None:
         return "not run", ""
-    without = verdicts(row.baseline.replace("/", "-"), runs, seeds) if row.baseline else None
+    without = named_rightly(row.baseline.replace("/", "-"), runs, seeds) if row.baseline else None
     return number(table, right), "" if without is None else difference(table, right, without)
 
 
-def verdicts(name: str, runs: dict[str, Run], seeds: int) -> np.ndarray | None:
+def named_rightly(name: str, runs: dict[str, Run], seeds: int) -> np.ndarray | None:
     """(seeds, images) bool: whether each run of a row names each test image rightly. None where one is missing."""
     found = [runs.get(f"{name}-seed{seed}") for seed in range(seeds)]
     return np.stack([tested(each) for each in found if each]) if all(found) else None
@@ -137,7 +137,7 @@ def verdicts(name: str, runs: dict[str, Run], seeds: int) -> np.ndarray | None:
 def tested(each: Run) -> np.ndarray:
     """(images,) bool."""
     row = next(row for row in each.classification if row["split"] == "test" and pixels(row) == pixels(each.resolved))
-    return classification.read(each.folder, row).top1
+    return verdicts.read(each.folder, row).top1
 
 
 def number(table: Table, right: np.ndarray) -> str:

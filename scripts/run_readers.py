@@ -6,7 +6,7 @@ from pathlib import Path
 
 import fewshot
 from fewshot.core.errors import UserError
-from fewshot.evaluation import classification
+from fewshot.evaluation import verdicts
 from fewshot.learning import checkpoint
 from fewshot.reports import pictures
 from fewshot.reports.boards import gathering
@@ -20,7 +20,7 @@ def read_it_all(folder: Path) -> list[str]:
     readers = (
         lambda: run.config, lambda: run.resolved, lambda: run.images, lambda: run.environment, lambda: run.rows,
         lambda: run.longest, lambda: run.code_digest, lambda: run.summary, lambda: run.trained, lambda: run.finished,
-        lambda: [classification.read(folder, row) for row in run.classification],
+        lambda: [verdicts.read(folder, row) for row in run.classification],
         lambda: pictures.read_curves(run), lambda: gathering.gather(folder.parent),
         lambda: gathering.unfinished(folder.parent), lambda: Finished.load(str(folder)),
         lambda: fewshot.load(folder, device="cpu"), lambda: resume(run),

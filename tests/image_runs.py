@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fewshot.config import TrainConfig
-from fewshot.evaluation.classification import Verdicts, guessed, keep
+from fewshot.evaluation.verdicts import Verdicts, guessed, keep
 from fewshot.runs import CLASSIFICATION, Run
 
 IMAGES, CLASSES = 1000, 10

@@ -54,6 +54,21 @@ def test_every_command_answers_help_without_torch():
     assert subprocess.run([sys.executable, "-c", probe], stdout=subprocess.DEVNULL).returncode == 0
 
 
+def test_finished_runs_are_reported_without_torch():
+    """Which takes seconds to import."""
+    runs = "results/conv4-mini-imagenet"
+    probe = f"""
+import sys
+import fewshot.__main__ as main
+assert main.main("leaderboard --runs {runs} --csv none".split()) == 0
+assert main.main("compare {runs}/none {runs}/targetdrop".split()) == 0
+assert main.main("watch {runs}/none".split()) == 0
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_list_has_everything(capsys):
     out = listed(capsys)
     for kind in catalogue.KINDS:

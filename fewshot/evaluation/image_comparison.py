@@ -18,11 +18,11 @@ from itertools import combinations
 import numpy as np
 
 from fewshot.core.errors import UserError
-from fewshot.evaluation.classification import Verdicts
 from fewshot.evaluation.comparison import Answers, adjust, too_few
 from fewshot.evaluation.intervals import LEVEL, NEW_IMAGES, Interval, this_test_set, training_anew
 from fewshot.evaluation.proportions import WILSON, Pairs, mcnemar_p_values, paired_difference, wilson
 from fewshot.evaluation.statistics import holm, paired_p_values
+from fewshot.evaluation.verdicts import Verdicts
 
 QUESTIONS = ("new images", "training anew")
 

@@ -5,7 +5,7 @@
     best.safetensors     weights of the best validation         result.json       the accuracies
     episodes-*.npy       accuracy of every episode, one file a result (evaluation/records.py)
     tasks-*.npz          the episodes' classes, and the tasks that share no image (evaluation/records.py)
-    images-*.npz         what a classifier made of every image (evaluation/classification.py)
+    images-*.npz         what a classifier made of every image (evaluation/verdicts.py)
     code/                copies of the user's own modules that trained the run, if any
     tensorboard/ wandb/ profile/    what loggers and the profiler leave (reports/); no run is read from them
 

@@ -19,7 +19,7 @@ from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.data import dataset_json
 from fewshot.data.augment import to_unit
-from fewshot.evaluation import classification, record_files
+from fewshot.evaluation import classification, record_files, verdicts
 from fewshot.runs import Run
 
 SAME = ["--threads", "1", "--device", "cpu", "--precision", "fp32"]
@@ -48,7 +48,7 @@ def test_verdicts_are_those_of_sorted_logits():
     draw = np.random.default_rng(0)
     logits = draw.integers(0, 6, (300, 9)).astype(np.float32)  # with many ties: the lower number is the larger
     truth = draw.integers(0, 9, 300)
-    found = classification.verdicts(torch.from_numpy(logits), truth)
+    found = classification.judged(torch.from_numpy(logits), truth)
     order = np.argsort(-logits, axis=1, kind="stable")
     assert np.array_equal(found.predicted, order[:, 0])
     assert np.array_equal(found.top5, (order[:, :5] == truth[:, None]).any(1))
@@ -68,7 +68,7 @@ def test_a_run_on_shared_classes_is_tested_by_its_classifier(run, root):
     with torch.no_grad():
         logits = model.classifier(model(to_unit(torch.from_numpy(np.array(images)))))
     top = logits.topk(5).indices.numpy()
-    record = classification.read(run.folder, row)
+    record = verdicts.read(run.folder, row)
     assert np.array_equal(record.truth, labels) and np.array_equal(record.predicted, top[:, 0])
     assert np.array_equal(record.top5, (top == labels[:, None]).any(1))
     assert row["top1"] == np.mean(top[:, 0] == labels) > 2 / 8
@@ -135,7 +135,7 @@ def spoil(run, **fields):
 def test_a_row_that_its_record_does_not_prove_is_refused(run, fields, message):
     spoil(run, **fields)
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
-        classification.read(run.folder, run.classification[0])
+        verdicts.read(run.folder, run.classification[0])
 
 
 @pytest.mark.parametrize("fields", [{"top1": "0.9"}, {"top1_ci95": [0.5]}, {"classes": None}])
@@ -151,12 +151,12 @@ def test_a_damaged_or_foreign_record_is_refused(run):
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     with pytest.raises(UserError, match=r"images-letters-test.npz is damaged, or another run's"):
-        classification.read(run.folder, row)
+        verdicts.read(run.folder, row)
     names = np.arange(48, dtype=np.uint16) % 8
     path.write_bytes(record_files.npz(truth=names, predicted=names, top5=np.zeros(48, bool)))
     reseal(run.folder)
     with pytest.raises(UserError, match="is not what result.json says"):  # top 1 without being in the top 5
-        classification.read(run.folder, run.classification[0])
+        verdicts.read(run.folder, run.classification[0])
 
 
 def test_a_classifier_names_only_the_classes_that_it_knows(run, root, tmp_path):

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.evaluation.classification import at_hand, read
 from fewshot.evaluation.image_comparison import distinguishable
+from fewshot.evaluation.verdicts import at_hand, read
 from fewshot.identity import pixels
 from fewshot.reports.boards.leaderboard import (
     RANK,

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fewshot.core.errors import UserError
-from fewshot.evaluation.classification import Verdicts, read
 from fewshot.evaluation.comparison import Answers, needs
 from fewshot.evaluation.image_comparison import QUESTIONS, Right, answers, differences, pairs
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import FEW
 from fewshot.evaluation.statistics import established, ranks
+from fewshot.evaluation.verdicts import Verdicts, read
 from fewshot.identity import pixels
 from fewshot.reports.comparisons.asked import Asked
 from fewshot.reports.comparisons.conclusions import NO_EFFECT, SIGNIFICANT, conclusions, what_it_takes
