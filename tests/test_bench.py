@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from commands import ROOT
+from commands import NETWORK, ROOT
 
 from fewshot import regularizers
 from fewshot.recipes import resolve
@@ -19,7 +19,9 @@ def bench(*args) -> subprocess.CompletedProcess:
 
 def test_what_regularizers_cost_and_how_fast_episodes_are_solved(tmp_path):
     file = tmp_path / "new" / "bench.json"
-    small = ("--dataset", "glyphs", "--repeats", 1, "--episodes-per-batch", 1, "--test-episodes", 60)
+    small = (
+        "--dataset", "glyphs", "--backbone", NETWORK, "--repeats", 1, "--episodes-per-batch", 1, "--test-episodes", 60,
+    )  # fmt: skip
     done = bench("--parts", "cost", "evaluation", *small, "--json", file)
     assert done.returncode == 0, done.stderr
     record = json.loads(file.read_text())
