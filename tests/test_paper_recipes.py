@@ -15,6 +15,7 @@ from PIL import Image
 
 from fewshot import experiment, recipes
 from fewshot.config import FIELDS
+from fewshot.core import sealed
 from fewshot.core.components import parse
 from fewshot.data import dataset_json, specs, store
 from fewshot.data.image_files import ImageFiles
@@ -98,7 +99,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if spec.in_files:
                 listed = store.list_of(ImageFiles(root / name, ["one.JPEG"] * shape[0], [bytes_] * shape[0], shape[1]))
                 (root / name / f"{split}.txt").write_bytes(listed)
-                entries[split] = entry | {"sha256": store.digest(listed), "files": str(root / name)}
+                entries[split] = entry | {"sha256": sealed.sha256(listed), "files": str(root / name)}
                 continue
             pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
             digest = store.write_array(root / name / f"{split}.npy", shape, [pixels])

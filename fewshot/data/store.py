@@ -30,14 +30,9 @@ from fewshot.data.image_files import ImageFiles
 from fewshot.data.names import NAME
 
 
-def digest(data: bytes | memoryview) -> str:
-    """SHA-256 of some bytes: of a list of files, or of an array."""
-    return sealed.sha256(data)
-
-
 def pixel_digest(images: np.ndarray) -> str:
     """SHA-256 of an image array's bytes."""
-    return digest(np.ascontiguousarray(images).data)
+    return sealed.sha256(np.ascontiguousarray(images).data)
 
 
 def file_digest(path: Path) -> str:
@@ -134,7 +129,7 @@ def _listed(path: Path, entry: Mapping) -> tuple[list[str], list[int]]:
     if not path.is_file():
         raise UserError(f"{path} is missing or no file; {again}")
     data = read_bounded(path, dataset_json.LARGEST)
-    if digest(data) != entry["sha256"]:
+    if sealed.sha256(data) != entry["sha256"]:
         raise UserError(f"{path} was changed since it was prepared; {again}")
     pairs = [line.split("\t", 1) for line in data.decode().split("\n")[:-1]]
     if len(pairs) != entry["shape"][0]:

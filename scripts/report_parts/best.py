@@ -65,11 +65,17 @@ def pilots(runs: Sequence[Run]) -> str:
 
 
 def heads(runs: Sequence[Run]) -> str:
-    """What each head that was tried makes of a pilot's embeddings, on validation tasks; inductive ones first."""
+    """What each head that was tried makes of a pilot's embeddings, on validation tasks; inductive ones first.
+
+    UserError where a head was tried on two pilots: the table has a line for each head.
+    """
     found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for run in runs:
         for row in run.own("val", any_head=True):
-            found.setdefault((row["setting"], head_name(row)), {})[row["shots"]] = row
+            of_head = found.setdefault((row["setting"], head_name(row)), {})
+            if row["shots"] in of_head:
+                raise UserError(f"{run.folder}: {head_name(row)} was tried on another pilot, too; keep one of the two")
+            of_head[row["shots"]] = row
     shots = sorted({number for rows in found.values() for number in rows}, reverse=True)  # 5-shot selects
     lines = []
     for setting, head in sorted(found, key=lambda name: (name[0], [-found[name][n]["accuracy"] for n in shots])):

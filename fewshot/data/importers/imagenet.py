@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fewshot.core import sealed
 from fewshot.core.errors import UserError
 from fewshot.data import dataset_json, store
 from fewshot.data.image_files import ImageFiles
@@ -81,7 +82,7 @@ def _listed(
         lists[split] = store.list_of(files)
         entries[split] = {
             "classes": list(classes), "counts": [len(chosen[cls]) for cls in classes], "shape": list(files.shape),
-            "sha256": store.digest(lists[split]), "files": str(base),
+            "sha256": sealed.sha256(lists[split]), "files": str(base),
         }  # fmt: skip
     return entries, lists
 
