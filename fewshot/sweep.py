@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot import config as configs
 from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
-from fewshot.identity import digest
+from fewshot.identity import HOW, digest
 from fewshot.sweeps import grid, launch
 
 if TYPE_CHECKING:
@@ -76,9 +76,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _default_folder(plan: dict[str, Any], vary: dict[str, list[Any]]) -> Path:
-    first = next(iter(plan.values()))
-    about = "-".join([first.dataset, *vary]) or "seeds"
-    return Path("runs", "sweeps", f"{about}-{digest({name: configs.to_json(plan[name]) for name in plan})}")
+    """The same for the same runs, however and wherever they are trained."""
+    about = "-".join([next(iter(plan.values())).dataset, *vary])
+    runs = {name: configs.to_json(config) for name, config in plan.items()}
+    trained = {name: {k: v for k, v in values.items() if k not in HOW} for name, values in runs.items()}
+    return Path("runs", "sweeps", f"{about}-{digest(trained)}")
 
 
 def _report(sweep: Sweep, failed: dict[str, str]) -> None:
@@ -108,7 +110,10 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
         as_text.print_left_out(console, replaced, elsewhere, sweep.folder)
         counted = {score.own["run"]: score.experiment for score in scores if score.own["run"] in sweep.plan}
         if len(set(counted.values())) > 1:
-            comparison.print_all(console, [str(sweep.path(name)) for name in sweep.plan if name in counted])
+            try:
+                comparison.print_all(console, [str(sweep.path(name)) for name in sweep.plan if name in counted])
+            except UserError as error:  # the runs are done all the same
+                console.print(f"Not compared: {error}.")
         _warn_of_changed_code(sweep, [name for name in sweep.plan if name not in failed])
     for name, why in failed.items():
         console.print(f"failed: {name}: {why}")

@@ -16,7 +16,7 @@ class Inline(Executor):
         self.statuses: dict[str, int] = {}
 
     def start(self, names) -> None:
-        self.statuses |= {name: work(self.sweep.folder, name) for name in names}
+        self.statuses |= {name: work(self.sweep.folder, name, self.sweep.how(name)) for name in names}
 
     def ended(self) -> dict[str, int]:
         ended, self.statuses = self.statuses, {}

@@ -281,12 +281,20 @@ class Facts:
 
         By its own head and transform, or by any.
         """
+        return self._own(self.longest, split, any_head)
+
+    def tested(self) -> list[dict[str, Any]]:
+        """The rows of the test that its configuration asks for, whatever it was evaluated on besides."""
+        found = self._own(self.rows, "test", any_head=False)
+        return [row for row in found if row["episodes"] == self.config.test_episodes]
+
+    def _own(self, rows: list[dict[str, Any]], split: str, any_head: bool) -> list[dict[str, Any]]:
         config = self.config
         solved = {"head": config.head, "transform": config.transform}
         asked = {"dataset": config.dataset, "split": split, "ways": config.test_ways, "queries": config.test_queries}
         wanted = asked if any_head else asked | solved
         return [
-            row for row in self.longest
+            row for row in rows
             if (solved | row).items() >= wanted.items()  # old rows do not say what solved them
             and row["shots"] in config.test_shots and "query_alpha" not in row
         ]  # fmt: skip

@@ -35,12 +35,16 @@ def conduct(
                     left.discard(name)
                 elif status == TAKEN:
                     others.add(name)
-                elif status == USER_ERROR or tries[name] + 1 >= TRIES:
+                elif status == USER_ERROR:
                     failed[name] = sweep.last_words(name)
                     left.discard(name)
-                else:
+                elif tries[name] + 1 < TRIES:
                     tries[name] += 1
                     executor.start([name])
+                else:
+                    how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+                    failed[name] = f"its process died {TRIES} times ({how}); its last line: {sweep.last_words(name)}"
+                    left.discard(name)
             for name in sorted(others):
                 if sweep.done(name):
                     left.discard(name)

@@ -6,6 +6,7 @@ its process, the run folder tells how far it came, and the next process goes on 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -68,7 +69,8 @@ class Local(Executor):
         own = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         if self._gpus:
             own["CUDA_VISIBLE_DEVICES"] = _visible_gpus(self._gpus)[slot % self._gpus]
-        command = [sys.executable, "-m", "fewshot.sweeps.worker", str(self.sweep.folder), name]
+        how = json.dumps(self.sweep.how(name))
+        command = [sys.executable, "-m", "fewshot.sweeps.worker", str(self.sweep.folder), name, how]
         with open(log, "ab") as file:  # a session of its own: Ctrl-C comes to us, and `stop` tells it
             process = subprocess.Popen(command, stdout=file, stderr=file, env=own, start_new_session=True)
         self._processes[name] = process, slot
@@ -112,13 +114,13 @@ class Ray(Executor):
         except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
-        # A worker that is lost is started again, elsewhere if need be; an exception of ours is not.
-        self._work = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=5)(work)
+        # No retries of Ray's own: `conduct` starts a lost run again, and counts.
+        self._work = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(work)
         self._jobs: dict[Any, str] = {}
 
     def start(self, names: Iterable[str]) -> None:
         folder = self.sweep.folder.resolve()
-        self._jobs |= {self._work.remote(folder, name): name for name in names}
+        self._jobs |= {self._work.remote(folder, name, self.sweep.how(name)): name for name in names}
 
     def ended(self) -> dict[str, int]:
         ready, _ = self._ray.wait(list(self._jobs), num_returns=len(self._jobs), timeout=0) if self._jobs else ([], [])
@@ -160,8 +162,8 @@ class Slurm(Executor):
     def start(self, names: Iterable[str]) -> None:
         wanted = list(names)
         if wanted:
-            folder = self.sweep.folder.resolve()
-            self._jobs |= zip(wanted, self._executor.map_array(work, [folder] * len(wanted), wanted), strict=True)
+            folders, hows = [self.sweep.folder.resolve()] * len(wanted), list(map(self.sweep.how, wanted))
+            self._jobs |= zip(wanted, self._executor.map_array(work, folders, wanted, hows), strict=True)
 
     def ended(self) -> dict[str, int]:
         over = {name: job for name, job in self._jobs.items() if job.done()}

@@ -16,12 +16,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fewshot import config as configs
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
-from fewshot.core.files import locked, open_own, read_bounded, write_json
-from fewshot.identity import difference
+from fewshot.core.files import locked, open_own, read_bounded, writable_parent, write_json
+from fewshot.identity import HOW, difference
 from fewshot.runs import Run
 
 FORMAT = 1
@@ -41,6 +42,7 @@ class Sweep:
 
         A run that lies there already is the plan's. UserError where one has another configuration.
         """
+        writable_parent(folder / "sweep.json")
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", wait=True):
             there = cls.open(folder).plan if (folder / "sweep.json").exists() else {}
@@ -80,6 +82,10 @@ class Sweep:
         for name in self.plan:
             groups.setdefault(re.sub(r"-seed\d+$", "", name), []).append(name)
         return groups
+
+    def how(self, name: str) -> dict[str, Any]:
+        """Where and how this process wants a run trained: another one may have written sweep.json since."""
+        return {field: getattr(self.plan[name], field) for field in HOW}
 
     def path(self, name: str) -> Path:
         """The folder of one of its runs."""

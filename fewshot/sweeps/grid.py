@@ -127,7 +127,7 @@ def check_at_hand(configurations: Iterable[TrainConfig]) -> None:
 
 def _check_names(field: str, value: str, where: str = "") -> None:
     """UserError where a value is no component of ours, nor a dotted name: before any run, and without importing it."""
-    known = [*catalogue.names(catalogue.FIELDS[field]), "original"]
+    known = [*catalogue.names(catalogue.FIELDS[field]), *(["original"] if field == "reg" else [])]
     try:
         specs = parse(value)
     except UserError as error:

@@ -39,11 +39,11 @@ def check(args: argparse.Namespace) -> None:
 
 
 def threads(args: argparse.Namespace, device: str) -> dict[str, Any]:
-    """{"threads": a run's share of the processor cores}, where runs share them; {} where they have a GPU each.
+    """{"threads": a run's share of the processor cores}, where runs share them; {} where they are trained on GPUs.
 
     Stated in the configuration, so that a run goes on to the same bits wherever it is taken up again.
     """
-    if _gpus(device):
+    if _gpus(device) or device.startswith("cuda:"):
         return {}
     return {"threads": max(1, processors() // args.jobs) if args.jobs else 1}
 
@@ -77,7 +77,8 @@ def _executor(sweep: Sweep, args: argparse.Namespace) -> Executor:
         return executors.Ray(sweep, args.address, most, args.gpus_per_run)
     if args.executor == "slurm":
         return executors.Slurm(sweep, most, args.gpus_per_run, args.minutes, args.partition)
-    return executors.Local(sweep, args.jobs or gpus or max(1, processors() // most), gpus)
+    one_gpu = configs[0].device.startswith("cuda:")
+    return executors.Local(sweep, args.jobs or gpus or (1 if one_gpu else max(1, processors() // most)), gpus)
 
 
 def _gpus(device: str) -> int:

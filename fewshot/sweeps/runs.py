@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ from fewshot import experiment
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.core.files import vacant
+from fewshot.data import open_dataset
 from fewshot.evaluation.records import read_accuracies
+from fewshot.learning import regimes
 from fewshot.learning.reporter import SILENT, Reporter
 from fewshot.runs import Run
 
@@ -30,11 +32,23 @@ def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run
     return experiment.run(config, out, reporter, resume=True)
 
 
+def check_tasks(configs: Iterable[TrainConfig]) -> None:
+    """UserError where a run would not be tested on tasks, but on images; or where its data set is not there."""
+    for name, root, regime in dict.fromkeys((config.dataset, config.data_root, config.regime) for config in configs):
+        if regimes.classifies(regime, open_dataset(name, root)):
+            raise UserError(f"--regime {regime}: on {name} it is tested on images, and these are tables of tasks")
+
+
 def accuracies(runs: Sequence[Run], shots: int) -> np.ndarray:
-    """(seeds, episodes): what each run scored in each test episode of that number of shots."""
+    """(seeds, episodes): what each run scored in each episode of its own test, of that number of shots.
+
+    UserError where a run has no such test, or where two were tested on different tasks.
+    """
     scored, digests = [], set()
     for each in runs:
-        row = next(row for row in each.own() if row["shots"] == shots)
+        row = next((row for row in each.tested() if row["shots"] == shots), None)
+        if row is None:
+            raise UserError(f"{each.folder} has no {shots}-shot test: leave --test-shots out, or give another --out")
         scored.append(read_accuracies(each.folder, row))
         digests.add(row["episodes_digest"])
     if len(digests) > 1:

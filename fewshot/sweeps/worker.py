@@ -1,13 +1,19 @@
-"""One run of a sweep in a process of its own: python -m fewshot.sweeps.worker FOLDER NAME.
+"""One run of a sweep in a process of its own: python -m fewshot.sweeps.worker FOLDER NAME HOW.
 
+HOW is JSON: `Sweep.how` of the process that began it, which may train otherwise than another one at work in the folder.
 Exit status: that of `fewshot train`, or TAKEN where another process is at work on the run.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from fewshot.core import console
 from fewshot.sweeps.folder import Sweep
@@ -15,10 +21,11 @@ from fewshot.sweeps.folder import Sweep
 TAKEN = 75  # EX_TEMPFAIL of sysexits.h: come again later
 
 
-def work(folder: Path, name: str, own_process: bool = False) -> int:
+def work(folder: Path, name: str, how: Mapping[str, Any], own_process: bool = False) -> int:
     """Train and test one run of the sweep in `folder`, or go on with it; the exit status.
 
-    `own_process`: it was begun for this alone, and what it prints goes to the run's log already.
+    `how`: fields of its configuration (`Sweep.how`). `own_process`: it was begun for this alone, and what it prints
+    goes to the run's log already.
     """
     taken = False
 
@@ -28,11 +35,14 @@ def work(folder: Path, name: str, own_process: bool = False) -> int:
 
         nonlocal taken
         sweep = Sweep.open(folder)
-        try:
-            with sweep.claim(name):
-                complete(sweep.plan[name], sweep.path(name), ConsoleReporter(console.terminal()))
-        except BlockingIOError:
-            taken = True
+        with ExitStack() as held:
+            try:
+                held.enter_context(sweep.claim(name))
+            except BlockingIOError:
+                taken = True
+                return
+            config = dataclasses.replace(sweep.plan[name], **how)
+            complete(config, sweep.path(name), ConsoleReporter(console.terminal()))
 
     if own_process:
         status = console.run(attempt, [], own_process)
@@ -40,9 +50,13 @@ def work(folder: Path, name: str, own_process: bool = False) -> int:
         log = Sweep(folder, {}).log(name)
         log.parent.mkdir(exist_ok=True)
         with open(log, "a") as file, redirect_stdout(file), redirect_stderr(file):
-            status = console.run(attempt, [])
+            try:
+                status = console.run(attempt, [])
+            except Exception:  # Python would print it, in a process for this alone
+                traceback.print_exc()
+                status = console.FAILED
     return TAKEN if taken else status
 
 
 if __name__ == "__main__":
-    raise SystemExit(work(Path(sys.argv[1]), sys.argv[2], own_process=True))
+    raise SystemExit(work(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), own_process=True))

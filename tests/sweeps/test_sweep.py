@@ -18,7 +18,7 @@ from inline import Inline
 
 from fewshot import evaluate, experiment, sweep
 from fewshot.core import console
-from fewshot.sweeps import executors, grid
+from fewshot.sweeps import executors, grid, launch
 from fewshot.sweeps.conduct import conduct
 from fewshot.sweeps.executors import Local
 from fewshot.sweeps.folder import Sweep
@@ -186,6 +186,7 @@ def test_grids_from_a_file(tmp_path):
         (["--seeds", "2", "--jobs", "-1"], "--jobs and --gpus-per-run are 0 or more"),
         (["--seeds", "2", "--dataset", "glyps"], "'glyphs'"),
         (["--seeds", "2", "--head", "prto"], "unknown head: 'prto'. Did you mean 'proto'?"),
+        (["--seeds", "2", "--head", "original"], "unknown head: 'original'"),
         (["--seeds", "2", "--reg", "no_such.Drop"], "cannot import reg 'no_such.Drop': there is no module no_such"),
         (["--vary", "reg=none,boards.Drop"], "cannot import reg 'boards.Drop': module boards has no Drop"),
         (["--vary", "reg=none,hypothesis.no.Drop"], "there is no module hypothesis.no; is the name right?"),
@@ -196,6 +197,12 @@ def test_mistakes_are_one_line_and_make_no_folder(flags, message, tmp_path, caps
     assert console.run(sweep.main, flags) == 2
     assert message in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_its_folder_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert console.run(sweep.main, [*SMALL, "--seeds", "2", "--out", str(tmp_path / "file")]) == 2
+    assert "file is a file, not a folder" in one_line_error(capsys)
 
 
 def test_one_experiment_by_two_names_counts_once(small_run, tmp_path, capsys):
@@ -214,6 +221,40 @@ def test_one_experiment_by_two_names_counts_once(small_run, tmp_path, capsys):
         ("2", "0 1", "precision={auto-seed0,fp32-seed1}")
     }
     assert "against" not in said, "there is nothing to compare"
+
+
+def test_more_than_can_be_compared_are_ranked_all_the_same(small_run, tmp_path, capsys):
+    """`compare` has 26 letters for configurations."""
+    out, rates = tmp_path / "sweep", [f"0.{number}" for number in range(10, 37)]
+    for rate in rates:
+        variant(small_run, out / f"lr={float(rate)}-seed0", config={"lr": float(rate)})
+    flags = [*SMALL, "--reg", "targetdrop", "--out", str(out), "--vary", f"lr={','.join(rates)}", "--jobs", "1"]
+    assert console.run(sweep.main, flags) == 0
+    said = capsys.readouterr().out
+    assert "Not compared: 27 configurations: give at most 26 at once" in " ".join(said.split())
+    assert (out / "leaderboard.csv").read_text().count("\n") == 1 + 2 * 27
+
+
+def test_without_out_the_folder_is_that_of_the_runs_however_they_are_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(executors, "Local", Inline)
+    for more in ([], ["--jobs", "1", "--data-root", "there", "--checkpoint-seconds", "7"], ["--lr", "0.3"]):
+        assert console.run(sweep.main, [*SMALL, "--epochs", "0", "--seeds", "2", *more]) == 0
+    assert len(list((tmp_path / "runs" / "sweeps").iterdir())) == 2, "one for each learning rate"
+
+
+@pytest.mark.parametrize(
+    ("device", "shown", "jobs", "threads"),
+    [("auto", 4, 4, {}), ("auto", 0, 32, {"threads": 1}), ("cuda:1", 4, 1, {}), ("cpu", 4, 32, {"threads": 1})],
+)
+def test_runs_at_once_and_their_threads(device, shown, jobs, threads, plan, tmp_path, monkeypatch):
+    """One on each GPU; one on a GPU that is named; else one on each processor core."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: shown)
+    monkeypatch.setattr(launch, "processors", lambda: 32)
+    args = sweep.parser().parse_args([])
+    assert launch.threads(args, device) == threads
+    made = Sweep(tmp_path, {name: dataclasses.replace(config, device=device) for name, config in plan.items()})
+    assert len(launch._executor(made, args)._free) == jobs
 
 
 def test_another_configuration_under_the_same_name_is_refused(plan, tmp_path, capsys):

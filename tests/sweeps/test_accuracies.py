@@ -1,0 +1,41 @@
+"""What the reports of sweeps take of each run: its own test, and nothing that it was evaluated on besides."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import classes
+import numpy as np
+import pytest
+
+from fewshot import evaluate
+from fewshot.config import TrainConfig
+from fewshot.core import console
+from fewshot.core.errors import UserError
+from fewshot.runs import Run
+from fewshot.sweeps.runs import accuracies, check_tasks
+
+
+def test_a_later_evaluation_on_more_tasks_changes_nothing(small_run, tmp_path):
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    before = accuracies([Run.open(folder)], 1)
+    assert console.run(evaluate.main, [str(folder), "--shots", "1", "--episodes", "60", "--threads", "1"]) == 0
+    assert [row["episodes"] for row in Run.open(folder).own() if row["shots"] == 1] == [60]
+    after = accuracies([Run.open(folder)], 1)
+    assert before.shape == (1, 50) and np.array_equal(before, after)
+
+
+def test_a_run_without_the_test_is_named(small_run):
+    with pytest.raises(UserError, match="small has no 3-shot test"):
+        accuracies([Run.open(small_run)], 3)
+
+
+def test_what_is_tested_on_images_is_found_before_any_run(tmp_path):
+    def config(dataset: str) -> TrainConfig:
+        return TrainConfig(dataset=dataset, data_root=str(root), regime="supervised")
+
+    root: Path = classes.make(tmp_path / "data")
+    check_tasks([config("glyphs")])
+    with pytest.raises(UserError, match="--regime supervised: on letters it is tested on images"):
+        check_tasks([config("glyphs"), config("letters")])
