@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fewshot.core.console import Parser, run, terminal
+from fewshot.core.errors import UserError
 from fewshot.core.process import processors
 
 SIZE, QUALITY, GRAIN = (500, 375), 90, 20  # with so much noise such files have 110 KB
@@ -32,6 +33,9 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    for flag in ("images", "rounds"):
+        if getattr(args, flag) < 1:
+            raise UserError(f"--{flag} {getattr(args, flag)}: give at least 1")
 
     from fewshot.data.image_files import ImageFiles
 

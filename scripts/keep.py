@@ -8,7 +8,6 @@ and left out.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from report_parts.effects import found_runs
 
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
+from fewshot.core.files import write_atomic
 from fewshot.runs import Run
 
 SMALL_FILES = (
-    "config.json", "environment.json", "metrics.jsonl", "episodes-*.npy", "tasks-*.npz", "images-*.np[yz]",
-    "result.json",  # which names the files above
+    "config.json", "environment.json", "code/**/*.py", "metrics.jsonl",
+    "episodes-*.npy", "tasks-*.npz", "images-*.np[yz]", "result.json",  # which names the three before it
 )  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    if args.runs.resolve() == args.kept.resolve():
+        raise UserError(f"{args.kept}: the copies would be the runs themselves; give another folder")
     if not any(args.runs.glob("*/config.json")):
         raise UserError(f"{args.runs}: there is no run folder in it")
     finished, others = found_runs(args.runs)
@@ -45,11 +47,11 @@ def main(argv: list[str] | None = None) -> None:
 def keep(runs: Iterable[Run], folder: Path) -> None:
     """Copies of the runs' small files, each in a folder of its run's name below `folder`."""
     for each in runs:
-        copy = folder / each.folder.name
-        copy.mkdir(parents=True, exist_ok=True)
         for pattern in SMALL_FILES:
             for file in each.folder.glob(pattern):
-                shutil.copyfile(file, copy / file.name)
+                copy = folder / each.folder.name / file.relative_to(each.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(copy, file.read_bytes())
 
 
 if __name__ == "__main__":

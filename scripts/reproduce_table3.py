@@ -27,7 +27,7 @@ from fewshot.reports.sweep import difference, explained, markdown, score
 from fewshot.runs import Run
 from fewshot.sweeps import launch
 from fewshot.sweeps.folder import Sweep
-from fewshot.sweeps.runs import accuracies
+from fewshot.sweeps.runs import accuracies, check_tasks
 from fewshot.train import train_flags
 
 SHOTS = (1, 5)
@@ -87,7 +87,11 @@ def main(argv: list[str] | None = None) -> None:
         for cell in cells
     }
     plan = {name: configure(**values) for name, values in names.items()}
-    sweep = Sweep.make(args.out / (args.length or "literal"), plan)
+    if not set(SHOTS) <= set(flags.get("test_shots", SHOTS)):
+        raise UserError("--test-shots: the table needs 1 and 5; leave it out")
+    there = Sweep(args.out / (args.length or "literal"), plan)
+    check_tasks(config for name, config in plan.items() if not there.done(name))
+    sweep = Sweep.make(there.folder, plan)
     launch.check_all_done(sweep, launch.train(sweep, args, terminal()))
     runs = {name: Run.open(sweep.path(name)) for name in plan}
     scores = {

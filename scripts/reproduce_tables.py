@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--seeds {args.seeds}: give at least 1")
     launch.check(args)
     tables = paper_rows.chosen(args.names or [""])
-    if args.list:
+    if args.list and tables:
         return show(tables, {}, args.seeds)
     if not args.names or not tables:
         there = ", ".join(table.name for table in paper_rows.tables())

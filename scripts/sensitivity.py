@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.runs import Run
     from fewshot.sweeps.folder import Sweep
     from fewshot.sweeps.points import plan
+    from fewshot.sweeps.runs import check_tasks
     from fewshot.train import train_flags
 
     flags = {"reg": "targetdrop", "dataset": "glyphs"}
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     config = configure(**launch.threads(args, flags.get("device", "auto")) | flags)
     if config.epochs == 0:
         raise UserError("--epochs 0: untrained, all points are the same; give 1 or more")
+    check_tasks([config])
     dataset = open_dataset(config.dataset, config.data_root)
     base, points = plan(config.reg, config.backbone, dataset.image_size, args.sweep or [])
     out = args.out or Path("runs/sensitivity", slug(f"{base}-{config.backbone}-{config.head}-{config.dataset}"))

@@ -86,6 +86,7 @@ def test_a_run_of_another_configuration_is_no_run_of_the_sweep(tmp_path, capsys)
         (["--cells", "proto-conf"], "no cell begins so; there are proto-conv4-none-1shot"),
         (["--seeds", "0"], "--seeds 0: give at least 1"),
         (["--recipe", "glyphs"], "--recipe glyphs: it differs from run to run here; give --cells"),
+        (["--test-shots", "1"], "--test-shots: the table needs 1 and 5"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
     ],
 )

@@ -136,6 +136,7 @@ def test_all_rows_are_listed_without_training(capsys):
     [
         ([], "name tables or recipes; there are AD-CIFAR-10"),
         (["TD-9"], "TD-9: no table or recipe begins so; there are AD-CIFAR-10"),
+        (["--list", "TD-9"], "TD-9: no table or recipe begins so; there are AD-CIFAR-10"),
         (["TD-2", "--seeds", "0"], "--seeds 0: give at least 1"),
         (["TD-2", "--recipe", "glyphs"], "--recipe glyphs: it differs from run to run here; give names of recipes"),
         (["TD-2", "--data-root", "nowhere"], "data set 'cifar-10' is not prepared under"),

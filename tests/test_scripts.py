@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 
+import bench_image_files
 import camdrop_labels
+import keep
 import pytest
 import torch
-from commands import ROOT, SMALL
+from commands import ROOT, SMALL, one_line_error
 
 import fewshot
 from fewshot import train
@@ -39,3 +42,23 @@ def test_what_camdrop_tells_is_measured_in_networks_trained_with_and_without_it(
         nearest = torch.cdist(z[:, 5:].flatten(0, 1), z[:, :5].mean(1)).argmin(1)
         right.append((nearest == torch.arange(5).repeat_interleave(3)).float().mean().item())
     assert rows[0][4].split(" ± ")[0] == f"{100 * sum(right) / 4:.1f}"
+
+
+def test_everything_of_a_run_is_kept_but_weights_and_checkpoints(small_run, tmp_path, capsys):
+    run = shutil.copytree(small_run, tmp_path / "runs" / "mine")
+    (run / "code" / "my_pkg").mkdir(parents=True)
+    (run / "code" / "my_pkg" / "my_drop.py").write_text("# a user's own\n")
+    assert console.run(keep.main, [str(run.parent), str(tmp_path / "kept")]) == 0
+    kept = {path.relative_to(tmp_path / "kept" / "mine"): path for path in (tmp_path / "kept").rglob("*.*")}
+    whole = {path.relative_to(run): path for path in run.rglob("*.*") if path.name != ".lock"}
+    assert {str(name) for name in whole.keys() - kept.keys()} == {"best.safetensors", "checkpoint.pt"}
+    assert kept.keys() <= whole.keys()
+    assert all(path.read_bytes() == whole[name].read_bytes() for name, path in kept.items())
+    assert console.run(keep.main, [str(run.parent), str(run.parent)]) == 2
+    assert "the copies would be the runs themselves" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize("flag", ["--images", "--rounds"])
+def test_a_bench_of_nothing_is_refused(flag, capsys):
+    assert console.run(bench_image_files.main, [flag, "0"]) == 2
+    assert f"{flag} 0: give at least 1" in one_line_error(capsys)
