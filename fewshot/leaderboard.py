@@ -25,7 +25,7 @@ def parser() -> Parser:
         "--csv",
         default="leaderboard.csv",
         metavar="FILE",
-        help="the file to write, or none; classification rows go to a second one, named FILE-classification.csv",
+        help="the file to write, or none; classification rows go to a second one beside it, NAME-classification.csv",
     )
     parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")
     parser.add_argument("--html", metavar="FILE", help="the same as one page for the browser, which needs no network")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Turn images into the store that training reads: <data root>/<name>/{train,val,test}.npy and dataset.json.
 The layout is recognised by content: a zip or tar archive a class, class folders, images/ with Ravi and
-Larochelle's CSVs, learn2learn / Ren pickles, MetaOptNet pickles, raw ILSVRC folders or tars (with those CSVs).
+Larochelle's CSVs, learn2learn / Ren pickles, MetaOptNet pickles, raw ILSVRC folders or tars (with those CSVs);
+CIFAR, MNIST, SVHN, Tiny ImageNet and ImageNet as they are published (of ImageNet, lists of its files are written).
 Run again, it verifies the store and changes nothing."""
 
 

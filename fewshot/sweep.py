@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _MORE = """
 Every other flag is one of `fewshot train`, and holds for all runs. A run is known by its configuration: runs that are
 done are left alone, runs that were cut go on, and the same sweep may be started twice at once. Below --out there is a
-run folder for each, logs/ with what they printed, and leaderboard.csv at the end.
+run folder for each, logs/ with what they printed, and at the end leaderboard.csv (of classifiers
+leaderboard-classification.csv).
 """
 
 
