@@ -49,8 +49,9 @@ def parser() -> Parser:
         help="frozen task lists, by name or file, in place of all options of the protocol",
     )  # fmt: skip
     parser.add_argument(
-        "--head", default=None, help="in place of each run's own; relation, and anil but for init=zero, only of runs trained with them"
-    )
+        "--head", default=None,
+        help="in place of each run's own; relation, and anil but for init=zero, only of runs trained with them",
+    )  # fmt: skip
     parser.add_argument("--transform", default=None, help="of embeddings, such as center+l2; else each run's own")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
