@@ -77,10 +77,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _default_folder(plan: dict[str, Any], vary: dict[str, list[Any]]) -> Path:
-    """The same for the same runs, however and wherever they are trained."""
+    """The same for the same runs, however they are trained; another for another data root, which has other images."""
     about = "-".join([next(iter(plan.values())).dataset, *vary])
+    aside = set(HOW) - {"data_root"}
     runs = {name: configs.to_json(config) for name, config in plan.items()}
-    trained = {name: {k: v for k, v in values.items() if k not in HOW} for name, values in runs.items()}
+    trained = {name: {field: values[field] for field in values if field not in aside} for name, values in runs.items()}
     return Path("runs", "sweeps", f"{about}-{digest(trained)}")
 
 

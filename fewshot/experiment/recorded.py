@@ -15,8 +15,8 @@ from fewshot.transforms import Transform
 TRAINING_CODE = (
     "model.py", "core/compute.py", "core/crew.py", "core/pace.py", "core/seeding.py", "data/augment.py",
     "data/image_files.py", "data/images.py", "data/joined.py", "episodes/sampler.py", "evaluation/classification.py",
-    "evaluation/embed.py", "evaluation/score.py", "evaluation/solve.py", "learning/keeper.py", "learning/loop.py",
-    "learning/optimizer.py", "learning/schedule.py", "backbones/_base.py", "heads/_base.py",
+    "evaluation/embed.py", "evaluation/score.py", "evaluation/solve.py", "evaluation/verdicts.py", "learning/keeper.py",
+    "learning/loop.py", "learning/optimizer.py", "learning/schedule.py", "backbones/_base.py", "heads/_base.py",
     "regularizers/__init__.py", "regularizers/_base.py", "learning/regimes/_base.py",
 )  # fmt: skip
 

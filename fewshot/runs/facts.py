@@ -15,7 +15,7 @@ from fewshot.core import trust as trusted
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
 from fewshot.data.channels import Triple
-from fewshot.identity import difference, digest
+from fewshot.identity import difference, digest, pixels
 from fewshot.runs import metrics
 from fewshot.runs.rows import CLASSIFICATION, FEWSHOT, Kind, longest
 
@@ -285,8 +285,11 @@ class Facts:
 
     def tested(self) -> list[dict[str, Any]]:
         """The rows of the test that its configuration asks for, whatever it was evaluated on besides."""
-        found = self._own(self.rows, "test", any_head=False)
-        return [row for row in found if row["episodes"] == self.config.test_episodes]
+        asked, trained_on = (self.config.test_episodes, 0), pixels(self.resolved)
+        return [
+            row for row in self._own(self.rows, "test", any_head=False)
+            if (row["episodes"], row["episodes_seed"]) == asked and trained_on in (None, pixels(row))
+        ]  # fmt: skip
 
     def _own(self, rows: list[dict[str, Any]], split: str, any_head: bool) -> list[dict[str, Any]]:
         config = self.config

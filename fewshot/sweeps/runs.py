@@ -48,7 +48,8 @@ def accuracies(runs: Sequence[Run], shots: int) -> np.ndarray:
     for each in runs:
         row = next((row for row in each.tested() if row["shots"] == shots), None)
         if row is None:
-            raise UserError(f"{each.folder} has no {shots}-shot test: leave --test-shots out, or give another --out")
+            tasks = f"{shots}-shot test of {each.config.test_episodes:,} tasks"
+            raise UserError(f"{each.folder} has no {tasks}: evaluate it so, or give another --out")
         scored.append(read_accuracies(each.folder, row))
         digests.add(row["episodes_digest"])
     if len(digests) > 1:

@@ -1,4 +1,4 @@
-"""One run of a sweep in a process of its own: python -m fewshot.sweeps.worker FOLDER NAME HOW.
+"""One run of a sweep in a process of its own: python -m fewshot.sweeps.worker FOLDER NAME [HOW].
 
 HOW is JSON: `Sweep.how` of the process that began it, which may train otherwise than another one at work in the folder.
 Exit status: that of `fewshot train`, or TAKEN where another process is at work on the run.
@@ -21,7 +21,7 @@ from fewshot.sweeps.folder import Sweep
 TAKEN = 75  # EX_TEMPFAIL of sysexits.h: come again later
 
 
-def work(folder: Path, name: str, how: Mapping[str, Any], own_process: bool = False) -> int:
+def work(folder: Path, name: str, how: Mapping[str, Any] | None = None, own_process: bool = False) -> int:
     """Train and test one run of the sweep in `folder`, or go on with it; the exit status.
 
     `how`: fields of its configuration (`Sweep.how`). `own_process`: it was begun for this alone, and what it prints
@@ -41,7 +41,7 @@ def work(folder: Path, name: str, how: Mapping[str, Any], own_process: bool = Fa
             except BlockingIOError:
                 taken = True
                 return
-            config = dataclasses.replace(sweep.plan[name], **how)
+            config = dataclasses.replace(sweep.plan[name], **(how or {}))
             complete(config, sweep.path(name), ConsoleReporter(console.terminal()))
 
     if own_process:
@@ -59,4 +59,5 @@ def work(folder: Path, name: str, how: Mapping[str, Any], own_process: bool = Fa
 
 
 if __name__ == "__main__":
-    raise SystemExit(work(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), own_process=True))
+    how = json.loads(sys.argv[3]) if len(sys.argv) > 3 else None  # a sweep of an earlier version begins it without
+    raise SystemExit(work(Path(sys.argv[1]), sys.argv[2], how, own_process=True))

@@ -236,7 +236,7 @@ def test_a_run_resumes_to_the_bit_and_learns(tmp_path):
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     assert whole.resolved["classifier"] == {"kind": "linear", "classes": 337, "rotations": 0}
     code = {"classifiers.py", "data/randaugment.py", "data/mixing.py", "core/pace.py"}
-    code |= {f"evaluation/{name}.py" for name in ("embed", "score", "solve", "classification")}
+    code |= {f"evaluation/{name}.py" for name in ("embed", "score", "solve", "classification", "verdicts")}
     assert code <= whole.resolved["code"]["ours"].keys()
     of_data = {name for name in whole.resolved["code"]["ours"] if name.startswith("data/")}
     always = {f"data/{name}.py" for name in ("augment", "image_files", "images", "joined")}

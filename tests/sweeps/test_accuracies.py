@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import boards
 import classes
 import numpy as np
 import pytest
@@ -26,8 +27,20 @@ def test_a_later_evaluation_on_more_tasks_changes_nothing(small_run, tmp_path):
     assert before.shape == (1, 50) and np.array_equal(before, after)
 
 
+@pytest.mark.parametrize("other", [{"episodes_seed": 7}, {"former_fingerprint": "f" * 64}])
+def test_nor_do_as_many_tasks_of_another_seed_or_on_other_pixels(small_run, tmp_path, other):
+    folder = shutil.copytree(small_run, tmp_path / "run")
+
+    def put_first(result: dict) -> None:
+        result["results"] = [row | other | {"accuracy": 0.5} for row in result["results"]] + result["results"]
+
+    boards.edit(folder / "result.json", put_first)
+    ours = [row["accuracy"] for row in Run.open(small_run).own()]
+    assert [row["accuracy"] for row in Run.open(folder).tested()] == ours
+
+
 def test_a_run_without_the_test_is_named(small_run):
-    with pytest.raises(UserError, match="small has no 3-shot test"):
+    with pytest.raises(UserError, match="small has no 3-shot test of 50 tasks: evaluate it so"):
         accuracies([Run.open(small_run)], 3)
 
 
