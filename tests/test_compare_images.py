@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from commands import one_line_error
@@ -11,6 +13,8 @@ from scipy import stats
 import fewshot
 from fewshot import compare
 from fewshot.core import console
+from fewshot.evaluation.intervals import Units
+from fewshot.evaluation.power import needed
 from fewshot.evaluation.proportions import Pairs, newcombe
 
 
@@ -120,3 +124,22 @@ def test_a_run_that_was_only_scored_on_tasks_shares_nothing(tmp_path, small_run,
     a = fabricate(tmp_path / "none")
     assert run(a, small_run) == 2
     assert "birds test images" in (error := one_line_error(capsys)) and "5-way 1-shot" in error
+
+
+def test_the_better_one_may_be_the_second(tmp_path):
+    worse, better = fabricate(tmp_path / "none", 0.88), fabricate(tmp_path / "targetdrop", 0.91)
+    (found,) = fewshot.difference(worse, better)
+    low, high = newcombe(Pairs.of(right(better), right(worse)))
+    gain = right(better).mean() - right(worse).mean()
+    assert f"B is better than A by {100 * gain:.2f} ({100 * low:.2f} .. {100 * high:.2f})" in str(found)
+
+
+def test_a_plan_for_three_networks_is_at_holms_level(tmp_path, capsys):
+    skills = {"none": 0.88, "dropout": 0.9, "cutout": 0.901}
+    folders = [fabricate(tmp_path / name, skill) for name, skill in skills.items()]
+    assert run(*folders, "--detect", "0.5") == 0
+    best, second, _ = sorted(map(right, folders), key=lambda each: -each.mean())
+    variance = np.var(1.0 * best - second, ddof=1)
+    images = needed(0.005, Units(IMAGES, variance), level=0.05 / 3)
+    planned = re.search(r"new images +about ([\d,]+) images", capsys.readouterr().out)[1]
+    assert int(planned.replace(",", "")) == -(-images // CLASSES)

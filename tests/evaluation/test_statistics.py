@@ -18,10 +18,12 @@ from fewshot.core.errors import UserError
 from fewshot.evaluation.intervals import new_classes, new_images, this_test_set, training_anew
 from fewshot.evaluation.statistics import (
     apart_by_intervals,
+    at_chance,
     distinguishable,
     established,
     holm,
     paired_difference,
+    paired_p_values,
     ranks,
     summarise,
 )
@@ -257,3 +259,39 @@ def test_ranks_take_the_number_of_comparisons_into_account():
     others = np.stack([gain, np.zeros(1000)])
     assert ranked(alone) == [2, 1]
     assert ranked(np.concatenate([alone, others])) == [1, 1, 1, 1]
+
+
+def test_paired_p_values_are_scipys_also_where_runs_nearly_agree():
+    draw = np.random.default_rng(0)
+    tasks = draw.normal(0.5, 0.1, 30)
+    apart = tasks + draw.normal(0, 0.05, (5, 30)) + 0.004 * np.arange(5)[:, None]
+    near = tasks + draw.normal(0, 1e-6, (3, 30)) + np.array([[0], [0], [1e-6]])
+    runs, (a, b) = np.concatenate([apart, near]), np.triu_indices(8, 1)
+    expected = [stats.ttest_rel(runs[i], runs[j]).pvalue for i, j in zip(a, b, strict=True)]
+    assert paired_p_values(runs, a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_run_is_at_chance_where_its_interval_reaches_it():
+    assert at_chance(0.21, 0.02, 5) and not at_chance(0.23, 0.02, 5)
+
+
+def test_one_run_strays_as_far_as_the_spread_of_many_says():
+    """By sqrt(n + 1) of the half-width that n runs have: 0.03 * sqrt(10) is 0.0949."""
+    assert apart_by_intervals([0.5, 0.404], [0.01, 0.03], [1, 9])[0, 1]
+    assert not apart_by_intervals([0.5, 0.406], [0.01, 0.03], [1, 9])[0, 1]
+
+
+def test_effects_of_classes_are_removed_from_two_tasks_a_class_on():
+    draw = np.random.default_rng(0)
+    classes = np.concatenate([draw.permutation(10).reshape(2, 5) for _ in range(10)])  # 20 tasks of 10 classes
+    accuracies = draw.random(20)
+    assert new_images(accuracies, classes).units.lost == 10
+    assert new_images(accuracies[:18], classes[:18]).units.lost == 1
+
+
+def test_as_many_tasks_as_new_classes_need_are_enough():
+    draw = np.random.default_rng(0)
+    accuracies, classes = draw.random(100), draw.random((100, 10)).argsort(1)[:, :5]
+    assert new_classes(accuracies, classes).units.n == 10
+    with pytest.raises(UserError):
+        new_classes(accuracies[:99], classes[:99])

@@ -44,3 +44,19 @@ def test_a_weight_may_have_its_first_gradient_later_than_others():
     found = trained(lambda weights: build("sgd", weights, lr=0.1, momentum=0.9, weight_decay=5e-4))
     plain = trained(lambda weights: torch.optim.SGD(weights, 0.1, 0.9, weight_decay=5e-4, nesterov=True))
     assert torch.allclose(found, plain, atol=1e-6)
+
+
+def test_adamw_decays_weights_apart_from_the_gradient():
+    """Loshchilov & Hutter, ICLR 2019, algorithm 2, written out."""
+    weight = nn.Parameter(torch.linspace(-1, 1, 5))
+    steps, expected = build("adamw", [weight], lr=0.1, momentum=0.9, weight_decay=0.5), weight.detach().clone()
+    first = second = torch.zeros(5)
+    for number in range(1, 4):
+        steps.zero_grad()
+        (weight - 2).square().sum().backward()
+        steps.step()
+        gradient = 2 * (expected - 2)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        step = first / (1 - 0.9**number) / ((second / (1 - 0.999**number)).sqrt() + 1e-8)
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * step
+    assert torch.allclose(weight, expected, atol=1e-5)

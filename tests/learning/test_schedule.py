@@ -7,6 +7,7 @@ import pytest
 from fewshot import recipes
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
+from fewshot.core.pace import Pace
 from fewshot.experiment.setup import schedule
 from fewshot.recipes import resolve
 
@@ -56,3 +57,8 @@ def test_a_table_without_numbers_is_refused():
         TrainConfig(schedule="steps")
     with pytest.raises(UserError, match="has 1 numbers and --lr-values 2"):
         TrainConfig(schedule="steps", lr_epochs=(1,), lr_values=(0.1, 0.01))
+
+
+def test_an_epoch_that_begins_within_a_step_counts_from_the_next_one():
+    """Epochs of 5 tasks, 2 a step: after 5 tasks is in the third step, after 10 at the end of the fifth."""
+    assert [Pace(3, 5, 2).first_step(epoch) for epoch in range(4)] == [0, 3, 5, 8]

@@ -117,3 +117,10 @@ def test_metaopt_on_the_smallest_maps(size):
         torch.manual_seed(seed)
         y = method(torch.ones(1, 4, size, size))
         assert y.isfinite().all() and y.mean().item() == pytest.approx(1.0 if y.any() else 0.0)
+
+
+def test_what_is_left_is_rescaled_by_one_factor_for_the_batch():
+    torch.manual_seed(0)
+    mask = regularizers.build("dropblock:drop_prob=0.2", Site(8, 10, 10, 3, 4)).mask(torch.randn(6, 8, 10, 10))
+    left = mask[mask > 0]
+    assert torch.allclose(left, torch.tensor(mask.numel() / left.numel()))

@@ -101,3 +101,32 @@ def test_default_sites_follow_the_image_size():
         return [reg.site.depth for reg in backbones.build("conv4", "targetdrop", image_size).regularizers]
 
     assert depths(84) == [3, 4] and depths(32) == [2, 3]
+
+
+@pytest.mark.parametrize(("attention", "sign"), [("ste", 1), ("ste_reversed", -1)])
+def test_the_trained_attention_has_the_straight_through_gradient(attention, sign):
+    """For the mask's derivative by the attention stands minus the block of the maximum, times the scale."""
+    torch.manual_seed(0)
+    method = regularizers.build(f"targetdrop:drop_prob=0.3,reduction=4,attention={attention}", Site(20, 8, 8, 3, 4))
+    x, reach = torch.randn(3, 20, 8, 8), method.block_size // 2
+    method(x).sum().backward()
+    blocks = torch.zeros_like(x)
+    for image in range(3):
+        for channel in range(20):
+            row, column = divmod(int(x[image, channel].argmax()), 8)
+            rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in (row, column))
+            blocks[image, channel, rows, columns] = 1
+    with torch.no_grad():
+        by_attention = -(x * blocks).sum((2, 3)) * method.mask(x).amax((2, 3))
+    w1, w2 = (weight.detach().clone().requires_grad_() for weight in (method.w1, method.w2))
+    attended = torch.sigmoid(torch.relu(x.mean((2, 3)) @ w1.T) @ w2.T)
+    (sign * by_attention * attended).sum().backward()
+    assert torch.allclose(method.w1.grad, w1.grad, atol=1e-5) and torch.allclose(method.w2.grad, w2.grad, atol=1e-5)
+
+
+def test_gap_drops_in_the_channels_of_the_largest_means():
+    method = regularizers.build("targetdrop:drop_prob=0.3,attention=gap", Site(20, 8, 8, 3, 4))
+    x = torch.randn(6, 20, 8, 8)
+    touched = (method.mask(x) == 0).any(3).any(2)
+    for image in range(6):
+        assert set(touched[image].nonzero()[:, 0].tolist()) == set(x[image].mean((1, 2)).topk(6).indices.tolist())
