@@ -68,8 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
     folder = Path(args.out) if args.out else _default_folder(plan, vary)
     if args.executor == "local":  # others' machines may see other folders
-        there = Sweep(folder, plan)
-        grid.check_at_hand(config for name, config in plan.items() if not there.done(name))
+        grid.check_at_hand(Sweep(folder, plan).left().values())
     sweep = Sweep.make(folder, plan)
     failed = launch.train(sweep, args, terminal())
     _report(sweep, failed)

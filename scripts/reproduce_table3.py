@@ -89,9 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     plan = {name: configure(**values) for name, values in names.items()}
     if not set(SHOTS) <= set(flags.get("test_shots", SHOTS)):
         raise UserError("--test-shots: the table needs 1 and 5; leave it out")
-    there = Sweep(args.out / (args.length or "literal"), plan)
-    check_tasks(config for name, config in plan.items() if not there.done(name))
-    sweep = Sweep.make(there.folder, plan)
+    folder = args.out / (args.length or "literal")
+    check_tasks(Sweep(folder, plan).left().values())
+    sweep = Sweep.make(folder, plan)
     launch.check_all_done(sweep, launch.train(sweep, args, terminal()))
     runs = {name: Run.open(sweep.path(name)) for name in plan}
     scores = {

@@ -23,7 +23,7 @@ def conduct(
     Runs that another process works on are waited for, and taken over if it dies. `look(running, failed)` is called
     several times a second. At KeyboardInterrupt, and at any error, the executor's processes are stopped, and save.
     """
-    left = {name for name in sweep.plan if not sweep.done(name)}
+    left = set(sweep.left())
     failed: dict[str, str] = {}
     others = set()  # runs that another sweep's process has
     tries: Counter[str] = Counter()

@@ -99,6 +99,10 @@ class Sweep:
         """Whether a run is finished. UserError where it is damaged."""
         return (self.path(name) / "config.json").is_file() and Run.open(self.path(name)).finished
 
+    def left(self) -> dict[str, TrainConfig]:
+        """The runs that are not finished. UserError where one is damaged."""
+        return {name: config for name, config in self.plan.items() if not self.done(name)}
+
     @contextmanager
     def claim(self, name: str) -> Iterator[None]:
         """Keep a run from other processes. BlockingIOError where one has it."""
