@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from commands import NETWORK, SMALL, one_line_error
+from settled import CONFIG
 
 import fewshot
 from fewshot import experiment, train
@@ -19,16 +20,7 @@ from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.heads import Head
 from fewshot.learning.reporter import Reporter
-from fewshot.recipes import resolve
 from fewshot.runs import Run
-
-CONFIG = resolve(
-    "glyphs",
-    {
-        "backbone": NETWORK, "epochs": 2, "episodes_per_epoch": 6, "episodes_per_batch": 2, "val_episodes": 20,
-        "test_episodes": 50, "threads": 1, "device": "cpu", "precision": "fp32",
-    },
-)  # fmt: skip
 
 REGIME = '''
 """Each step classifies eight images of each of four base classes: a regime in one file."""

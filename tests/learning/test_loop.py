@@ -5,20 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from commands import NETWORK
+from settled import CONFIG
 
 from fewshot import experiment
 from fewshot.learning.regimes import Validation
 from fewshot.learning.regimes.episodic import Episodic
-from fewshot.recipes import resolve
-
-CONFIG = resolve(
-    "glyphs",
-    {
-        "backbone": NETWORK, "epochs": 2, "episodes_per_epoch": 6, "episodes_per_batch": 2, "val_episodes": 20,
-        "test_episodes": 50, "threads": 1, "device": "cpu", "precision": "fp32",
-    },
-)  # fmt: skip
 
 
 def test_of_equal_validations_the_first_is_kept(tmp_path, monkeypatch):
