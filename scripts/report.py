@@ -16,7 +16,7 @@ import matplotlib
 from report_parts import best, figures, gaps, regimes, table3
 from report_parts.effects import Study, read
 from report_parts.sections import FEW_SHOT, SECTIONS, TENTH, parts
-from report_parts.short import short
+from report_parts.short import answers, short
 
 from fewshot.core.console import Parser, run
 from fewshot.core.files import write_atomic
@@ -39,9 +39,14 @@ def main(argv: list[str] | None = None) -> None:
     studies = {section.name: read(results / section.name) for section in SECTIONS}
     done = [section for section in SECTIONS if len(studies[section.name].runs) > 1]
     values: dict[str, dict[str, str]] = {each.name: parts(each, studies[each.name], results) for each in done}
-    values["head"] = {"short": "\n".join(filter(None, (short(each, studies[each.name]) for each in done)))}
-    values["regimes-42"] = {"table": regimes.table([results / FEW_SHOT.name, results / "regimes-42"])}
-    if (recipes := read(results / "best-42", "recipe")).runs:
+    recipes = read(results / "best-42", "recipe")
+    values["head"] = {
+        "answers": answers([(each, studies[each.name]) for each in done], recipes),
+        "short": "\n".join(filter(None, (short(each, studies[each.name]) for each in done))),
+    }
+    if (supervised := results / "regimes-42").is_dir():
+        values["regimes-42"] = regimes.parts(results / FEW_SHOT.name, supervised)
+    if recipes.runs:
         values["best-42"] = best.parts(recipes)
     values["files"] = {}
     if (results / "table3").is_dir():

@@ -11,7 +11,7 @@ import pytest
 import report
 from boards import variant
 from commands import ROOT
-from report_parts import pooled
+from report_parts import effects, pooled
 from scipy import stats
 
 from fewshot import evaluate
@@ -92,6 +92,33 @@ def test_verdicts_follow_from_the_intervals(written):
     assert re.match(r"1-shot: holds \(p = .+\); 5-shot: holds \(p = ", better)
     assert said["FocusedDropout helps"][3] == "not decided", "the same in both tests"
     assert not any("CamDrop" in claim for claim in said)
+
+
+def test_what_everybody_asks_is_answered_first(written):
+    helps, use, beat = (line.partition("** ") for line in lines(written, "- **")[:3])
+    assert helps[0] == "- **Does TargetDrop help?"
+    assert helps[2].startswith("It is shown to in some of our studies. Gains over `none`: +2.00 ± 0.25 at 1-shot, ")
+    assert use[2] == "Shown to help somewhere: `targetdrop`."
+    assert re.match(r"At 42 px \d+\.\d\d ± .+ at 1-shot, .+ at 5-shot: the \[best recipe\]", beat[2])
+
+
+def test_a_study_is_told_in_a_line_for_each_test(written):
+    one_shot, five_shot, *tenth = lines(written, "- **Conv-4")
+    assert "1-shot** (regularizers: 3, seeds: 3). Shown to help: `targetdrop`. Shown to hurt: " in one_shot
+    assert "Open: `focuseddropout`; gains from -0.2 to +0.3 points." in one_shot
+    assert "Shown to hurt: `dropblock`." in five_shot and len(tenth) == 2
+    # The largest of three is established where Bonferroni's interval excludes 0.
+    error = half_width(written, shots=1) / stats.t.ppf(0.975, 6)
+    assert f"The pooled test shows gains and losses from {stats.t.ppf(1 - 0.05 / 6, 6) * error:.2f} points" in one_shot
+
+
+def test_the_commit_is_named_with_what_was_not_committed(written):
+    folder = written / report.FEW_SHOT.name
+    runs = [Run.open(folder / f"{reg}-seed0") for reg in GAINS]
+    usual = "abcdef0" + "1" * 5
+    for run, commit in zip(runs, (usual, usual + "-dirty", "1234567" + "8" * 5, usual), strict=True):
+        run.environment["commit"] = commit
+    assert effects.commits(runs) == "code of commit abcdef0, in 1 of 4 runs `-dirty` (`dropblock`: 1234567)"
 
 
 def test_the_pooled_interval_is_that_of_a_two_way_analysis_of_variance(written):

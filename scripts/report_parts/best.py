@@ -10,7 +10,18 @@ from fewshot.core.errors import UserError
 from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name, percent
 from fewshot.runs import Run
-from report_parts.effects import Effect, Study, accuracies, commits, found_runs, gained, gains, mean, tested
+from report_parts.effects import (
+    Effect,
+    Study,
+    accuracies,
+    all_runs,
+    commits,
+    found_runs,
+    gained,
+    gains,
+    mean,
+    tested,
+)
 
 RECIPE = "best/mini-imagenet-42"
 
@@ -27,7 +38,8 @@ def parts(study: Study) -> dict[str, str]:
         "pilots": pilots(tried),
         "heads": heads(tried),
         "left out": left_out(study, gains(study, RECIPE)),
-        "commits": commits(study),
+        "commits": commits(all_runs(study)),
+        "pilots' commits": commits(tried),
     }
 
 

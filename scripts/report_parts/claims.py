@@ -40,11 +40,11 @@ CLAIMS = (
           ("TD-1-CIFAR-10", "cifar-10+targetdrop", "cifar-10+dropblock")),
     Claim("TargetDrop is better than Dropout", "TargetDrop, tables 1 to 3", "targetdrop", "dropout",
           ("TD-2", "cifar-10+resnet20+targetdrop", "cifar-10+resnet20+dropout")),
-    Claim("TargetDrop's attention matters: better than random channels", "ours, after TargetDrop's section 3",
+    Claim("TargetDrop is better than with channels drawn at random", "ours, after TargetDrop's section 3",
           "targetdrop", "targetdrop:attention=random"),
-    Claim("TargetDrop's attention matters: better than the plain channel mean", "ours, after TargetDrop's section 3",
+    Claim("TargetDrop is better than with the plain channel mean for attention", "ours, after TargetDrop's section 3",
           "targetdrop", "targetdrop:attention=gap"),
-    Claim("trained attention is better than the frozen one that the paper's equations give", "ours",
+    Claim("a trained attention is better than the frozen one that the paper's equations give", "ours",
           "targetdrop:attention=ste", "targetdrop"),
     Claim("FocusedDropout helps", "FocusedDropout, tables 1 to 3", "focuseddropout", "none",
           ("FD-3", "tiny-imagenet+focuseddropout", "tiny-imagenet")),
@@ -168,7 +168,7 @@ def decided(study: Study) -> list[Finding]:
     """
     found: list[Finding] = []
     for claim in CLAIMS:
-        better, worse = (_named(study, name) for name in (claim.better, claim.worse))
+        better, worse = (named(study, name) for name in (claim.better, claim.worse))
         if better and worse:
             pair = Study(study.folder, {name: study.runs[name] for name in (better, worse)}, {})
             found.append(Finding(claim, better, worse, {each.test: each for each in gains(pair, worse)}))
@@ -190,7 +190,7 @@ def _corrected(study: Study, test: str, found: Sequence[Finding]) -> list[Findin
     ]  # fmt: skip
 
 
-def _named(study: Study, wanted: str) -> str | None:
+def named(study: Study, wanted: str) -> str | None:
     """The study's regularizer of that name; else the only one of that method at other sites or of another size."""
     if wanted in study.runs:
         return wanted

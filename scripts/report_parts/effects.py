@@ -24,6 +24,7 @@ from report_parts.pooled import Pooled, Scores, against, pool
 
 SIGNIFICANT = 0.05
 TOP1 = "top-1"
+DIRTY = "-dirty"
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,33 @@ def _but_for(varied: str, run: Run) -> dict[str, object]:
     return {name: value for name, value in experiment_of(run).items() if name != varied}
 
 
-def commits(study: Study) -> str:
-    """The commit whose code trained the runs, as `git checkout` takes it, and where it was another one."""
-    by_reg = {reg: {str(run.environment["commit"])[:7] for run in runs.values()} for reg, runs in study.runs.items()}
+def all_runs(study: Study) -> list[Run]:
+    return [run for by_seed in study.runs.values() for run in by_seed.values()]
+
+
+def commits(runs: Sequence[Run]) -> str:
+    """The commit whose code trained most of the runs, as `git checkout` takes it, and which had another one.
+
+    How many checkouts had changes is said, too.
+    """
+    by_reg: dict[str, set[str]] = {}
+    for run in runs:
+        by_reg.setdefault(run.config.reg, set()).add(commit(run).removesuffix(DIRTY))
     usual = Counter(commit for each in by_reg.values() for commit in each).most_common(1)[0][0]
     others: dict[str, list[str]] = {}
     for reg, each in by_reg.items():
-        for commit in sorted(each - {usual}):
-            others.setdefault(commit, []).append(f"`{reg}`")
-    return f"code of commit {usual}" + "".join(f" ({', '.join(regs)}: {commit})" for commit, regs in others.items())
+        for name in sorted(each - {usual}):
+            others.setdefault(name, []).append(f"`{reg}`")
+    changed = sum(commit(run).endswith(DIRTY) for run in runs)
+    dirty = f", in {changed} of {len(runs)} runs `{DIRTY}`" * bool(changed)
+    exceptions = [f"{', '.join(regs)}: {name}" for name, regs in others.items()]
+    return f"code of commit {usual}{dirty}" + f" ({'; '.join(exceptions)})" * bool(exceptions)
+
+
+def commit(run: Run) -> str:
+    """The first 7 digits of the commit whose code trained it, and `-dirty` where its checkout had changes."""
+    whole = str(run.environment["commit"])
+    return whole[:7] + DIRTY * whole.endswith(DIRTY)
 
 
 def mean(values: Sequence[float]) -> str:

@@ -13,11 +13,16 @@ from fewshot.reports.comparisons.difference import Difference
 from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name
 from fewshot.runs import Run
-from report_parts.effects import found_runs, marked, mean
+from report_parts.effects import commits, found_runs, marked, mean
 
 EPISODIC = "episodic"
 Scores = Mapping[tuple[str, int], Mapping[int, float]]
 """By what solved the tasks and the number of shots, then by seed: test accuracy, a fraction of 1."""
+
+
+def parts(episodic: Path, supervised: Path) -> dict[str, str]:
+    """What the page says of the two folders' runs."""
+    return {"table": table([episodic, supervised]), "commits": commits(found_runs(supervised)[0])}
 
 
 def trainings(folders: Sequence[Path]) -> dict[str, list[Run]]:

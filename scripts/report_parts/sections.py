@@ -19,6 +19,7 @@ from report_parts.effects import (
     Effect,
     Study,
     accuracies,
+    all_runs,
     commits,
     marked,
     mcnemar,
@@ -56,7 +57,7 @@ def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
         "runs": f"{sum(map(len, study.runs.values()))} of {len(planned(study.folder))} planned runs are done"
         f" ({_hours(study):.1f} hours of training on one core)",
         "seeds": _seeds(study),
-        "commits": commits(study),
+        "commits": commits(all_runs(study)),
         "picture": f"![Gains over none, with intervals]({picture})" if effects else "",
         "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
         "overfitting": overfitting(study, tests),
@@ -85,7 +86,7 @@ def apart(study: Study) -> str:
 
 def last_validation(study: Study) -> str:
     """How many runs were best at their last validation: those might have gained from more training."""
-    runs = [run for by_seed in study.runs.values() for run in by_seed.values()]
+    runs = all_runs(study)
     last = sum(run.environment["best_step"] == run.steps for run in runs)
     return f"{last} of {len(runs)} runs were best at their last validation"
 
@@ -156,7 +157,7 @@ def _dropped(study: Study, reg: str) -> str:
 
 def _hours(study: Study) -> float:
     """Of training, of all runs together."""
-    return sum(run.environment["train_seconds"] for runs in study.runs.values() for run in runs.values()) / 3600
+    return sum(run.environment["train_seconds"] for run in all_runs(study)) / 3600
 
 
 def _points(effect: Effect, question: str) -> str:
@@ -169,7 +170,7 @@ def _points(effect: Effect, question: str) -> str:
 
 def failed(study: Study) -> str:
     """Runs that are planned and have no result here: failed, diverged, or still to be trained."""
-    there = {run.folder.name for runs in study.runs.values() for run in runs.values()}
+    there = {run.folder.name for run in all_runs(study)}
     missing = [name for name in planned(study.folder) if name not in there | study.unfinished.keys()]
     lines = [f"- {name}: {why}" for name, why in study.unfinished.items()]
     if missing:

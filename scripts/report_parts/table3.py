@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fewshot.reports.sweep import markdown
 from fewshot.runs import Run
-from report_parts.effects import found_runs
+from report_parts.effects import commit, found_runs
 
 
 def parts(folder: Path) -> dict[str, str]:
@@ -24,5 +24,5 @@ def training(runs: list[Run]) -> str:
         length = f"{run.steps:,}", f"{facts['best_step']:,}"
         machine = str(facts["precision"]), str(facts["threads"]), f"{facts['train_seconds'] / 3600:.1f}"
         besides = ", ".join(f"{100 * row['accuracy']:.2f} at {row['shots']}-shot" for row in others)
-        lines.append((run.folder.name, *length, *machine, str(facts["commit"])[:7], besides))
+        lines.append((run.folder.name, *length, *machine, commit(run), besides))
     return markdown(("run", "steps", "best at step", "precision", "threads", "hours", "commit", "besides"), lines)
