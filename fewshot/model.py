@@ -125,7 +125,7 @@ def build(
     with seeded(seed, "initialisation of the classifier"):
         classes = Classifier(classifier, network.features) if classifier else None
     mean, std = network.normalisation or (mean, std)
-    return Model(network, solver, Normalise(mean, std), transforms.build(transform), classes)
+    return Model(network, solver, Normalise(mean, std), transforms.build(transform, network.features), classes)
 
 
 def load_run(run: Run, compute: Compute, trust: Sequence[str] = ()) -> Model:

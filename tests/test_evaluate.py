@@ -103,6 +103,7 @@ CLAIMS = {
     "ci95  ": (float("nan"), "says ci95 nan, which cannot be"),
     "accuracy ": (1.5, "says accuracy 1.5, which cannot be"),
     "ci_method": ("exact", "says ci_method 'exact', which cannot be"),
+    "query_alpha": (0.0, "says query_alpha 0.0, which cannot be"),  # it would stand among the balanced rows
     "episodes": (5000, "is not what result.json says"),
     "episodes_file": ("../b/episodes-glyphs-test-5w1s15q.npy", "is no file's name"),
     "episodes_file ": ("1" * 5000, "is no file's name"),
@@ -290,3 +291,11 @@ def test_a_head_of_the_users_own_leaves_its_digest_and_an_edited_one_stands_apar
     trained, solved = found[0].split("+")
     assert trained == Run.open(run_copy).code_digest and len(solved) == 8
     assert found[1].startswith(f"{trained}+") and found[1] != found[0]
+
+
+def test_other_pixels_than_the_lists_are_warned_of(run_copy, tmp_path, monkeypatch, capsys):
+    values = json.loads((frozen.LISTS / "glyphs-test-5w1s15q.json").read_text())
+    (tmp_path / "glyphs-test-5w1s15q.json").write_text(json.dumps(values | {"fingerprint": "0" * 64}))
+    monkeypatch.setattr(frozen, "LISTS", tmp_path)
+    assert run(run_copy, "--shots", 2, 1, "--episodes", 20, "--threads", 1) == 0
+    assert "Warning: the pixels of this glyphs are not the reference copy's" in capsys.readouterr().out

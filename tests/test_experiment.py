@@ -18,6 +18,7 @@ import fewshot
 from fewshot import experiment, train
 from fewshot.core import console
 from fewshot.core.errors import UserError
+from fewshot.experiment import recorded
 from fewshot.heads import Head
 from fewshot.learning.reporter import Reporter
 from fewshot.runs import Run
@@ -354,3 +355,9 @@ def test_what_is_left_out_is_completed_as_the_command_does(tmp_path, monkeypatch
         fewshot.configure(rag="dropout")
     with pytest.raises(UserError, match="complete it by fewshot.configure"):
         fewshot.run(fewshot.TrainConfig(), tmp_path / "run")
+
+
+def test_a_default_block_that_was_clipped_is_in_the_record():
+    config = dataclasses.replace(CONFIG, reg="targetdrop@3,4")
+    said = recorded.settled(config, experiment.prepare(config))["regularizers"]
+    assert [text.endswith("(default block 3 clipped to the 2x2 map)") for text in said] == [False, True]

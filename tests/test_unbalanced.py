@@ -83,7 +83,7 @@ def test_benchmark_says_it_and_scores_as_evaluate(runs):
     assert score.query_alpha == 2.0 and score.task_list == NAME
     (joint,) = fewshot.benchmark(model, "glyphs", "tim", 1, queries=3, query_alpha=2, episodes=20)
     assert "glyphs test, 5-way 1-shot, Dirichlet 2, transductive: " in str(joint)
-    with pytest.raises(UserError, match="query_alpha is 'two', not a number"):
+    with pytest.raises(UserError, match="--query-alpha 'two': give a number from 0.01 to"):
         fewshot.benchmark(model, "glyphs", query_alpha="two")
 
 

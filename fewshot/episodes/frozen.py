@@ -115,10 +115,11 @@ class TaskList:
 
 
 def freeze(dataset: Dataset, split: str, protocol: Protocol, episodes: int = 10_000, seed: int = SEED) -> TaskList:
-    """The list of a data set's first episodes."""
+    """The list of a data set's first episodes. UserError where `read` would refuse it."""
+    episodes = typed.integer(episodes, "episodes", 2, MOST_EPISODES)
     sampler = EpisodeSampler(dataset[split], protocol, seed)
     return TaskList(
-        dataset.name, split, protocol.ways, protocol.shots, protocol.queries, seed, episodes,
+        dataset.name, split, protocol.ways, protocol.shots, protocol.queries, sampler.seed, episodes,
         dataset[split].membership, sampler.digest(episodes), dataset.fingerprint, protocol.query_alpha,
     )  # fmt: skip
 
@@ -131,9 +132,9 @@ def read(name: str) -> TaskList:
     if not path.is_file():
         near = f"; did you mean {other!r}?" if (other := nearest(name, names())) else ""
         raise UserError(f"no task list {name!r}: give a file, or one that `fewshot list tasks` names{near}")
-    hints = typing.get_type_hints(TaskList)
+    data, hints = read_bounded(path, _LARGEST), typing.get_type_hints(TaskList)
     try:
-        values = json.loads(read_bounded(path, _LARGEST).decode())
+        values = json.loads(data.decode())
         if typed.wrong(values, hints):
             raise TypeError
         tasks = TaskList(**values)

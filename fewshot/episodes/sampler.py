@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -44,11 +45,14 @@ class Protocol:
             if number < least:
                 raise UserError(f"--{name} {number}: give at least {least}")
             object.__setattr__(self, name, number)  # 5, where NumPy's 5 was given
-        if self.query_alpha is not None and not ALPHAS[0] <= self.query_alpha <= ALPHAS[1]:
-            raise UserError(
-                f"--query-alpha {self.query_alpha}: give a number from {ALPHAS[0]:g} to {ALPHAS[1]:,.0f}, such as the"
-                " usual 2, or leave it out for balanced tasks"
-            )
+        if (alpha := self.query_alpha) is not None:
+            is_number = isinstance(alpha, Real) and not isinstance(alpha, bool)
+            if not is_number or not ALPHAS[0] <= alpha <= ALPHAS[1]:
+                raise UserError(
+                    f"--query-alpha {alpha if is_number else repr(alpha)}: give a number from {ALPHAS[0]:g} to"
+                    f" {ALPHAS[1]:,.0f}, such as the usual 2, or leave it out for balanced tasks"
+                )
+            object.__setattr__(self, "query_alpha", float(alpha))
 
     @property
     def images_per_class(self) -> int:

@@ -1,7 +1,7 @@
 """Files beside result.json that its rows name: written once, never replaced, checked and bounded when they are read.
 
 A row names a file of a KIND as "KIND_file", and its SHA-256 as "KIND_sha256". Files are written first, under names that
-no row has; they begin to count when result.json is renamed into its place.
+no row has for other bytes; they begin to count when result.json is renamed into its place.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ _LARGEST = 256 * 2**20  # bytes of a file, and of an array in it: those of ten m
 _LONGEST = 255  # bytes of a file's name: more than that no file system has
 _KINDS = {"episodes": ".npy", "tasks": ".npz", "images": ".npz"}  # and how names of these files end
 _OURS = re.compile(rf"({'|'.join(_KINDS)})-[A-Za-z0-9.,=+@_-]+\.np[yz]")
+
+
+def numbers(classes: np.ndarray) -> np.ndarray:
+    """Class numbers as they are kept: uint16, and uint32 where a number is larger."""
+    return classes.astype(np.uint32 if classes.size and classes.max() > np.iinfo(np.uint16).max else np.uint16)
 
 
 def keep(run: Run, readable: str, contents: Mapping[str, bytes]) -> dict[str, str]:

@@ -51,9 +51,9 @@ def keep(run: Run, readable: str, record: Record) -> dict[str, str]:
     assert outcomes.classes is not None and disjoint is not None and disjoint.classes is not None
     episodes = record_files.npy(outcomes.accuracies.astype(np.float32))
     tasks = record_files.npz(
-        classes=outcomes.classes.astype(np.uint16),
+        classes=record_files.numbers(outcomes.classes),
         disjoint=disjoint.accuracies.astype(np.float32),
-        disjoint_classes=disjoint.classes.astype(np.uint16),
+        disjoint_classes=record_files.numbers(disjoint.classes),
     )
     return record_files.keep(run, readable, {"episodes": episodes, "tasks": tasks})
 

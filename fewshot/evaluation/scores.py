@@ -72,6 +72,4 @@ def protocols(
     each_shots = [typed.integer(n, "shots") for n in (shots if isinstance(shots, Iterable) else [shots])]
     if not each_shots:
         raise UserError("shots is empty: give at least one number")
-    if mistake := typed.wrong({"query_alpha": query_alpha}, {"query_alpha": float | None}):
-        raise UserError(mistake)
     return [Protocol(shots=n, query_alpha=query_alpha, **form) for n in dict.fromkeys(each_shots)]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot import heads
+from fewshot import heads, transforms
 from fewshot.core.compute import full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
@@ -55,8 +55,8 @@ def solve_episodes(
     transform: of the embeddings, fitted here if it needs to be; none by default.
     base: where `wants_base` says so; untransformed.
 
-    UserError where base features are missing, where the head's logits are not finite, and where a user's head looks at
-    other queries and does not declare `transductive`.
+    UserError where base features are missing, where the head's logits are not finite, where a user's head looks at
+    other queries and does not declare `transductive`, and where a user's transform looks at other images.
     """
     whole = head
     embeddings = prepare(head, embeddings, transform, base)
@@ -78,15 +78,19 @@ def solve_episodes(
 
 
 def prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: Base | None) -> Tensor:
-    """Fit the transform and the head on the base classes where they need it; returns the transformed embeddings."""
+    """Fit the transform and the head on the base classes where they need it; returns the transformed embeddings.
+
+    UserError where base features are missing, and where a user's transform looks at other images.
+    """
     transform = transform or Identity()
     if base is None:
         if wants_base(head, transform):
             who = f"head {type(head).__name__}" if head.needs_base else f"transform {transform.label}"
             raise UserError(f"{who} needs features of the base classes, and there are none: give them as base")
-        return transform(embeddings)
-    transform.fit(base.features, base.labels)
-    if head.needs_base:
+    else:
+        transform.fit(base.features, base.labels)
+    transforms.check_alone(transform, embeddings)
+    if base is not None and head.needs_base:
         if base.labels is None:
             raise UserError(f"head {type(head).__name__} needs the base images' labels: give them as base_labels")
         head.fit_base(transform(base.features), base.labels)

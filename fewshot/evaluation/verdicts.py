@@ -68,7 +68,7 @@ def guessed(row: Mapping[str, Any]) -> bool:
 def keep(run: Run, readable: str, found: Verdicts) -> dict[str, str]:
     """Write the record's file; returns what the row says of it."""
     images = record_files.npz(
-        truth=found.truth.astype(np.uint16), predicted=found.predicted.astype(np.uint16), top5=found.top5
+        truth=record_files.numbers(found.truth), predicted=record_files.numbers(found.predicted), top5=found.top5
     )
     return record_files.keep(run, readable, {"images": images})
 

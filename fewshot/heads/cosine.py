@@ -30,7 +30,7 @@ class Cosine(Head):
     def __init__(self, *, prototype: Literal["mean", "normalised"] = "mean", scale: float = 10.0) -> None:
         super().__init__()
         self.prototype = prototype
-        self.scale = nn.Parameter(torch.tensor(positive(scale, "cosine:scale")))
+        self.scale = nn.Parameter(torch.tensor(float(positive(scale, "cosine:scale"))))
 
     def solve_products(self, products: Products, targets: Tensor) -> Tensor:
         """See Head.solve_products: a prototype is a sum of support images, each with its share."""

@@ -28,7 +28,7 @@ class Matching(Head):
 
     def __init__(self, *, scale: float = 1.0, learn_scale: bool = False) -> None:
         super().__init__()
-        start = torch.tensor(positive(scale, "matching:scale"))
+        start = torch.tensor(float(positive(scale, "matching:scale")))
         self.learn_scale = learn_scale
         self.scale: Tensor | float = nn.Parameter(start) if learn_scale else scale
 

@@ -63,10 +63,9 @@ class Site:
     def small_images(self) -> bool:
         """Whether the network's images are small (32 px rather than 84).
 
-        Where their size is not known, each stage is taken to halve the map, at its end.
+        Where their size is not known, each of the stages up to here is taken to have halved the map.
         """
-        halvings = self.depth - 1 if self.place == "branch" else self.depth
-        return (self.image_size or self.height * 2**halvings) < 64
+        return (self.image_size or self.height * 2**self.depth) < 64
 
 
 class Guide(NamedTuple):

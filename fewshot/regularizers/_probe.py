@@ -26,8 +26,12 @@ def is_users(method: Regularizer) -> bool:
 
 
 def grows(mask: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether the multiplier of LARGER * x is, on average, more than GROWTH times as large as that of x."""
-    return bool(mask(LARGER * x).abs().mean() > GROWTH * mask(x).abs().mean() > 0)
+    """Whether the multiplier of LARGER * x is more than GROWTH times as large as that of x.
+
+    Both on average, as more of the map may exceed a threshold, and at its largest, as weights may gather at a position.
+    """
+    usual, larger = mask(x).abs(), mask(LARGER * x).abs()
+    return all(bool(size(larger) > GROWTH * size(usual) > 0) for size in (Tensor.mean, Tensor.max))
 
 
 def check_method(method: Regularizer, name: str) -> None:

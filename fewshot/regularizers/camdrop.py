@@ -74,8 +74,8 @@ class CamDrop(Regularizer):
     nor the channels ask for it (`guide=avg,channels=1`). The training loop fits one to each episode: the run's head, on
     embeddings before `--transform`.
 
-    Expected drop fraction: small by design, about drop_prob * n'/C * n/HW, exactly `expected_drop` where every
-    position is as likely to be important: .0112 for the defaults on 64 channels of 10x10.
+    Expected drop fraction: small by design, about drop_prob * n'/C * n/HW, `expected_drop` where every position is
+    as likely to be important, and candidates are many: .0112 for the defaults on 64 channels of 10x10.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class CamDrop(Regularizer):
 
     @property
     def expected_drop(self) -> float:
-        """Expected fraction dropped where each position is as likely as another to be a candidate."""
+        """Expected fraction dropped where positions are candidates equally often, and independently of each other."""
         height, width = self.site.height, self.site.width
         unit = dropblock.seed_rate(1.0, self.block_size, height, width)
         probability = self.rate / unit * self.count / (height * width)

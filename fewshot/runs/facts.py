@@ -288,7 +288,7 @@ class Facts:
         asked, trained_on = (self.config.test_episodes, 0), pixels(self.resolved)
         return [
             row for row in self._own(self.rows, "test", any_head=False)
-            if (row["episodes"], row["episodes_seed"]) == asked and trained_on in (None, pixels(row))
+            if (row.get("episodes"), row["episodes_seed"]) == asked and trained_on in (None, pixels(row))
         ]  # fmt: skip
 
     def _own(self, rows: list[dict[str, Any]], split: str, any_head: bool) -> list[dict[str, Any]]:

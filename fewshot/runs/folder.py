@@ -245,7 +245,7 @@ class Run(Facts):
         """Write result.json: rows of the best weights, and the earlier ones that stay beside them.
 
         This is the one moment in which an evaluation comes to be: its records lie there by then, under names that no
-        earlier row has. `tested`: whether these are of the test that the configuration asks for.
+        earlier row has for other bytes. `tested`: whether these are of the test that the configuration asks for.
         """
         tested |= os.path.lexists(self.result_path) and self.result.get("tested") is True
         every = {FEWSHOT.key: self.rows, CLASSIFICATION.key: self.classification}

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from fewshot.core.alone import others_matter
 from fewshot.core.errors import UserError
-from fewshot.transforms._base import Transform
+from fewshot.transforms._base import Chain, Transform
 
-_FEATURES, _IMAGES, _CLASSES = 64, 40, 8
+_IMAGES, _CLASSES = 40, 8
 
 
-def check_alone(transform: Transform, name: str) -> None:
-    """UserError where a transform, which is thrown away afterwards, makes something else of an image beside others.
+def users(transform: Transform) -> list[str]:
+    """The names of a user's own classes in it. Ours are held to all laws by tests."""
+    parts = transform if isinstance(transform, Chain) else (transform,)
+    return [type(part).__name__ for part in parts if not type(part).__module__.startswith("fewshot.")]
 
-    Images come class by class: one that looks at its neighbours would read classes off places. It is tried on random
-    embeddings (N, 64), and on two batches of them; where it cannot transform these, nothing is said.
+
+def check_alone(transform: Transform, like: Tensor) -> None:
+    """UserError where a user's transform makes something else of an image beside other images.
+
+    Images come class by class: one that looks at its neighbours would read classes off places. It is tried as it is,
+    fitted, on the first images of `like` (I, D), and on random embeddings of that length, type and device, one batch
+    (N, D) and several (T, N, D). Where it cannot transform these, nothing is said: the real ones will show why. torch's
+    random numbers are afterwards as they were.
     """
-    draw = torch.Generator().manual_seed(0)
-    base, images = torch.randn(2, _IMAGES, _FEATURES, generator=draw)
+    if not (names := users(transform)):
+        return
+    noise = torch.randn(2, _IMAGES, like.shape[-1], generator=torch.Generator().manual_seed(0))
+    # One that weighs images by their distances may see none of the others where all are far from one another.
+    random = [(scale * noise).to(like) for scale in (1.0, like.shape[-1] ** -0.5)]
+    single = [each[:1] for each in random] + [like[None, :_IMAGES]] * (len(like) > 1)
+    alone = (others_matter(_one_batch(transform), items, halve=True) for items in single)
+    together = (others_matter(transform, items, halve=True) for items in random)
+    if any(alone) or any(together):
+        raise UserError(
+            f"transform {' + '.join(names)}: what it makes of an image depends on the other images beside it: let it"
+            " transform each by itself (what is to be learned of many, learn of the base classes: fitted = True)"
+        )
+
+
+def check_untaught(transform: Transform, features: int) -> None:
+    """`check_alone` for one that has seen no data and is thrown away afterwards, on embeddings of this length."""
     transform.eval()
-    if transform.fitted:
+    if transform.fitted and users(transform):
         try:
-            transform.fit(base, torch.arange(_IMAGES) % _CLASSES)
+            transform.fit(torch.randn(_IMAGES, features), torch.arange(_IMAGES) % _CLASSES)
         except Exception:  # noise is no base for it
             return
-    both = torch.stack([base, images])
-    alone = (lambda z: transform(z[0])[None], images[None]), (transform, both)
-    if any(others_matter(answer, items, halve=True) for answer, items in alone):
-        raise UserError(
-            f"transform {name}: what it makes of an image depends on the other images beside it: let it transform each"
-            " by itself (what is to be learned of many, learn of the base classes: fitted = True)"
-        )
+    check_alone(transform, torch.empty(0, features))
+
+
+def _one_batch(transform: Transform) -> Callable[[Tensor], Tensor]:
+    """The transform of embeddings (N, D), for a batch of one: (1, N, D)."""
+    return lambda z: transform(z[0])[None]

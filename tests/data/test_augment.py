@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
+from scipy import stats
 
+from fewshot import experiment
+from fewshot.config import TrainConfig
+from fewshot.core.seeding import generator_for
 from fewshot.data.augment import Augmentation, to_unit
+from fewshot.episodes import EpisodeSampler, Protocol
 
 
 def reference(image, drawn, i, padding, size):
@@ -51,3 +57,36 @@ def test_the_source_is_left_alone_and_evaluation_only_scales():
     augment(images, torch.arange(4), augment.draw(4, torch.Generator()))
     assert torch.equal(images, kept)
     assert torch.equal(to_unit(images), (images.float() / 255).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("regime", ["episodic", "supervised:batch=40"])
+def test_a_training_batch_is_augmented_as_configured_and_anew_in_each_step(regime):
+    config = TrainConfig(
+        dataset="glyphs", regime=regime, epochs=1, episodes_per_batch=2, queries=3, crop_padding=3, jitter=0.2,
+        mirror=True, seed=4, device="cpu", precision="fp32",
+    )  # fmt: skip
+    made = experiment.prepare(config)
+    train = made.dataset["train"]
+    for step in (0, 1):
+        batch = made.regime.batch(step)
+        if regime == "episodic":
+            index = EpisodeSampler(train, Protocol(5, 1, 3), 4).draw(2 * step, 2).ravel()
+        else:
+            batch, index = batch.images, made.regime._index(step)
+        images = torch.from_numpy(train.images[index])
+        drawn = Augmentation(3, 0.2).draw(40, generator_for(4, step, "augmentation"))
+        assert len(batch) == 40
+        for i in range(40):
+            assert torch.allclose(batch[i], reference(images[i], drawn, i, 3, 32), atol=2e-6)
+
+
+def test_draws_are_uniform_and_owe_nothing_to_one_another():
+    """Against scipy's tests of uniformity; correlations within four standard errors of 0."""
+    drawn = Augmentation(padding=8, jitter=0.4).draw(20_000, torch.Generator().manual_seed(1))
+    for edge in (drawn.top, drawn.left):
+        assert stats.chisquare(np.bincount(edge.numpy(), minlength=17)).pvalue > 1e-4
+    for factor in drawn.factors.unbind(1):
+        assert stats.kstest(factor.double().numpy(), stats.uniform(0.6, 0.8).cdf).pvalue > 1e-4
+    columns = [drawn.top, drawn.left, drawn.flip, *drawn.factors.unbind(1), drawn.order[:, 0]]
+    found = np.corrcoef([each.double().numpy() for each in columns])
+    assert np.abs(found - np.eye(len(columns))).max() < 0.03

@@ -267,3 +267,15 @@ def test_splits_of_ones_own_are_refused(tmp_path, capsys):
 def test_the_files_have_an_arrays_form(tmp_path):
     files = ImageFiles(tmp_path, [], [], 32)
     assert files[:].shape == (0, 32, 32, 3) and files.dtype == np.uint8
+
+
+def test_crops_are_not_mirrored_where_nobody_asks_for_it(source):
+    """The same crops otherwise."""
+    files, index = opened(source)["train"].images, np.arange(12)
+    mirrored, plain = (files.crops(index, np.random.default_rng(3), mirror=each)() for each in (True, False))
+    again = np.random.default_rng(3)
+    again.random((12, 10, 4))
+    flips = again.random(12) < 0.5
+    assert 0 < flips.sum() < 12
+    for one, other, flip in zip(mirrored, plain, flips, strict=True):
+        assert np.array_equal(other, one[:, ::-1] if flip else one)

@@ -164,3 +164,14 @@ def test_nonsense_is_refused(alpha):
 def test_names_say_it():
     assert str(PAPER) == "5-way 1-shot, Dirichlet 2" and str(Protocol(5, 1, 15)) == "5-way 1-shot"
     assert str(Protocol(5, 1, 15, query_alpha=0.5)) == "5-way 1-shot, Dirichlet 0.5"
+
+
+def test_a_class_of_fewer_images_than_shots_is_told_no_negative_number():
+    with pytest.raises(UserError, match="c000 of the test split has 3: ask for fewer shots or ways$"):
+        EpisodeSampler(split((3,) * 5), Protocol(5, 5, 1, query_alpha=2.0), 0)
+
+
+@pytest.mark.parametrize("alpha", ["2", True, [2.0], float("nan")])
+def test_what_is_no_concentration_is_refused(alpha):
+    with pytest.raises(UserError, match="--query-alpha .*: give a number from 0.01 to 1,000,000"):
+        Protocol(5, 1, 15, alpha)

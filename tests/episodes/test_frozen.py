@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import re
 
+import numpy as np
 import pytest
 from commands import ROOT
 
@@ -128,3 +130,54 @@ def test_mini_imagenet_at_42_px_has_the_same_tasks():
         lists = [frozen.read(f"{name}-{each}") for name in ("mini-imagenet", "mini-imagenet-42")]
         assert lists[0].digest == lists[1].digest and lists[0].membership == lists[1].membership
         assert lists[0].fingerprint != lists[1].fingerprint
+
+
+def test_the_warning_is_about_any_of_the_lists():
+    """Also where the first tasks have none."""
+    other = dataclasses.replace(GLYPHS, fingerprint="f" * 64, former_fingerprint="")
+    tasks = [frozen.standard_tasks(other, "test", Protocol(5, shots, 15), 2) for shots in (2, 5)]
+    assert [each.frozen is None for each in tasks] == [True, False]
+    assert "reference copy's (fingerprint ffffffffffff, not " in frozen.pixel_warning(other, tasks)
+    assert frozen.pixel_warning(other, tasks[:1]) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"null", b"[" * 100_000], ids=["empty", "cut", "binary", "null", "deep"]
+)
+def test_what_is_no_json_object_is_no_list(data, tmp_path):
+    (tmp_path / "mine.json").write_bytes(data)
+    with pytest.raises(UserError, match="mine.json is not a task list: it must be a JSON object with dataset, split"):
+        frozen.read(str(tmp_path / "mine.json"))
+
+
+def test_the_fewest_and_the_most_tasks_of_a_list(tmp_path):
+    path, made = tmp_path / "mine.json", frozen.freeze(GLYPHS, "val", Protocol(4, 2, 3), 2)
+    for episodes in (2, 10_000_000):
+        path.write_text(json.dumps(made.to_json() | {"episodes": episodes}))
+        assert frozen.read(str(path)).episodes == episodes
+    for episodes in (1, 10_000_001):
+        path.write_text(json.dumps(made.to_json() | {"episodes": episodes}))
+        with pytest.raises(UserError, match="an interval needs at least 2|more than 10,000,000 episodes"):
+            frozen.read(str(path))
+    assert frozen.task_name("a", "test", Protocol(5, 1, 3, 0.5), 7) == "a-test-5w1s3q-dirichlet0.5-seed7"
+
+
+def test_a_list_that_is_not_read_is_not_called_something_else(tmp_path):
+    (tmp_path / "mine.json").touch()
+    os.truncate(tmp_path / "mine.json", 2**21)
+    with pytest.raises(UserError, match="mine.json has 2,097,152 bytes; of such a file 1,048,576 are the most"):
+        frozen.read(str(tmp_path / "mine.json"))
+
+
+def test_numpys_numbers_make_a_list_that_can_be_written_and_read(tmp_path):
+    protocol = Protocol(np.int64(5), np.int64(1), np.int64(3), np.float32(2))
+    made = frozen.freeze(GLYPHS, "val", protocol, np.int64(20), np.int64(7))
+    assert made == frozen.freeze(GLYPHS, "val", Protocol(5, 1, 3, 2), 20, 7)
+    (tmp_path / "mine.json").write_text(json.dumps(made.to_json()))
+    assert frozen.read(str(tmp_path / "mine.json")) == made
+
+
+@pytest.mark.parametrize("episodes", [1, 0, 2.5, 10_000_001])
+def test_no_list_is_made_that_nobody_could_read(episodes):
+    with pytest.raises(UserError, match="episodes="):
+        frozen.freeze(GLYPHS, "val", Protocol(5, 1, 3), episodes)

@@ -95,3 +95,17 @@ def test_a_difference_is_counted_from_the_images():
     assert found.estimate == pytest.approx(a.mean() - b.mean())
     assert (found.low, found.high) == newcombe(pairs) and found.p_value == mcnemar(pairs)[0]
     assert found.units.n == 400 and found.units.variance == pytest.approx(np.var(1.0 * a - b, ddof=1))
+
+
+def test_networks_that_are_right_on_different_images_have_a_wider_interval():
+    """A negative covariance counts in full. By the formula, from SciPy's Wilson intervals."""
+    one, two = (stats.binomtest(right, 50).proportion_ci(0.95, method="wilson") for right in (48, 38))
+    phi = (36 * 0 - 12 * 2) / (48 * 2 * 38 * 12) ** 0.5
+    down, up = (0.96 - one.low, two.high - 0.76), (one.high - 0.96, 0.76 - two.low)
+    below, above = ((a * a - 2 * phi * a * b + b * b) ** 0.5 for a, b in (down, up))
+    assert newcombe(Pairs(36, 12, 2, 0)) == pytest.approx((0.2 - below, 0.2 + above), abs=1e-9)
+    assert below > np.hypot(*down) and above > np.hypot(*up)
+
+
+def test_none_right_reaches_down_to_0_and_all_right_up_to_1_exactly():
+    assert all(wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1 for n in range(1, 2001))

@@ -8,6 +8,8 @@ from tasks import check_gradient, task
 
 from fewshot import heads
 from fewshot.core.errors import UserError
+from fewshot.heads.cosine import Cosine
+from fewshot.heads.matching import Matching
 
 
 @pytest.mark.parametrize("prototype", ["mean", "normalised"])
@@ -38,3 +40,34 @@ def test_the_scale_starts_where_told_and_learns():
     check_gradient(head, 2, 4)
     with pytest.raises(UserError, match="cosine:scale=-1.0 is not a positive number"):
         heads.build("cosine:scale=-1")
+
+
+def test_prototypes_are_plain_means_unless_told_otherwise():
+    """Meta-Baseline's: longer embeddings count more."""
+    support, labels, query = task(features=7)
+    support = support * torch.linspace(0.1, 3, support.shape[1])[:, None]
+    logits = heads.build("cosine")(support, labels, query)
+    for way in range(5):
+        mean = support[0][labels[0] == way].mean(0)
+        assert torch.allclose(logits[0, :, way], 10 * torch.cosine_similarity(query[0], mean[None]), atol=1e-6)
+
+
+@pytest.mark.parametrize("prototype", ["mean", "normalised"])
+def test_class_weights_are_the_prototypes_at_length_1(prototype):
+    """CamDrop and class activation maps go by them."""
+    support, labels, _ = task(features=7)
+    support = support * torch.linspace(0.1, 3, support.shape[1])[:, None]
+    weights = heads.build(f"cosine:prototype={prototype}").class_weights(support, labels)
+    for t in range(3):
+        for way in range(5):
+            own = support[t][labels[t] == way]
+            if prototype == "normalised":
+                own = own / own.norm(dim=1, keepdim=True)
+            expected = own.mean(0) / own.mean(0).norm()
+            assert torch.allclose(weights[t, way].double(), expected.double(), atol=1e-6)
+
+
+def test_a_scale_may_be_an_integer():
+    """As `Cosine(scale=20)` is written in Python."""
+    assert Cosine(scale=20).scale.item() == 20
+    assert Matching(scale=5, learn_scale=True).scale.requires_grad

@@ -320,3 +320,17 @@ def test_heads_that_cannot_be_trained_with_are_refused():
         heads.check_trainable(InnerGradient())
     with pytest.raises(UserError, match="head Wants needs features of the base classes, which training episodes lack"):
         heads.check_trainable(type("Wants", (Based,), {"trainable": True})())
+
+
+@pytest.mark.parametrize(
+    "spec, learned",
+    [
+        ("cosine", {"scale"}), ("cosine:prototype=normalised,scale=3", {"scale"}), ("matching", set()),
+        ("matching:learn_scale=true", {"scale"}), ("r2d2", {"scale"}), ("r2d2:learn_lam=true", {"scale", "raw_lam"}),
+        ("r2d2:variant=r2d2", {"scale", "bias"}), ("lrd2:learn_lam=true", {"raw_lam"}), ("svm", {"scale"}),
+    ],
+)  # fmt: skip
+def test_what_a_head_learns_is_a_parameter(spec, learned):
+    """What is none is never trained, and no law on gradients sees it."""
+    found = dict(heads.build(spec).named_parameters())
+    assert found.keys() == learned and all(each.requires_grad for each in found.values())

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fewshot import heads
+from fewshot.heads import Products
 
 
 def task(tasks=3, ways=5, shots=4, queries=6, features=40):
@@ -59,3 +60,12 @@ def test_solves_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(support.bfloat16(), labels, query.bfloat16())
     assert logits.dtype == torch.float32 and torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("spec", ["proto:variant=snell", "softkmeans:steps=0"])
+def test_unequal_shots_average_by_class_from_products_too(spec):
+    torch.manual_seed(0)
+    support, labels, query = torch.randn(1, 6, 8), torch.tensor([[0, 1, 0, 0, 1, 2]]), torch.randn(1, 4, 8)
+    logits = heads.build(spec).solve_products(Products.of(support, query), torch.eye(3)[labels])
+    means = torch.stack([support[0][labels[0] == way].mean(0) for way in range(3)])
+    assert torch.allclose(logits[0], -(torch.cdist(query[0], means) ** 2), atol=1e-4)

@@ -8,6 +8,7 @@ import torch
 
 from fewshot import heads
 from fewshot.core.errors import UserError
+from fewshot.heads import Products
 from fewshot.heads.r2d2 import ridge
 
 
@@ -86,3 +87,25 @@ def test_solves_in_float32_under_autocast():
     expected = head(support, labels, query)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(head(support, labels, query), expected)
+
+
+@pytest.mark.parametrize("variant", ["metaopt", "r2d2"])
+def test_evaluation_solves_with_what_training_has_learned(variant):
+    """By embeddings and by inner products: lambda, scale and intercept of now, not those that it began with."""
+    head = heads.build(f"r2d2:variant={variant},learn_lam=true")
+    support, labels, query = task(2, 30)
+    targets, lam = torch.eye(5)[labels], np.log1p(np.exp(0.5))
+    with torch.no_grad():
+        head.raw_lam.fill_(0.5)
+        head.scale.fill_(-2.0)
+        if variant == "r2d2":
+            head.bias.fill_(0.7)
+        both = head(support, labels, query), head.solve_products(Products.of(support, query), targets)
+    for t in range(3):
+        x, q, y, shift = support[t], query[t], targets[t], 0.0
+        if variant == "r2d2":
+            x, q = (torch.nn.functional.pad(part, (0, 1), value=1.0) for part in (x, q))
+            x, y, shift = x / 10**0.5, y / 10**0.5, 0.7
+        expected = -2 * (q.numpy() @ primal(x, y, lam)) + shift
+        for logits in both:
+            assert np.abs(logits[t].numpy() - expected).max() < 1e-4

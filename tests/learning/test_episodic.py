@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from commands import SMALL, one_line_error
 
 from fewshot import experiment, train
@@ -43,3 +44,15 @@ def test_smoothing_that_cannot_be_is_named(tmp_path, capsys, flags, complaint):
     assert console.run(train.main, [*SMALL, *flags, "--out", str(tmp_path / "run")]) == 2
     assert complaint in one_line_error(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_is_trained_through_its_transform():
+    """The loss of embeddings of length 1, written out."""
+    config = dataclasses.replace(CONFIG, transform="l2", head="proto:variant=snell")
+    setup = experiment.prepare(config)
+    model, batch = setup.model.train(), setup.regime.batch(0)
+    loss, _ = setup.regime.loss(model, batch)
+    z = F.normalize(model(batch), dim=1).view(2, 5, 1 + 3, -1)  # tasks, ways, support before queries
+    distances = (z[:, :, 1:, None] - z[:, :, 0][:, None, None]).square().sum(4)
+    truth = torch.arange(5).repeat_interleave(3).repeat(2)
+    assert loss.item() == pytest.approx(F.cross_entropy(-distances.flatten(0, 2), truth).item(), rel=1e-4)

@@ -138,3 +138,15 @@ def test_counts_and_wrong_options():
     assert not build(10, ",top_percent=0").active
     with pytest.raises(UserError, match="attentiondrop:top_percent=101.0 is not within 0..100"):
         build(10, ",top_percent=101")
+
+
+def test_the_defaults_are_the_papers_and_maps_need_not_be_square():
+    """AD on a fifth of each map, with the rate that is reached at the end: 0.1."""
+    method = regularizers.build("attentiondrop", Site(6, 2, 9, 3, 4))
+    torch.manual_seed(0)
+    x = torch.randn(20, 6, 2, 9)
+    torch.manual_seed(2)
+    noise = torch.rand(x.shape)
+    torch.manual_seed(2)
+    expected = brute_force(x.double(), noise < 0.1, "ad", 20, False)
+    assert torch.allclose(method.mask(x).double(), expected, atol=1e-6)

@@ -257,3 +257,54 @@ def test_a_wrong_block_ends_a_run_before_it_begins(tmp_path, capsys):
     assert console.run(train.main, [*SMALL, "--reg", "camdrop@4:block_size=3", "--out", str(tmp_path / "run")]) == 2
     assert "larger than the 2x2 map at site 4" in one_line_error(capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("channels", [5, 7, 24, 30])
+def test_weights_are_compressed_and_spread_by_adaptive_averages(channels):
+    """Where the groups are not whole, and where a map has more channels than the deepest one."""
+    expected = []
+    for c in range(channels):
+        first, last = c * 12 // channels, -(-(c + 1) * 12 // channels)  # floor and ceil
+        expected.append(sum(range(first, last)) / (last - first) * 12 / channels)
+    assert torch.allclose(compress(torch.arange(12.0).view(1, 12), channels), torch.tensor([expected]))
+
+
+@pytest.mark.parametrize("height, width, block", [(7, 4, 2), (4, 9, 3), (9, 4, 3)])
+def test_maps_need_not_be_square(height, width, block):
+    options = f"drop_prob=0.9,seed_rate=direct,channels=0.25,block_size={block}"
+    method = regularizers.build(f"camdrop:{options}", Site(16, height, width))
+    torch.manual_seed(0)
+    x, weights = torch.randn(3, 16, height, width), torch.randn(3, 16)
+    torch.manual_seed(5)
+    mask = method.mask(x, Guide(weights, torch.arange(3)))
+    torch.manual_seed(5)
+    noise = torch.rand(3, 16, height - block + 1, width - block + 1)
+    for i in range(3):
+        image, alpha = x[i].double().numpy(), weights[i].double().numpy()
+        expected = plain_camdrop(image, alpha, noise[i].numpy(), 0.9, block, 0.25, "kept", "cam")
+        assert np.allclose(mask[i], expected, atol=1e-6)
+    method = regularizers.build(f"camdrop:channels=1,block_size={block}", Site(16, height, width))
+    assert method.rate == seed_rate(0.1, block, height, width)
+
+
+@pytest.mark.parametrize("channels, dominant", [(4, 1), (9, 1), (13, 2), (64, 8)])
+def test_it_drops_from_an_eighth_of_the_channels_rounded_and_from_one_at_least(channels, dominant):
+    """The paper's n' = C/8 (its release takes one more), where every candidate is a seed."""
+    method = regularizers.build("camdrop:drop_prob=1,seed_rate=direct,block_size=2", Site(channels, 6, 6))
+    torch.manual_seed(0)
+    guide = Guide(torch.randn(5, channels), torch.arange(5))
+    dropped = method.mask(torch.randn(5, channels, 6, 6), guide) == 0
+    assert dropped.flatten(2).any(2).sum(1).tolist() == [dominant] * 5
+
+
+def test_the_expected_drop_of_the_defaults_is_the_docstrings():
+    assert regularizers.build("camdrop", Site(64, 10, 10, 3, 4)).expected_drop == pytest.approx(0.0112, abs=1e-4)
+
+
+def test_where_it_does_nothing_it_needs_no_guide_and_warns_of_nothing():
+    """At a rate of 0, and on maps of one position, where no block leaves candidates."""
+    for spec, size in (("camdrop:drop_prob=0", 10), ("camdrop", 1)):
+        method = regularizers.build(spec, Site(64, size, size, 4, 4))
+        x = torch.randn(2, 64, size, size)
+        assert not method.guided and method.warning == "" and method(x) is x
+    assert not backbones.build("conv4", "camdrop:drop_prob=0", 32).guided

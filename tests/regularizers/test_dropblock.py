@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision.ops import drop_block2d
 
-from fewshot import regularizers
+from fewshot import backbones, regularizers
+from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
 from fewshot.regularizers.dropblock import (
     blocks_from_seeds,
@@ -124,3 +125,27 @@ def test_what_is_left_is_rescaled_by_one_factor_for_the_batch():
     mask = regularizers.build("dropblock:drop_prob=0.2", Site(8, 10, 10, 3, 4)).mask(torch.randn(6, 8, 10, 10))
     left = mask[mask > 0]
     assert torch.allclose(left, torch.tensor(mask.numel() / left.numel()))
+
+
+def test_images_of_64_px_have_large_blocks_and_a_clipped_default_is_remarked():
+    """Small are those below 64 px, which Tiny ImageNet's are not."""
+    found = backbones.build("conv4", "dropblock", 64).regularizers
+    assert [(method.site.depth, method.block_size, method.remark) for method in found] == [
+        (3, 5, ""), (4, 4, "default block 5 clipped to the 4x4 map"),
+    ]  # fmt: skip
+    assert regularizers.build("dropblock", Site(8, 5, 5, 4, 4, image_size=84)).remark == "", "it fits"
+
+
+def test_a_block_fits_the_shorter_side():
+    site = Site(8, 4, 9, 4, 4, image_size=84)
+    method = regularizers.build("dropblock", site)
+    assert (method.block_size, method.remark) == (4, "default block 5 clipped to the 4x9 map")
+    with pytest.raises(UserError, match="block_size=5 is larger than the 4x9 map at site 4; give at most 4"):
+        regularizers.build("dropblock:block_size=5", site)
+    with pytest.raises(UserError, match="dropblock:block_size=0 is not a positive number"):
+        regularizers.build("dropblock:block_size=0", site)
+
+
+def test_where_the_images_size_is_not_known_each_stage_has_halved_the_map():
+    """4x4 after four stages is of 64 px, 4x4 after three of 32 px."""
+    assert [regularizers.build("dropblock", Site(8, 4, 4, depth, 4)).block_size for depth in (3, 4)] == [2, 4]

@@ -184,11 +184,32 @@ def test_the_weight_decay_may_be_magnified_alone():
     [
         ("low=0.7", "low=0.7 is above high=0.6"),
         ("high=1.5", "high=1.5 is not within 0..1"),
+        ("low=-0.1", "low=-0.1 is not within 0..1"),
         ("participation=nan", "participation=nan is not within 0..1"),
         ("weight_decay_scale=0.5", "weight_decay_scale=0.5 is no number of 1 or more"),
         ("weight_decay_scale=nan", "weight_decay_scale=nan is no number of 1 or more"),
+        ("weight_decay_scale=inf", "weight_decay_scale=inf is no number of 1 or more"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         regularizers.build(f"focuseddropout:{options}", Site(8, 5, 5, 3, 4))
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_reference_whose_maximum_is_zero_has_no_focus(invert):
+    """The other channels are below 0, so that a mask would show. The second image has a focus."""
+    x = torch.full((2, 3, 4, 4), -1.0)
+    x[0, 1] = 0
+    x[1, 2] = torch.arange(16.0).view(4, 4)
+    method = regularizers.build(f"focuseddropout:invert={str(invert).lower()}", Site(3, 4, 4, 3, 4))
+    y = method(x)
+    assert torch.equal(y[0], x[0]) and not torch.equal(y[1], x[1])
+    assert method.unfocused == 0.5
+
+
+def test_a_threshold_may_be_fixed():
+    """low = high: the hand check, through the method."""
+    method = regularizers.build("focuseddropout:low=0.5,high=0.5", Site(2, 2, 2, 3, 4))
+    x = torch.tensor([[[[4.0, 1], [2, 3]], [[0, 9], [0, 0]]]])
+    assert method.mask(x).tolist() == [[[[1, 0], [0, 1]]]]

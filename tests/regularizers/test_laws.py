@@ -16,8 +16,10 @@ from fewshot.testing import Case, check_regularizer
 from fewshot.testing.regularizers import (
     TABLE,
     WITHOUT_A_MASK,
+    apply,
     is_a_mask_and_not_a_map,
     is_the_identity_in_evaluation,
+    mask,
     rescales_to_mean_one,
 )
 
@@ -352,3 +354,127 @@ def test_help_explains_what_users_set():
 def test_a_method_that_cannot_be_built_is_no_pass():
     with pytest.raises(UserError, match="not within 0..1"):
         check_regularizer(f"{__name__}.Honest:rate=1.5", drops=0.5, mean_one="expectation")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["dropout:drop_prob=0.3", "targetdrop:drop_prob=0.4", "attentiondrop:mode=sm,drop_prob=1",
+     "camdrop:drop_prob=0.4,channels=1,guide=avg"],
+)  # fmt: skip
+def test_maps_in_half_precision_are_multiplied_in_float32(spec):
+    """The product is rounded to bf16 once: the mask, and its scale, are not rounded before."""
+    method = Case(spec).build(10)
+    torch.manual_seed(0)
+    x = torch.randn(4, 16, 10, 10).bfloat16()
+    multiplier = mask(method, x)
+    expected = (x.float() * multiplier).bfloat16()
+    assert torch.equal(apply(method, x), expected)
+    assert not torch.equal(x * multiplier.bfloat16(), expected), "here it makes a difference"
+
+
+class Late(Regularizer):
+    """Drops everything in the last quarter of training."""
+
+    def multiplier(self, x, guide=None):
+        return torch.where(self.progress > 0.75, 0.0, 1.0).expand_as(x)
+
+
+class MoreDecay(Regularizer):
+    """Drops nothing, and magnifies the weight decay."""
+
+    def begin_step(self, progress, generator=None):
+        super().begin_step(progress, generator)
+        self.weight_decay_scale = 3.0
+
+    def multiplier(self, x, guide=None):
+        return torch.ones_like(x)
+
+
+class AtTheFirst(Regularizer):
+    def multiplier(self, x, guide=None):
+        return x.new_full((1, 1, 1, 1), 0.5 if self.site.depth == 1 else 1.0)
+
+
+class Nothing(Regularizer):
+    def __init__(self, site: Site, *, rate: float = 1.0) -> None:
+        super().__init__(site)
+        self.active = rate > 0
+
+    def multiplier(self, x, guide=None):
+        return torch.ones_like(x)
+
+
+class Failing(Regularizer):
+    def multiplier(self, x, guide=None):
+        raise ValueError("on some maps")
+
+
+def test_only_what_never_acts_anywhere_is_without_effect():
+    first, second = (Site(8, 5, 5, depth, 2) for depth in (1, 2))
+    assert regularizers.without_effect([Nothing(first), Nothing(second)]) == [f"{__name__}.Nothing"]
+    assert regularizers.without_effect([Nothing(first, rate=0)]) == [], "as the user asked for"
+    assert regularizers.without_effect([AtTheFirst(first), AtTheFirst(second)]) == []
+    before, late = torch.get_rng_state(), Late(first)
+    assert regularizers.without_effect([late, MoreDecay(first), Failing(first)]) == []
+    assert late.progress == 1 and torch.equal(torch.get_rng_state(), before), "a copy was asked"
+
+
+class DividesByItsRate(Regularizer):
+    def __init__(self, site: Site, *, rate: float = 0.5) -> None:
+        super().__init__(site)
+        self.rate, self.active = rate, rate > 0
+
+    def multiplier(self, x, guide=None):
+        return x.new_ones(1, 1, 1, 1) / self.rate
+
+
+class ByName(Regularizer):
+    """Keeps the channels that speak for the class that the network names."""
+
+    guided = guided_by_name = True
+
+    def multiplier(self, x, guide=None):
+        return (guide.weights[guide.named] > 0).float()[..., None, None]
+
+
+class Darker(Regularizer):
+    """Of images in 0..1: below 0 there is no root."""
+
+    place = "image"
+
+    def multiplier(self, x, guide=None):
+        return 1 / (1 + x.sqrt())
+
+
+class Pooled(Regularizer):
+    def forward(self, x, guide=None):
+        return x.mean((2, 3), keepdim=True) if self.training else x
+
+
+class Above(Regularizer):
+    """Keeps what exceeds a threshold that little exceeds."""
+
+    def multiplier(self, x, guide=None):
+        return (x > 2.5).float()
+
+
+class Gathering(Regularizer):
+    """Weighs positions: the larger the map, the more of the weight gathers at one."""
+
+    def multiplier(self, x, guide=None):
+        return x.flatten(1).softmax(1).view_as(x)
+
+
+def test_a_users_method_is_tried_on_what_it_is_for():
+    """With a named class where it asks for one, on images where it acts on them, and not at a rate of 0."""
+    x = torch.randn(2, 16, 10, 10)
+    assert regularizers.build(f"{__name__}.DividesByItsRate:rate=0", Site(16, 10, 10))(x) is x
+    regularizers.build(f"{__name__}.ByName", Site(16, 10, 10))
+    regularizers.build(f"{__name__}.Darker", Site(3, 32, 32, 0, 4, "image"))
+    with pytest.raises(UserError, match=r"`forward` returns \(2, 16, 1, 1\) for maps \(2, 16, 10, 10\)"):
+        regularizers.build(f"{__name__}.Pooled", Site(16, 10, 10))
+
+
+@pytest.mark.parametrize("name", ["Above", "Gathering"])
+def test_a_mask_that_depends_on_how_large_a_map_is_is_no_map(name):
+    regularizers.build(f"{__name__}.{name}", Site(16, 10, 10))

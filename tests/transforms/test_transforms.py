@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import fewshot
 from fewshot import transforms
 from fewshot.core.errors import UserError
 from fewshot.transforms import Transform
@@ -188,3 +189,72 @@ def test_one_that_draws_random_numbers_is_not_and_none_are_taken_from_the_traini
     before = torch.get_rng_state()
     assert transforms.build(f"{__name__}.Noisy").fitted is False
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_whitening_takes_all_base_images_into_account():
+    """More than are summed at once, and the last ones differ from the first, as classes do."""
+    base = embeddings(5000).double() + torch.linspace(0, 20, 5000).double()[:, None]
+    z = embeddings(20, seed=1).double()
+    expected = whiten(z.numpy(), base.numpy())
+    made = transforms.build("whiten").fit(base)(z).numpy()
+    assert np.abs(made - expected).max() <= 1e-9 * np.abs(expected).max()
+
+
+def test_short_embeddings_are_made_length_1_and_small_features_keep_their_power():
+    z = embeddings(20)
+    for factor in (1e-9, 1e-4, 1e9):
+        made = transforms.build("l2")(z * factor).numpy()
+        assert np.abs(made - l2(z.double().numpy(), None)).max() < 1e-6
+    sizes = np.geomspace(1.001e-3, 1e3, 200)
+    x = np.concatenate([sizes, -sizes])[:, None]
+    made = transforms.build("power")(torch.from_numpy(x)).numpy()
+    assert np.abs(made / power(x, None) - 1).max() < 1e-3, "as its docstring says"
+    zero = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    transforms.build("power")(zero).sum().backward()
+    assert zero.grad.item() == pytest.approx(1e3)  # 1e-6 ** -0.5
+
+
+class FittedOfAll(OfAll):
+    """Learns of the base classes, and looks at all other images all the same."""
+
+    fitted = True
+
+    def learn(self, base, labels):
+        self.mean = base.mean(0)
+
+    def forward(self, z):
+        return super().forward(z - self.mean)
+
+
+class NearestImages(Transform):
+    """Each image is averaged with those near it."""
+
+    def forward(self, z):
+        return (-torch.cdist(z, z).square()).softmax(-1) @ z
+
+
+class OfLength8(OfAll):
+    """Works on embeddings of length 8 alone."""
+
+    def forward(self, z):
+        return super().forward(z) @ torch.eye(8)
+
+
+@pytest.mark.parametrize("spec", ["FittedOfAll", "NearestImages", "l2+NearestImages", "center+OfAll"])
+def test_one_that_is_fitted_or_looks_at_near_images_is_refused_too(spec):
+    name = spec.rpartition("+")[2]
+    with pytest.raises(UserError, match=f"transform {name}: what it makes of an image depends on the other images"):
+        transforms.build(spec.replace(name, f"{__name__}.{name}"))
+
+
+def test_one_that_is_an_object_or_fits_one_length_alone_is_refused_where_it_is_applied():
+    """Its length is known where it is built for a network, and where there are embeddings."""
+    given = {"labels": torch.arange(6).repeat_interleave(10), "shots": 1, "queries": 2, "episodes": 10}
+    with pytest.raises(UserError, match="transform OfAll: what it makes"):
+        fewshot.benchmark(torch.randn(60, 8), **given, transform=OfAll())
+    spec = f"{__name__}.OfLength8"
+    assert transforms.build(spec)(torch.ones(3, 8)).shape == (3, 8), "of length 64 nothing can be asked"
+    with pytest.raises(UserError, match="transform OfLength8: what it makes"):
+        transforms.build(spec, features=8)
+    with pytest.raises(UserError, match="transform OfLength8: what it makes"):
+        fewshot.benchmark(torch.randn(60, 8), **given, transform=spec)
