@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from fewshot.core.seeding import reseed
+
 TOLERANCE = 1e-3  # of the largest answer: what rounding in float32 may amount to
 _NOISE = 3  # times what two seeds differ by: what draws random numbers may differ by that
 
@@ -43,10 +45,6 @@ def others_matter(answer: Callable[[Tensor], Tensor], items: Tensor, halve: bool
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """torch's own random numbers, on the CPU and on the device, from a seed for a while; then they are as before."""
-    others = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=others):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
-        for other in others:
-            with torch.cuda.device(other):
-                torch.cuda.manual_seed(seed)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        reseed(seed, device)
         yield

@@ -24,6 +24,16 @@ def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, step, purpose))
 
 
+def reseed(seed: int, device: torch.device) -> None:
+    """torch's own generators of the CPU and of this device, and of no other: torch.manual_seed would seed them all."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 @contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
     """torch's own CPU generator, seeded for one purpose for a while; afterwards it is where it was."""

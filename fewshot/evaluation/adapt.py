@@ -6,6 +6,7 @@ Shapes: N support and Q query images a task, W ways (classes), S pixels a side.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from fewshot.core import compute
 from fewshot.core.console import counting
 from fewshot.core.errors import UserError
-from fewshot.core.seeding import derive
+from fewshot.core.seeding import derive, reseed
 from fewshot.data import Dataset, default_dataset, open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource, Normalise
@@ -80,6 +81,8 @@ def evaluate_learner(
     where = compute.choose(device, "fp32")
     preprocess = preprocess or Normalise(dataset.mean, dataset.std).to(where.device)
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in forms]
+    if warning := frozen.pixel_warning(dataset, wanted):
+        warnings.warn(warning, stacklevel=2)
     tasks = wanted if out is None else [*wanted, *disjoint_tasks(wanted)]
     source = ImageSource(dataset[split], where.device)
     random = torch.random.fork_rng([where.device] if where.device.type == "cuda" else [])
@@ -112,7 +115,7 @@ def _solve(
         return preprocess(to_unit(held[positions]))
 
     def answer(number: int, support: Tensor, query: Tensor) -> Tensor:
-        torch.manual_seed(derive(tasks.sampler.seed, number, "learner"))
+        reseed(derive(tasks.sampler.seed, number, "learner"), source.device)
         given = learner(support.clone(), labels.clone(), query.clone())
         return _checked(given, len(query), ways, f"{tasks.protocol} task {number}")
 
@@ -144,6 +147,8 @@ def _checked(answers: Any, queries: int, ways: int, task: str) -> Tensor:
     elif found.shape != (queries, ways):
         shape = tuple(found.shape)
         raise UserError(f"{task}: give logits ({queries}, {ways}) or classes ({queries},), not of shape {shape}")
+    elif found.dtype == torch.bool or found.is_complex():
+        raise UserError(f"{task}: the learner's logits must be real numbers, not {found.dtype}")
     elif not found.isfinite().all():
         raise UserError(f"{task}: the learner's logits are not finite")
     return found

@@ -102,7 +102,7 @@ def benchmark(
     foreign.check_free(out)
     _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out, origin)
     solver, mapped, names = _solver(model, head, transform)
-    code = users_code(solver, mapped) if out is not None else ""
+    code = _users_code(solver, mapped) if out is not None else ""
     if labels is not None and not isinstance(model, nn.Module):
         dataset, features = arrays.labelled(model, labels, split)
     elif not isinstance(dataset, Dataset):
@@ -193,6 +193,13 @@ def _solver(
     if isinstance(model, nn.Module):
         names["parameters"] = sum(weight.numel() for weight in model.parameters())
     return solver.eval(), mapped.eval(), names
+
+
+def _users_code(solver: Head, mapped: Transform) -> str:
+    """As `users_code`; of classifiers, those that are no estimators of scikit-learn's kind, which packages have."""
+    if isinstance(solver, _Classifier) and not hasattr(solver.classifier, "get_params"):
+        return users_code(solver.classifier, mapped)
+    return users_code(solver, mapped)
 
 
 def _name(head: Head) -> str:

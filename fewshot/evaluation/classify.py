@@ -10,6 +10,7 @@ Worker processes import this module, which must not make them wait for torch.
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 import time
 import warnings
@@ -21,6 +22,7 @@ import numpy as np
 from fewshot.core.console import counting
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
+from fewshot.identity import digest
 
 if TYPE_CHECKING:
     from fewshot.episodes import Tasks
@@ -35,11 +37,25 @@ def is_classifier(value: object) -> bool:
     return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in ("fit", "predict"))
 
 
-def name(classifier: object) -> str:
+def called(classifier: object) -> str:
     """`LinearSVC(C=0.5)`: what scikit-learn prints, the options that are not the defaults; of another, its class."""
     options = hasattr(classifier, "get_params")
     text = " ".join(repr(classifier).split()) if options else type(classifier).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def name(classifier: object) -> str:
+    """As `called`, and a digest where that is cut, or an object of another kind holds something.
+
+    So different classifiers have different names, by which results tell them apart.
+    """
+    text, held = called(classifier), getattr(classifier, "__dict__", {})
+    if hasattr(classifier, "get_params"):
+        return text if not text.endswith("...") else f"{text[: _LONGEST - 12]}...-{digest(repr(classifier), 8)}"
+    try:
+        return text + f"-{digest(pickle.dumps(held, 4).hex(), 8)}" * bool(held)
+    except Exception:  # what cannot be pickled has no name of its own
+        return text
 
 
 def solve(classifier: Any, features: np.ndarray, wanted: Sequence[Tasks], jobs: int = 0) -> list[np.ndarray]:
@@ -64,12 +80,12 @@ def solve(classifier: Any, features: np.ndarray, wanted: Sequence[Tasks], jobs: 
         ):
             if failure is not None:
                 split = tasks.sampler.split.name
-                raise UserError(f"task {first + len(right)} ({tasks.protocol}, {split}): {name(classifier)} {failure}")
+                raise UserError(f"task {first + len(right)} ({tasks.protocol}, {split}): {called(classifier)} {failure}")
             counts[id(tasks)].append(right)
             warned, example = warned + len(complaints), example or next(iter(complaints), "")
             advance(count)
     if warned:
-        told = f"{name(classifier)} warned in {warned:,} of {total:,} tasks, first: {example}"
+        told = f"{called(classifier)} warned in {warned:,} of {total:,} tasks, first: {example}"
         warnings.warn(told, stacklevel=4)  # of benchmark's caller
     return [np.concatenate(counts[id(tasks)]) for tasks in wanted]
 

@@ -112,6 +112,8 @@ def check(request: Request, folder: str) -> Plan:
         wanted = request.tasks_of(name, root)
         solver = model.head if request.head is None else model.head_for(request.head)
         mapped = model.transform if request.transform is None else transforms.build(request.transform)
+        for each in wanted:
+            solver.check_ways(each.protocol.ways)
         if wants_base(solver, mapped):
             base = _base(run, own, why_not, size)
         notes += _about_images(run, dataset, wanted, training, base)

@@ -160,7 +160,7 @@ def add_rows(
     return rows
 
 
-def users_code(head: Head, transform: Transform) -> str:
+def users_code(head: object, transform: Transform) -> str:
     """Short digest of the user's own modules that solve: "" where head and transform are ours."""
     parts = [head, *(part for part in transform.modules() if isinstance(part, Transform))]
     files = sources.users(dict.fromkeys(type(part).__module__ for part in parts))

@@ -179,3 +179,19 @@ def test_many_runs_take_no_more_open_files_than_one(folder, root, tmp_path, caps
     line = one_line_error(capsys)
     assert status == console.USER_ERROR and "too many files are open at once" in line and "ulimit -n" in line
     assert "delete" not in line
+
+
+def test_images_of_another_size_are_refused(folder, root, capsys):
+    """A network of convolutions would embed them all the same."""
+    train, test = (some(split).repeat(2, 2).repeat(2, 3) for split in ("train", "test"))
+    prepare(root, "large", train=train, test=test)
+    before = (folder / "result.json").read_bytes()
+    assert run(folder, "--dataset", "large", "--data-root", root) == console.USER_ERROR
+    assert f"{folder} was trained on 32 px images, and large has 64 px" in one_line_error(capsys)
+    assert (folder / "result.json").read_bytes() == before
+    trained_on(folder, "large", "0" * 64)
+    before = (folder / "result.json").read_bytes()
+    birds = ["--dataset", "birds", "--data-root", root, "--transform", "center"]
+    assert run(folder, *birds) == console.USER_ERROR
+    assert "large has images of 64 px there, and the network takes 32 px" in one_line_error(capsys)
+    assert (folder / "result.json").read_bytes() == before

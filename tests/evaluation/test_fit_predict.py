@@ -14,6 +14,8 @@ import fewshot
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
 from fewshot.episodes import Protocol, frozen
+from fewshot.evaluation import classify
+from fewshot.runs import Run
 
 DummyClassifier = neighbour("sklearn.dummy").DummyClassifier
 LinearSVC = neighbour("sklearn.svm").LinearSVC
@@ -129,3 +131,61 @@ def test_a_bar_for_people_and_nothing_in_a_pipe(capsys, monkeypatch):
     with warnings.catch_warnings():
         fewshot.benchmark(FEATURES, **options)
     assert "tasks" in capsys.readouterr().err
+
+
+def test_the_order_of_queries_tells_a_classifier_nothing():
+    """One that takes them to come class by class does no better than chance."""
+    by_place = Fails(lambda n, ways: np.arange(ways).repeat(n // ways))
+    (score,) = fewshot.benchmark(FEATURES, "glyphs", by_place, shots=1, episodes=60)
+    assert abs(score.accuracy - 0.2) < 0.03 and score.std > 0
+
+
+def test_random_states_within_a_pipeline_are_set_too():
+    guess = make_pipeline(StandardScaler(), DummyClassifier(strategy="uniform"))
+    options = {"dataset": "glyphs", "head": guess, "shots": 1, "episodes": 20, "jobs": 1}
+    (once,), (again,) = (fewshot.benchmark(FEATURES, **options) for _ in range(2))
+    assert (once.accuracies == again.accuracies).all() and once.std > 0
+
+
+def test_a_task_that_fails_later_is_named_by_its_number():
+    """The 57th, beyond the first 50 that are solved together."""
+    solved = []
+
+    def answer(n, ways):
+        solved.append(n)
+        if len(solved) == 57:
+            raise RuntimeError("enough")
+        return np.zeros(n)
+
+    with pytest.raises(UserError, match=r"task 56 \(5-way 1-shot, test\): Fails raised RuntimeError: enough"):
+        fewshot.benchmark(FEATURES, "glyphs", Fails(answer), shots=1, episodes=60, jobs=1)
+
+
+class Threshold:
+    """A class of one's own: what it holds is no option that scikit-learn would print."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def fit(self, x, y):
+        self.ways = len(set(y))
+
+    def predict(self, x):
+        return np.zeros(len(x), int)
+
+
+def test_different_classifiers_have_different_names():
+    """Runs of one name would count as one training. Long options are cut, and a digest tells them apart."""
+    one, other = (classify.name(make_pipeline(StandardScaler(), LogisticRegression(C=C))) for C in (0.1, 10.0))
+    assert one != other and max(len(one), len(other)) <= 100
+    assert classify.name(LinearSVC(C=0.5)) == "LinearSVC(C=0.5)"
+    assert classify.name(Threshold(1)) == classify.name(Threshold(1)) != classify.name(Threshold(2))
+    assert classify.name(Threshold(lambda: None)) == "Threshold"
+
+
+def test_the_code_of_a_class_of_ones_own_is_in_the_row(tmp_path):
+    for name, classifier in (("own", Threshold(1)), ("theirs", KNeighborsClassifier(1))):
+        fewshot.benchmark(FEATURES, "glyphs", classifier, shots=1, episodes=20, out=tmp_path / name)
+    rows = {name: Run.open(tmp_path / name).rows[0] for name in ("own", "theirs")}
+    assert rows["own"]["head"].startswith("Threshold-") and len(rows["own"]["solver_code"]) > 0
+    assert "solver_code" not in rows["theirs"]

@@ -150,3 +150,12 @@ def test_a_run_needs_images_that_are_known(options, expected):
 def test_an_origin_that_is_none_is_one_line():
     with pytest.raises(UserError, match="origin: seed is 'one', not an integer"):
         fewshot.Origin(seed="one")
+
+
+def test_what_saw_all_queries_together_is_kept_as_transductive(tmp_path):
+    """Else tables would rank it among those that did not. A learner is named after its function."""
+    fewshot.evaluate_learner(learner, **OPTIONS, setting="transductive", out=tmp_path / "learner")
+    fewshot.benchmark(Pixels(), **OPTIONS, head="softkmeans", out=tmp_path / "softkmeans")
+    for name in ("learner", "softkmeans"):
+        rows = json.loads((tmp_path / name / "result.json").read_text())["results"]
+        assert rows and {(row["setting"], row["head"]) for row in rows} == {("transductive", name)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,56 @@ def test_what_is_no_answer_is_one_line(answer, expected):
 def test_wrong_options_are_one_line(options, expected):
     with pytest.raises(UserError, match=expected):
         fewshot.evaluate_learner(distances, **{"dataset": "glyphs", "shots": 1} | options)
+
+
+def test_images_are_normalised_unless_told_otherwise():
+    """Less the training split's mean, over its standard deviation."""
+    glyphs, seen = fewshot.open_dataset("glyphs"), {}
+
+    def watched(name):
+        def learner(support, labels, query):
+            seen.setdefault(name, support.clone().numpy())
+            return distances(support, labels, query)
+
+        return learner
+
+    fewshot.evaluate_learner(watched("plain"), glyphs, 1, episodes=2, preprocess=lambda images: images)
+    fewshot.evaluate_learner(watched("own"), glyphs, 1, episodes=2)
+    mean, std = (np.array(each)[:, None, None] for each in (glyphs.mean, glyphs.std))
+    assert mean.min() > 0.01 and std.max() < 0.9
+    assert np.abs(seen["own"] - (seen["plain"] - mean) / std).max() < 1e-4
+
+
+def test_a_learner_may_overwrite_what_it_is_given():
+    def spoils(support, labels, query):
+        answer = distances(support, labels, query)
+        for given in (support, labels, query):
+            given.zero_()
+        return answer
+
+    (found,), (expected,) = (fewshot.evaluate_learner(each, "glyphs", 1, episodes=10) for each in (spoils, distances))
+    assert (found.accuracies == expected.accuracies).all()
+
+
+def test_each_task_has_random_numbers_and_an_order_of_its_own():
+    drawn = []
+
+    def guess(support, labels, query):
+        drawn.append(torch.rand(1).item())
+        return torch.arange(5).repeat_interleave(15)
+
+    (score,) = fewshot.evaluate_learner(guess, "glyphs", 1, episodes=30, setting="transductive")
+    assert len(set(drawn)) == 30
+    assert len(set(score.accuracies)) > 3  # always in one order, every task would have the same accuracy
+
+
+def test_other_pixels_are_warned_of():
+    dataset = dataclasses.replace(fewshot.open_dataset("glyphs"), fingerprint="f" * 64, former_fingerprint="")
+    with pytest.warns(UserWarning, match="pixels of this glyphs are not the reference copy's"):
+        fewshot.evaluate_learner(distances, dataset, 1, episodes=2)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.complex64])
+def test_what_has_no_largest_is_no_logit(kind):
+    with pytest.raises(UserError, match=f"task 0: the learner's logits must be real numbers, not {kind}"):
+        fewshot.evaluate_learner(lambda *task: distances(*task).to(kind), "glyphs", 1, episodes=2)

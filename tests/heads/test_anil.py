@@ -99,3 +99,17 @@ def test_learned_rate_starts_where_told():
 def test_options_out_of_range_are_one_line(option):
     with pytest.raises(UserError, match=f"anil:{option.split('=')[0]}=.* is not "):
         heads.build(f"anil:{option}")
+
+
+@pytest.mark.parametrize("init", ["learned", "zero"])
+def test_class_weights_are_the_adapted_layers(init):
+    """CamDrop and class activation maps go by them: the weights after the steps, from where they began."""
+    support, labels, _, _ = task()
+    torch.manual_seed(1)
+    head = heads.build(f"anil:init={init},steps=4,lr=0.7,ways=4", FEATURES)
+    found = head.class_weights(support, labels)
+    for t in range(3):
+        start = (torch.zeros(4, FEATURES), torch.zeros(4)) if init == "zero" else (head.start.weight, head.start.bias)
+        weight, bias = (each.detach().double().requires_grad_() for each in start)
+        weight, _ = adapted(weight, bias, 0.7, support[t] / ROOT, labels[t], 4, False)
+        assert torch.allclose(found[t].double(), weight, rtol=0, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import safetensors.torch
@@ -126,3 +127,14 @@ def test_what_training_cannot_teach_a_head_is_told_before_it_begins(flags, compl
 def test_what_contradicts_itself_is_refused():
     with pytest.raises(UserError, match="head Bad declares needs_training, and says that it cannot be trained with"):
         type("Bad", (Head,), {"needs_training": True, "trainable": False})
+
+
+def test_every_run_is_asked_before_the_first_is_scored(small_run, tmp_path, capsys):
+    first, second = shutil.copytree(small_run, tmp_path / "first"), tmp_path / "second"
+    assert console.run(train.main, [*SMALL, "--head", "anil", "--out", str(second)]) == 0
+    before = (first / "result.json").read_bytes()
+    capsys.readouterr()
+    flags = ["--ways", "7", "--shots", "1", "--episodes", "20", "--threads", "1", "--precision", "fp32"]
+    assert console.run(evaluate.main, [str(first), str(second), *flags]) == 2
+    assert "learns where to begin for 5 classes, and these tasks have 7" in one_line_error(capsys)
+    assert (first / "result.json").read_bytes() == before

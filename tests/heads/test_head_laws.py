@@ -334,3 +334,27 @@ def test_what_a_head_learns_is_a_parameter(spec, learned):
     """What is none is never trained, and no law on gradients sees it."""
     found = dict(heads.build(spec).named_parameters())
     assert found.keys() == learned and all(each.requires_grad for each in found.values())
+
+
+DEFAULTS = {
+    "anil": {"steps": 5, "lr": 3.0, "learn_lr": False, "order": "exact", "init": "learned", "ways": 5},
+    "cosine": {"prototype": "mean", "scale": 10.0},
+    "laplacian": {"lam": 0.7, "neighbours": 3, "steps": 20, "rectify": True},
+    "logreg": {"C": 1.0},
+    "lrd2": {"lam": 1.0, "iterations": 5, "learn_lam": False},
+    "matching": {"scale": 1.0, "learn_scale": False},
+    "proto": {"variant": "metaopt"},
+    "r2d2": {"variant": "metaopt", "lam": 50.0, "learn_lam": False},
+    "relation": {"pool": "mean", "loss": "cross-entropy", "channels": 64, "hidden": 8},
+    "simpleshot": {"norm": "cl2n"},
+    "softkmeans": {"steps": 1, "variant": "snell"},
+    "svm": {"C": 0.1, "solver": "batched"},
+    "tim": {"steps": 150, "temperature": 15.0, "cross_entropy": 0.1, "marginal": 1.0, "conditional": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", heads.FAMILY.names())
+def test_defaults_stay_what_they_are(name):
+    """Results name a head without its options: with another default it would be another method."""
+    options = heads.FAMILY.options(heads.FAMILY.find(name))
+    assert {option: default for option, (_, default) in options.items()} == DEFAULTS[name]

@@ -101,3 +101,14 @@ def test_options():
     assert list(heads.build("logreg").parameters()) == []
     with pytest.raises(UserError, match="logreg:C=0.0 is not a positive number"):
         heads.build("logreg:C=0")
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_a_common_offset_costs_no_digits(shots):
+    """Squares of such embeddings are a million; what tells images apart is about 1."""
+    support, labels, query = task(shots, 40, offset=1000)
+    support, query, head = support.float(), query.float(), heads.build("logreg")
+    logits = head(support, labels, query)
+    expected = head(support.double() - 1000, labels, query.double() - 1000)
+    for t in range(3):
+        assert np.abs(centred(logits[t]) - centred(expected[t])).max() < 1e-3

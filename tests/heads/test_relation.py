@@ -110,3 +110,15 @@ def test_options_out_of_range_and_other_embeddings_are_one_line():
         heads.build("relation", 75, (3, 5, 5))(torch.randn(1, 2, 12), torch.tensor([[0, 1]]), torch.randn(1, 1, 12))
     with pytest.raises(UserError, match="Relation must know the form of embeddings first"):
         heads.build("relation")(torch.randn(1, 2, 12), torch.tensor([[0, 1]]), torch.randn(1, 1, 12))
+
+
+def test_every_layer_is_drawn_as_in_the_papers_code():
+    torch.manual_seed(0)
+    head = heads.build("relation:channels=32,hidden=64", 16 * 64, (16, 8, 8))
+    convolution = (2 / (9 * 32)) ** 0.5
+    for name, spread, tolerance in (
+        ("first", convolution, 0.05), ("second", convolution, 0.05), ("third", 0.01, 0.05), ("last", 0.01, 0.3),
+    ):  # fmt: skip
+        weight = getattr(head, name).weight
+        assert weight.std().item() == pytest.approx(spread, rel=tolerance)
+        assert weight.mean().abs() < 0.5 * spread

@@ -64,3 +64,12 @@ def test_without_a_step_it_is_proto(variant):
 def test_a_negative_number_of_steps_is_refused():
     with pytest.raises(UserError, match="softkmeans:steps=-1: give 0 or more"):
         heads.build("softkmeans:steps=-1")
+
+
+def test_a_common_offset_costs_no_digits():
+    """Squares of such embeddings are a million; what tells images apart is about 1. By default one step is taken."""
+    support, labels, query = one_task(1, 5)
+    support, query = ((part + 1000).astype(np.float32) for part in (support, query))
+    expected = refined(support.astype(np.float64), labels, query.astype(np.float64), 1, 1.0)
+    given = (torch.from_numpy(part)[None] for part in (support, labels, query))
+    assert np.abs(heads.build("softkmeans")(*given)[0].numpy() - expected).max() < 1e-3

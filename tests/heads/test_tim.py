@@ -112,3 +112,17 @@ def test_it_helps_on_balanced_tasks_and_harms_where_one_class_has_all_queries():
 def test_nonsense_is_refused(options):
     with pytest.raises(UserError, match=f"tim:{options.partition('=')[0]}="):
         heads.build(f"tim:{options}")
+
+
+def test_each_weight_is_used_where_it_belongs(monkeypatch):
+    """Two of the published weights are equal, and one is 1: here each has a value of its own."""
+    own = {"TEMPERATURE": 6.0, "CROSS_ENTROPY": 0.3, "MARGINAL": 0.5, "CONDITIONAL": 0.7}
+    for name, value in own.items():
+        monkeypatch.setitem(globals(), name, value)
+    support, labels, query, _ = one_task(0, shots=2)
+    for steps in (1, 6):
+        classifier = alternate(unit(support), labels, unit(query), steps)
+        expected = np.stack([probabilities(x, classifier) for x in unit(query)])
+        spec = f"tim:steps={steps},temperature=6,cross_entropy=0.3,marginal=0.5,conditional=0.7"
+        logits = torch.from_numpy(solved(spec, support, labels, query))
+        assert np.abs(logits.softmax(1).numpy() - expected).max() < 1e-9
