@@ -32,8 +32,9 @@ def parser() -> Parser:
         help="say what it would take to establish a difference of so many points (default: of the one seen)",
     )  # fmt: skip
     parser.add_argument(
-        "--all-pairs", action="store_true", help="of more than two, compare each with each, not only with the first"
-    )
+        "--all-pairs", action="store_true",
+        help="of more than two, compare each with each, not only with the most accurate one",
+    )  # fmt: skip
     parser.add_argument(
         "--split", default="test", choices=("test", "val", "train"),
         help="compare the results on this split; those on val and train are no test",

@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     as_text.print_left_out(console, replaced, elsewhere, Path(args.runs))
     if begun := unfinished(Path(args.runs)):
         console.print(f"Left out, because they are not finished: {', '.join(begun)}.")
-    console.print(f"{len(rows)} rows" + f" in {', '.join(map(str, written))}" * bool(written))
+    console.print(f"{len(rows)} row{'s' * (len(rows) != 1)}" + f" in {', '.join(map(str, written))}" * bool(written))
 
 
 def _files(args: argparse.Namespace) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from boards import edit, reseal
+from boards import edit, reseal, variant
 from commands import SMALL, command, one_line_error
 from scipy import stats
 
@@ -473,3 +473,22 @@ def test_difference_is_compare_from_python(tmp_path, capsys):
         fewshot.difference(ours, theirs)
     with pytest.raises(fewshot.UserError, match="above 0"):
         fewshot.difference(ours, theirs, detect=-1)
+
+
+def test_classes_that_training_saw_tell_nothing_of_new_ones(tmp_path, capsys):
+    saw = fabricate(tmp_path / "dropout", 0.02, seen_in_training={"classes": 3})
+    assert run(fabricate(tmp_path / "none"), saw) == 0
+    out = capsys.readouterr().out
+    print(out)
+    answers = said(capsys)
+    assert answers["new classes"] == ["nothing is known: training saw these classes"]
+    assert answers["new images"][0].startswith("B is better than A"), "it saw none of the images"
+    assert takes(out)["new classes"] == "not known: training saw these classes"
+
+
+def test_the_number_of_processes_is_said_also_where_it_is_one(small_run, tmp_path, capsys):
+    one, two = (variant(small_run, tmp_path / name) for name in ("one", "two"))
+    edit(two / "environment.json", lambda facts: facts["sittings"][0].update(processes=2))
+    assert run(one, two) == 0
+    out = capsys.readouterr().out
+    assert "processes=1" in out and "processes=2" in out

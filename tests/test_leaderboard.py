@@ -444,10 +444,11 @@ def test_a_damaged_csv_of_version_1_is_an_error(small_run, tmp_path, capsys):
 
 
 def test_the_kept_leaderboard_is_that_of_the_kept_runs(tmp_path):
-    """results/leaderboard.csv, made again from the run folders beside it."""
-    file = tmp_path / "board.csv"
-    assert run("--runs", ROOT / "results", "--csv", file) == 0
-    assert file.read_bytes() == (ROOT / "results" / "leaderboard.csv").read_bytes()
+    """Its four files, made again from the run folders beside them."""
+    files = {flag: tmp_path / f"leaderboard.{end}" for flag, end in (("csv", "csv"), ("markdown", "md"), ("html", "html"))}
+    assert run("--runs", ROOT / "results", *(word for flag in files for word in (f"--{flag}", files[flag]))) == 0
+    for file in (*files.values(), tmp_path / "leaderboard-classification.csv"):
+        assert file.read_bytes() == (ROOT / "results" / file.name).read_bytes(), file.name
 
 
 def test_a_place_that_cannot_be_written_is_one_line(small_run, tmp_path, capsys):
@@ -689,3 +690,67 @@ def test_a_csv_that_counts_one_seed_twice_is_refused(small_run, tmp_path, capsys
         csv.writer(out).writerows(rows)
     assert run("--runs", small_run.parent, "--csv", file, "--append") == console.USER_ERROR
     assert "row 1 counts one seed twice; write the file again" in one_line_error(capsys)
+
+
+def test_a_row_one_seed_of_which_guesses_is_marked_and_shared_ranks_are_too(small_run, tmp_path):
+    runs, markdown = tmp_path / "runs", tmp_path / "board.md"
+    for seed, gain in enumerate((-0.5, 0.0)):
+        variant(small_run, runs / f"s{seed}", seed=seed, gain=gain)
+    variant(small_run, runs / "none", reg="none")
+    assert run("--runs", runs, "--csv", tmp_path / "board.csv", "--markdown", markdown) == 0
+    lines = markdown.read_text().splitlines()
+    marked = [line for line in lines if "at chance" in line]
+    assert len(marked) == 2 and all("s{0,1}" in line for line in marked)
+    assert len([line for line in lines if line.startswith("| 1= |")]) == 4, "two rows in each of two tables"
+
+
+def test_a_hundred_tasks_are_more_than_fifty(small_run, tmp_path):
+    """Their numbers are texts, by whose letters they would be fewer."""
+    longer(small_run, variant(small_run, tmp_path / "runs" / "a"), 100)
+    (row,) = board("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv")
+    assert row["episodes"] == "100"
+
+
+def test_the_page_says_what_each_row_was_trained_on_and_how_long(small_run, tmp_path, capsys):
+    runs, page = tmp_path / "runs", tmp_path / "b.html"
+    variant(small_run, runs / "a", reg="cutout")
+    variant(small_run, runs / "b", reg="dropout", config={"dataset": "birds", "shots": 5})
+    variant(small_run, runs / "c", reg="none", config={"regime": "supervised"})
+    folder = variant(small_run, runs / "d", reg="dropblock")
+    edit(folder / "config.json", lambda value: value["resolved"].update(steps=0))
+    assert run("--runs", runs, "--csv", tmp_path / "b.csv", "--html", page, "--markdown", tmp_path / "b.md") == 0
+    found = re.findall(r'<b>(\w+)</b>.*?class="trained" role="cell">(.*?)</td>', page.read_text())
+    assert dict(found) == {
+        "cutout": "1-shot, 6 steps", "dropout": "birds 5-shot, 6 steps", "none": "supervised, 6 steps",
+        "dropblock": "untrained",
+    }  # fmt: skip
+    cells = [line.split(" | ") for line in (tmp_path / "b.md").read_text().splitlines() if " dropblock " in line]
+    assert ["nothing" in each for each in cells] == [True, True], "in both tables"
+    assert "nothing (d)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_names_that_no_file_can_hold_end_no_leaderboard(small_run, tmp_path, capsys):
+    """A folder's name in bytes that are no UTF-8 is written out; a configuration that is no text is left out."""
+    runs, outputs = tmp_path / "runs", ["--markdown", tmp_path / "b.md", "--html", tmp_path / "b.html"]
+    variant(small_run, runs / "a")
+    (runs / "a").rename(runs / os.fsdecode(b"b\xff"))
+    variant(small_run, runs / "c", reg="dropout")
+    edit(runs / "c" / "config.json", lambda value: value.update(reg="\ud800"))
+    assert run("--runs", runs, "--csv", tmp_path / "b.csv", *outputs) == 0
+    said = capsys.readouterr().out
+    assert "warning: c is left out: its regularizer, '\\ud800', is no text" in said.replace("\n", " ")
+    (row,) = board("--runs", runs, "--csv", tmp_path / "b.csv")
+    assert row["run"] == "b\\udcff"
+    assert run("--runs", runs, "--csv", tmp_path / "b.csv", "--append") == 0
+
+
+def test_a_run_of_another_folder_that_a_newer_one_replaces_is_named_alone(small_run, tmp_path, capsys):
+    """--append keeps rows of runs that lie elsewhere: no path leads to them."""
+    for folder, begun in (("one", "2020"), ("two", "2021")):
+        place = variant(small_run, tmp_path / folder / f"in-{folder}")
+        edit(place / "environment.json", lambda facts, year=begun: facts.update(started=f"{year}-01-01T00:00:00+00:00"))
+        capsys.readouterr()
+        append = ["--append"] * (folder == "two")
+        assert run("--runs", tmp_path / folder, "--csv", tmp_path / "b.csv", *append) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a newer run has the same configuration and seed: in-one." in said

@@ -121,3 +121,21 @@ def test_rows_that_were_trained_on_these_images_have_a_board_of_their_own(runs, 
     assert [row["rank"] for row in rows] == ["1", "2", "1"]
     assert rows[2]["regularizer"] == "cutout" and rows[2]["trained_on"].endswith(" (5 images of what is tested)")
     assert "## birds, 10 classes, trained on what is tested\n" in (tmp_path / "l.md").read_text()
+
+
+def test_a_row_one_seed_of_which_guesses_is_marked(tmp_path):
+    for reg, skills in (("none", (0.0, 0.9)), ("cutout", (0.9, 0.91))):
+        for seed, skill in enumerate(skills):
+            fabricate(tmp_path / "runs" / reg / f"seed{seed}", skill, seed)
+    board(tmp_path / "runs", tmp_path / "l.csv", "--markdown", tmp_path / "l.md", "--html", tmp_path / "l.html")
+    (marked,) = [line for line in (tmp_path / "l.md").read_text().splitlines() if "at chance" in line]
+    assert " none " in marked and (tmp_path / "l.html").read_text().count("at chance") == 1
+
+
+def test_a_file_of_runs_that_are_gone_does_not_look_like_those_of_now(runs, small_run, tmp_path):
+    shutil.copytree(small_run, runs / "small")
+    assert len(board(runs, tmp_path / "l.csv")) == 3
+    assert (tmp_path / "l.csv").read_text().count("\n") == 3
+    shutil.rmtree(runs / "small")
+    board(runs, tmp_path / "l.csv")
+    assert (tmp_path / "l.csv").read_text().count("\n") == 1, "the header"

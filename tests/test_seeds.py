@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import sys
 
+import numpy as np
 import pytest
-from boards import edit
+from boards import edit, variant
 from commands import SMALL, one_line_error
+from scipy import stats
 
 from fewshot import evaluate, train
 from fewshot.core import console
+from fewshot.reports.sweep import print_seeds
 from fewshot.runs import Run
 
 QUICK = [*SMALL, "--epochs", "0"]
@@ -141,3 +144,25 @@ def test_a_folder_of_runs_is_no_run_and_names_its_runs(tmp_path, capsys):
     assert console.run(evaluate.main, [str(tmp_path)]) == console.USER_ERROR
     runs = ", ".join(str(tmp_path / f"seed{seed}") for seed in range(3))
     assert one_line_error(capsys).endswith(f"it has no config.json; runs in it: {runs} and 2 more")
+
+
+def test_the_mean_is_of_all_seeds_or_there_is_none(small_run, tmp_path, capsys):
+    folders = [variant(small_run, tmp_path / f"s{seed}", seed=seed, gain=-seed / 100) for seed in range(3)]
+    edit(folders[2] / "result.json", lambda result: result["results"].pop(0))  # its test at 1-shot
+    runs = [Run.open(folder) for folder in folders]
+    print_seeds(console.terminal(), runs)
+    said = capsys.readouterr().out
+    assert "3 seeds" in said and "5-way 1-shot" not in said, "which one of them lacks"
+    each = 100 * np.array([row["accuracy"] for run in runs for row in run.rows if row["shots"] == 5])
+    half = stats.t.ppf(0.975, 2) * each.std(ddof=1) / 3**0.5
+    assert f"{each.mean():.2f} ± {half:.2f}" in said and ", ".join(f"{one:.2f}" for one in each) in said
+
+
+def test_there_is_no_mean_over_other_pixels(small_run, tmp_path, capsys):
+    """The same tasks of another copy of the images."""
+    folders = [variant(small_run, tmp_path / f"s{seed}", seed=seed) for seed in range(2)]
+    edit(folders[1] / "result.json", lambda result: result["results"][0].update(fingerprint="f" * 64))
+    runs = [Run.open(folder) for folder in folders]
+    print_seeds(console.terminal(), runs)
+    said = capsys.readouterr().out
+    assert "5-way 1-shot" not in said and "5-way 5-shot" in said

@@ -24,7 +24,7 @@ from fewshot.data.augment import to_unit
 from fewshot.evaluation import inspection
 from fewshot.evaluation.inspection import activations
 from fewshot.regularizers import Regularizer
-from fewshot.reports import pictures
+from fewshot.reports import curves, pictures
 
 FRESH = ["--dataset", "glyphs", "--images", "2", "--threads", "1"]
 
@@ -462,3 +462,11 @@ def test_a_mask_is_guided_by_the_class_that_the_model_names():
     centres = model.embed(scene.support).view(len(scene.support) // inspection.SHOTS, inspection.SHOTS, -1).mean(1)
     assert torch.equal(guide.named, torch.cdist(model.embed(scene.shown), centres).argmin(1))
     assert not torch.equal(guide.named, guide.labels)
+
+
+def test_seeds_that_different_code_trained_are_lines_of_their_own(small_run, tmp_path):
+    seeds = [seed_variant(small_run, tmp_path / f"s{seed}", seed, 1.0) for seed in (1, 2)]
+    other = {"ours": {}, "users": {"a.py": "1"}}
+    boards.edit(seeds[1] / "config.json", lambda config: config["resolved"].update(code=other))
+    _, groups = curves.grouped([fewshot.runs.Run.open(folder) for folder in seeds])
+    assert [len(group.runs) for group in groups] == [1, 1]

@@ -327,3 +327,21 @@ def test_help_answers_without_torch():
 def test_commit_is_recorded_from_a_checkout():
     commit = runs.environment()["commit"]
     assert commit is None or len(commit.removesuffix("-dirty")) == 12
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_commit_with_uncommitted_changes_is_recorded_as_such(tmp_path, monkeypatch):
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    package = tmp_path / "fewshot"
+    package.mkdir()
+    (package / "a.py").write_text("a = 1\n")
+    for words in (["init"], ["add", "."], ["commit", "-m", "one"], ["tag", "-a", "v1", "-m", "one"]):
+        git(*words)
+    monkeypatch.setattr("fewshot.runs.provenance.PACKAGE", package)
+    commit = runs.environment()["commit"]
+    assert len(commit) == 12 and set(commit) <= set("0123456789abcdef"), "no tag's name"
+    (package / "a.py").write_text("a = 22\n")
+    assert runs.environment()["commit"] == f"{commit}-dirty"

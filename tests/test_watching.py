@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import edit
+from boards import edit, variant
 from commands import NETWORK, SMALL, one_line_error
 from rich.console import Console
 
@@ -326,3 +326,11 @@ def test_a_line_that_training_never_wrote_is_named(tmp_path):
     path.write_text('{"step": 4}\n{"step": 5, "accuracy": "high"}\n')
     with pytest.raises(UserError, match="metrics.jsonl is damaged: accuracy is 'high', not a number"):
         log.read()
+
+
+def test_a_supervised_run_is_said_to_be_one(small_run, tmp_path, capsys):
+    """It has no training tasks, whatever --ways says."""
+    folder = variant(small_run, tmp_path / "run", config={"regime": "supervised:batch=64"})
+    assert console.run(watch.main, [str(folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "on glyphs, supervised:batch=64, seed 0" in said and "-shot, seed" not in said

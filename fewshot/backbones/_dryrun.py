@@ -155,7 +155,7 @@ class _Thin(TorchFunctionMode):
 _MAX_POOLS = (torch.max_pool2d, F.max_pool2d, F.max_pool2d_with_indices)  # F's are called first where they are used
 
 
-def _windows_meet(_x: Tensor, kernel_size, stride=None, padding=0, dilation=1, *_, **__) -> bool:
+def _windows_meet(input: Tensor, kernel_size, stride=None, padding=0, dilation=1, *_, **__) -> bool:
     """Whether windows of these sizes, each an integer or one for each of two directions, have a position in common."""
     kernels, strides, steps = (_pair(each) for each in (kernel_size, stride or kernel_size, dilation))
     return any((kernel - 1) * step >= s for kernel, s, step in zip(kernels, strides, steps, strict=True))

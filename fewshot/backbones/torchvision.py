@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewshot.backbones._collected import Collected, Statistics, check_size, not_there, optional
+from fewshot.backbones._collected import Collected, Statistics, check_size, not_there, optional, takes_published
 from fewshot.core.errors import UserError
 
 _CLASSES = 1000  # ImageNet's, of every network there
@@ -54,12 +54,12 @@ class Torchvision(Collected):
             keywords[sized] = side if sized == "image_size" else (side, side)
         auxiliary: tuple[str, ...] = ()
         if name in ("googlenet", "inception_v3"):  # theirs is to change ImageNet's normalisation into another
-            begun = pretrained or weights is not None
             auxiliary = _AUXILIARY
-            keywords |= {"aux_logits": False, "init_weights": True, "transform_input": begun}
+            as_published = takes_published(normalise, pretrained, weights)
+            keywords |= {"aux_logits": False, "init_weights": True, "transform_input": as_published}
         try:
             network = models.get_model(name, weights=None, **keywords)
-        except (ValueError, RuntimeError) as error:
+        except (AssertionError, ValueError, RuntimeError) as error:
             raise UserError(f"{label},size={side}: {str(error).splitlines()[0]}") from None
         classifier = _classifier(network, label)
         network.set_submodule(classifier, nn.Identity())

@@ -79,8 +79,8 @@ def solve(classifier: Any, features: np.ndarray, wanted: Sequence[Tasks], jobs: 
             chunks, _results(classifier, features, chunks, jobs), strict=True
         ):
             if failure is not None:
-                split = tasks.sampler.split.name
-                raise UserError(f"task {first + len(right)} ({tasks.protocol}, {split}): {called(classifier)} {failure}")
+                task = f"task {first + len(right)} ({tasks.protocol}, {tasks.sampler.split.name})"
+                raise UserError(f"{task}: {called(classifier)} {failure}")
             counts[id(tasks)].append(right)
             warned, example = warned + len(complaints), example or next(iter(complaints), "")
             advance(count)

@@ -85,9 +85,9 @@ def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:
 
 
 def adjust(found: dict[tuple[int, int], Answers], questions: Sequence[str]) -> dict[tuple[int, int], Answers]:
-    """The same answers for all pairs, with each question's p-values made Holm's."""
+    """The same answers for all pairs, each question's p-values made Holm's over all, answered or not."""
     for question in questions:
-        intervals = {pair: it for pair, each in found.items() if isinstance(it := each[question], Interval)}
+        intervals = {pair: it if isinstance(it := each[question], Interval) else None for pair, each in found.items()}
         for pair, interval in corrected(intervals).items():
             found[pair][question] = interval
     return found

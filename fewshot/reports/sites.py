@@ -18,7 +18,8 @@ def print_sites(console: Console, backbone: str, image_size: int) -> None:
     for module, shape in maps.items():
         kind = type(network.module_at(module)).__name__
         table.add_row(*map(Text, (numbers.get(module, ""), module, " x ".join(map(str, shape)), kind)))
-    console.print(f"{backbone}, {image_size} px images, {network.features:,} features: {len(maps)} modules give a map.")
+    about = f"{backbone}, {image_size} px images, {network.features:,} features"
+    console.print(f"{about}; modules that give a map: {len(maps)}.")
     console.print(table)
     example = network.stages[-1] if network.stages else next(iter(maps), None)
     if example:

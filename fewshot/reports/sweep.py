@@ -38,7 +38,10 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
             )
 
     for row in runs[0].rows:
-        same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest", "head", "transform", "solver_code")
+        same = (
+            "dataset", "split", "ways", "shots", "queries", "episodes_digest", "fingerprint", "head", "transform",
+            "solver_code",
+        )  # fmt: skip
         rows = [each for run in runs for each in run.rows if all(each.get(name) == row.get(name) for name in same)]
         add(row, _task(runs[0], row), [each["accuracy"] for each in rows])
     for row in runs[0].classification:

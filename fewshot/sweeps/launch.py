@@ -54,7 +54,8 @@ def train(sweep: Sweep, args: argparse.Namespace, console: Console) -> dict[str,
     from fewshot.sweeps.conduct import conduct
 
     executor = _executor(sweep, args)
-    console.print(f"{len(sweep.plan)} runs in {sweep.folder}; logs in {sweep.folder / 'logs'}")
+    runs = f"{len(sweep.plan)} run{'s' * (len(sweep.plan) != 1)}"
+    console.print(f"{runs} in {sweep.folder}; logs in {sweep.folder / 'logs'}")
     with SweepBoard(console, sweep) as board:
         failed = conduct(sweep, executor, board.look)
         board.look(set(), failed)

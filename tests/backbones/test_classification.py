@@ -131,3 +131,34 @@ def test_sites_are_groups_and_branches_are_blocks():
 def test_images_too_small_for_five_pools_are_named():
     with pytest.raises(UserError, match="images of 28 px are too small for this network; give 32 or more"):
         backbones.build("vgg16", image_size=28)
+
+
+@pytest.mark.parametrize("spec", ["resnet20", "vgg16", "densenet100:bottleneck=true"])
+def test_first_weights_are_he_et_als_by_fan_out(spec):
+    """Standard deviation sqrt(2 / fan out) in each convolution, within six standard errors; biases begin at 0."""
+    torch.manual_seed(0)
+    for conv in backbones.build(spec, image_size=32).modules():
+        if isinstance(conv, torch.nn.Conv2d):
+            fan_out = conv.out_channels * conv.kernel_size[0] ** 2
+            six_errors = 6 / (2 * conv.weight.numel()) ** 0.5
+            assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=six_errors)
+            assert conv.bias is None or not conv.bias.any()
+
+
+@pytest.mark.parametrize(
+    "spec", ["conv512f", "resnet12", "resnet20", "resnet18", "vgg16", "densenet100:bottleneck=true"]
+)
+def test_running_statistics_take_a_tenth_of_each_batch(spec):
+    """0.9 of what was, which is 0 and 1, and 0.1 of the batch's mean and unbiased variance."""
+    network, seen = backbones.build(spec, image_size=32).train(), {}
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.register_forward_pre_hook(
+            lambda module, given: seen.update({module: (given[0].mean((0, 2, 3)), given[0].var((0, 2, 3)))})
+        )
+    with torch.no_grad():
+        network(torch.randn(4, 3, 32, 32))
+    for norm in norms:
+        mean, variance = seen[norm]
+        assert torch.allclose(norm.running_mean, 0.1 * mean, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(norm.running_var, 0.9 + 0.1 * variance, rtol=1e-3, atol=1e-4)

@@ -164,6 +164,7 @@ def test_weights_that_do_not_fit_or_cannot_be_trusted_are_one_line(tmp_path):
     ("timm:test_resnet.mine", "nearest: test_resnet.r160_in1k; timm.list_pretrained"),
     ("torchvision:resnet81", "torchvision has no network 'resnet81'; nearest: resnet18, "),
     ("timm:test_resnet,size=8", "timm:test_resnet,size=8: give 16 to 1024 pixels"),
+    ("torchvision:vit_b_16,size=100", "torchvision:vit_b_16,size=100: Input shape indivisible by patch size!"),
     ("timm:test_resnet,pretrained=true,weights=x", "contradict one another"),
     ("timm:test_resnet,normalise=mine", "Valid: auto, dataset, weights"),
 ])  # fmt: skip
@@ -285,3 +286,32 @@ def test_sites_lists_what_can_be_named(capsys):
     ]
     assert run(show, "sites", "--backbone", "resnet12", "--image-size", 0) == 2
     assert "--image-size 0: give 1 to" in one_line_error(capsys)
+
+
+def test_what_torchvision_publishes_is_taken_without_its_classifier(tmp_path, monkeypatch):
+    """From a file as from a download; images are then normalised as ImageNet's are, also where that alone is asked."""
+    from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
+
+    of_imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    published, file = squeezenet1_1().state_dict(), tmp_path / "squeezenet.pth"
+    torch.save(published, file)
+    monkeypatch.setattr(SqueezeNet1_1_Weights, "get_state_dict", lambda *_, **__: published)
+    sources = {f"weights={file}": str(file), "pretrained=true": "torchvision:squeezenet1_1.IMAGENET1K_V1"}
+    for option, source in sources.items():
+        begun = backbones.build(f"torchvision:squeezenet1_1,{option}", image_size=32)
+        ours = begun.network.state_dict()
+        assert set(published) - set(ours) == {"classifier.1.weight", "classifier.1.bias"}
+        assert all(torch.equal(tensor, published[name]) for name, tensor in ours.items())
+        assert begun.normalisation == of_imagenet and begun.facts["weights"]["from"] == source
+    assert backbones.build("timm:resnet18,normalise=weights", image_size=32).normalisation == of_imagenet
+    assert backbones.build(TINY, image_size=32).normalisation is None
+
+
+@pytest.mark.parametrize("within", ["state_dict", "model_state_dict", "model", ""])
+def test_weights_are_found_within_a_checkpoint_and_another_shape_is_named(tmp_path, within):
+    theirs, file = Plain(4).state_dict(), tmp_path / "plain.pth"
+    torch.save({"epoch": 3, within: theirs} if within else theirs, file)
+    begun = backbones.build(f"{PLAIN}:width=4,weights={file}", image_size=32)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in begun.network.state_dict().items())
+    with pytest.raises(UserError, match="another network: features.0.weight, .* and 3 more of another shape$"):
+        backbones.build(f"{PLAIN}:width=5,weights={file}", image_size=32)

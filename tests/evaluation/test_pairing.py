@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from fewshot.evaluation import comparison, image_comparison
-from fewshot.evaluation.comparison import Scores
+from fewshot.evaluation.comparison import Scores, adjust
 from fewshot.evaluation.image_comparison import Right
+from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.records import Outcomes, Record
 from fewshot.evaluation.statistics import holm
 
@@ -75,3 +76,12 @@ def test_one_network_against_several_is_a_paired_t_test_and_one_against_one_is_m
     mcnemar = stats.chi2.sf((only[0] - only[1]) ** 2 / sum(only), 1)
     expected = [stats.ttest_rel(mean, third).pvalue, stats.ttest_rel(mean, fourth).pvalue, mcnemar]
     assert holm(corrected[0]) == pytest.approx(holm(expected), rel=1e-6)
+
+
+def test_a_question_that_some_pairs_cannot_answer_is_corrected_for_all_pairs():
+    """As the words say that stand beside it."""
+    known = Interval(0.1, 0.02, 0.18, 0.95, "training anew", "Student's t", 0.02)
+    found = {(0, 1): {"q": known}, (0, 2): {"q": "nothing is known"}, (1, 2): {"q": "nothing is known"}}
+    adjusted = adjust(found, ["q"])[0, 1]["q"]
+    assert (adjusted.p_value, adjusted.unadjusted) == (pytest.approx(0.06), 0.02)
+    assert found[0, 2]["q"] == "nothing is known"

@@ -355,3 +355,13 @@ def test_the_silence_of_the_store_is_the_first_ones(monkeypatch):
     heard.wait(10)
     beating.leave()
     assert called[:1] == [0]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_randaugment_changes_an_image_alike_in_whichever_process(size, data):
+    config = settled(data, regime="supervised:batch=8,randaugment=2", jitter=0.0)
+    made, shares = experiment.prepare(config), []
+    for rank in range(size):
+        where = Compute(CPU.device, "fp32", Crew(rank, size))
+        shares.append(regimes.build(config.regime, config, made.dataset, made.validation, where).batch(1).images)
+    assert torch.equal(torch.cat(shares), made.regime.batch(1).images)

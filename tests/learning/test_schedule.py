@@ -62,3 +62,15 @@ def test_a_table_without_numbers_is_refused():
 def test_an_epoch_that_begins_within_a_step_counts_from_the_next_one():
     """Epochs of 5 tasks, 2 a step: after 5 tasks is in the third step, after 10 at the end of the fifth."""
     assert [Pace(3, 5, 2).first_step(epoch) for epoch in range(4)] == [0, 3, 5, 8]
+
+
+def test_validations_are_as_far_apart_as_asked_and_one_follows_the_last_step():
+    """Epochs of 6 tasks, 4 a step, end in steps 2, 3, 5, 6 and 8; every second one of them in 3 and 6."""
+
+    def validated(pace: Pace) -> list[int]:
+        return [step for step in range(1, pace.steps + 1) if pace.validates_after(step)]
+
+    assert validated(Pace(5, 6, 4)) == [2, 3, 5, 6, 8]
+    assert validated(Pace(5, 6, 4, val_every=2)) == [3, 6, 8]
+    config = TrainConfig(epochs=5, episodes_per_epoch=6, episodes_per_batch=4, val_every=2)
+    assert validated(config.episodic_pace) == [3, 6, 8]

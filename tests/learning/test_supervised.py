@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 import fewshot
 from fewshot import evaluate, experiment, train
+from fewshot.classifiers import Classifier, Form
 from fewshot.core import console
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive, generator_for
@@ -307,3 +308,56 @@ def test_options_of_episodes_are_named_where_there_are_none(tmp_path, capsys):
     said = " ".join("".join(capsys.readouterr()).split())
     idle = "--episodes-per-epoch, --episodes-per-batch, --embed: no effect with --regime supervised:batch=64."
     assert f"Warning: {idle}" in said
+
+
+def test_it_validates_every_so_many_epochs():
+    config = dataclasses.replace(CONFIG, epochs=6, val_every=3)
+    pace = experiment.prepare(config).regime.pace(config)
+    done = [pace.epochs_done(step) for step in range(1, pace.steps + 1) if pace.validates_after(step)]
+    assert done == [3, 6]
+
+
+def test_smoothing_mixing_and_turns_together_are_their_sum_written_out():
+    """Both classes of a mixed image are smoothed, in all four turns, and the turns are not.
+
+    Right is the class that an image shows most of.
+    """
+    changes = {"regime": "supervised:batch=8,smoothing=0.5,mixup=1.0,rotation=true"}
+    made = setup(**changes)
+    batch, model = made.regime.batch(1), made.model.train()
+    assert batch.share < 0.5 and not torch.equal(batch.labels, batch.others)
+    loss, _ = made.regime.loss(model, batch)
+    again = setup(**changes).model.train()
+    z = again.backbone(again.normalise(torch.cat([torch.rot90(batch.images, turn, (2, 3)) for turn in range(4)])))
+    log_p, log_turn = again.classifier(z).log_softmax(1), again.classifier.rotated(z).log_softmax(1)
+    rows = torch.arange(32)
+
+    def smoothed(labels):
+        return -(0.5 * log_p[rows, labels.repeat(4)] + 0.5 * log_p.mean(1)).mean()
+
+    expected = batch.share * smoothed(batch.labels) + (1 - batch.share) * smoothed(batch.others)
+    expected = expected - log_turn[rows, rows // 8].mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    classes = len(model.classifier.weight)
+    model.classifier.forward = lambda z: F.one_hot(batch.others.repeat(4), classes).float()
+    assert made.regime.loss(model, batch)[1] == 1
+
+
+def test_images_are_changed_by_randaugment_before_they_are_mixed():
+    changed = setup(regime="supervised:batch=16,randaugment=2").regime.batch(2).images
+    mixed = setup(regime="supervised:batch=16,randaugment=2,mixup=1.0").regime.batch(2)
+    draw = np.random.default_rng(derive(0, 2, "mixing"))
+    draw.integers(1)
+    draw.beta(1.0, 1.0)
+    expected = mixed.share * changed + (1 - mixed.share) * changed[draw.permutation(16)]
+    assert torch.allclose(mixed.images, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_scores_of_classes_are_float32_whatever_the_autocast(kind):
+    classifier, z = Classifier(Form(kind, 7, 4), 16), torch.randn(5, 16).bfloat16()
+    expected = classifier(z.float()), classifier.rotated(z.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = classifier(z), classifier.rotated(z)
+    for ours, plain in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32 and torch.equal(ours, plain)

@@ -478,3 +478,16 @@ def test_a_users_method_is_tried_on_what_it_is_for():
 @pytest.mark.parametrize("name", ["Above", "Gathering"])
 def test_a_mask_that_depends_on_how_large_a_map_is_is_no_map(name):
     regularizers.build(f"{__name__}.{name}", Site(16, 10, 10))
+
+
+def test_the_rates_that_recipes_leave_out():
+    """`--reg dropout@1,2` is a row of a paper's table: what it stands for must not move. DropBlock's rate ramps up."""
+    site = Site(64, 10, 10, 4, 4)
+    rates = {name: regularizers.build(name, site).drop_prob for name in (*RATED, "stochasticdepth")}
+    assert rates == dict.fromkeys(rates, 0.1) | {"targetdrop": 0.15, "droppath": 0.5, "stochasticdepth": 0.5}
+    dropblock = regularizers.build("dropblock", site)
+    torch.manual_seed(0)
+    for progress, rate in ((0.0, 0.0), (0.5, 0.05), (1.0, 0.1)):
+        dropblock.begin_step(progress)
+        dropped = (dropblock.mask(torch.zeros(512, 64, 10, 10)) == 0).float().mean().item()
+        assert dropped == pytest.approx(expected_drop(rate, 5, 10, 10), rel=0.1)

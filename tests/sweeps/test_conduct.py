@@ -72,3 +72,12 @@ def test_two_sweeps_at_work_in_one_folder_train_each_as_it_was_asked_to(made, mo
     for each in (made, second):
         assert work(each.folder, NAME, each.how(NAME)) == 0
     assert trained == [made.plan[NAME], theirs]
+
+
+def test_a_second_sweep_takes_no_run_from_the_first(made, monkeypatch):
+    """The first has runs that it has not begun."""
+    trained = []
+    monkeypatch.setattr(runs, "complete", lambda config, *_: trained.append(config.reg))
+    Sweep.make(made.folder, {"dropout-seed0": dataclasses.replace(made.plan[NAME], reg="dropout")})
+    assert Sweep.open(made.folder).plan.keys() == {NAME, "dropout-seed0"}
+    assert work(made.folder, NAME, made.how(NAME)) == 0 and trained == ["none"]

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from boards import variant
+from boards import edit, variant
 from commands import NETWORK, SMALL, command, one_line_error
 from inline import Inline
 
 from fewshot import evaluate, experiment, sweep
 from fewshot.core import console
+from fewshot.core.errors import UserError
 from fewshot.sweeps import executors, grid, launch
 from fewshot.sweeps.conduct import conduct
 from fewshot.sweeps.executors import Local
@@ -302,3 +303,50 @@ def test_slurm_by_submitits_local_executor(plan, undisturbed, tmp_path):
     queue = executors.Slurm(made, threads=1, gpus=0, minutes=10, partition="", cluster="local")
     assert conduct(made, queue) == {}
     assert digests(made.path(NAME)) == undisturbed
+
+
+@pytest.mark.parametrize(("shown", "expected"), [("5,7", ["5", "7", "5"]), ("", ["0", "1", "0"])])
+def test_each_process_sees_one_gpu_of_those_that_are_shown(shown, expected, plan, tmp_path, monkeypatch):
+    seen = []
+
+    class Process:
+        def __init__(self, command, env, **_):
+            seen.append(env["CUDA_VISIBLE_DEVICES"])
+
+    monkeypatch.setattr(executors.subprocess, "Popen", Process)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    Local(Sweep(tmp_path, dict.fromkeys("abc", plan[NAME])), jobs=3, gpus=2).start("abc")
+    assert seen == expected
+
+
+def test_flags_go_before_the_file_and_seeds_are_said_once(tmp_path, monkeypatch):
+    plans, file = [], tmp_path / "grid.toml"
+    file.write_text('dataset = "glyphs"\nepochs = 3\nlr = 0.5\nseeds = 2\n[vary]\nreg = ["none", "dropout"]\n')
+
+    def train(made, *_):
+        plans.append(made.plan)
+        return dict.fromkeys(made.plan, "not now")
+
+    monkeypatch.setattr(launch, "train", train)
+    flags = [str(file), "--lr", "0.25", "--seeds", "1", "--vary", "reg=cutout", "--out", str(tmp_path / "out")]
+    assert console.run(sweep.main, flags) == 2
+    (plan,) = plans
+    assert [(each.reg, each.lr, each.epochs, each.seed) for each in plan.values()] == [("cutout", 0.25, 3, 0)]
+    assert [each.seed for each in grid.points(FLAGS, {"seed": [3, 4]}, None).values()] == [3, 4]
+    with pytest.raises(UserError, match="--seeds and --vary seed both say which seeds"):
+        grid.points(FLAGS, {"seed": [3, 4]}, 5)
+
+
+def test_runs_of_code_that_was_edited_since_are_named(small_run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_edited.py").write_text("Drop = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    out, before = tmp_path / "sweep", {"ours": {}, "users": {"my_edited.py": "0" * 64}}
+    for reg in ("none", "my_edited.Drop"):
+        variant(small_run, out / f"{reg}-seed0", reg=reg)
+    config = out / "my_edited.Drop-seed0" / "config.json"
+    edit(config, lambda value: value["resolved"].update(code=before))
+    flags = [*SMALL, "--out", str(out), "--vary", "reg=none,my_edited.Drop", "--jobs", "1"]
+    assert console.run(sweep.main, flags) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Warning: my_edited.py has changed since these were trained" in said
+    assert "as it was: my_edited.Drop-seed0. Give another --out" in said

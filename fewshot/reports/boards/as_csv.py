@@ -63,10 +63,14 @@ def read(kind: Kind, path: Path) -> list[Score]:
     known = [usual_columns, *([kind.former.columns] if kind.former else [])]
     if len(set(header)) < len(header) or required not in known:
         raise UserError(
-            f"{path} has other columns than a leaderboard of version 1 or {VERSION}; a newer fewshot may read it;"
+            f"{path} has other columns than a leaderboard of version {_versions(kind)}; a newer fewshot may read it;"
             " give another --csv"
         )
     return [score for number, cells in enumerate(lines[1:], 1) for score in _scores(kind, path, header, number, cells)]
+
+
+def _versions(kind: Kind) -> str:
+    return f"1 or {VERSION}" if kind.former else VERSION
 
 
 def _scores(kind: Kind, path: Path, header: tuple[str, ...], number: int, cells: list[str]) -> list[Score]:
@@ -76,7 +80,7 @@ def _scores(kind: Kind, path: Path, header: tuple[str, ...], number: int, cells:
     written = dict(former.filled if former else {}) | dict(zip(header, map(_plain, cells), strict=True))
     version, shared = written["csv_version"], {column: written[column] for column in kind.shared}
     if version not in (("1", VERSION) if former else (VERSION,)):
-        raise _damaged(path, f"row {number} has csv_version {version}, not 1 or {VERSION}")
+        raise _damaged(path, f"row {number} has csv_version {version}, not {_versions(kind)}")
     if version == "1" and former:
         agreed = digest({column: written[column] for column in former.shared})
     else:

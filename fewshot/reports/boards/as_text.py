@@ -52,15 +52,21 @@ def print_board(console: Console, rows: Sequence[Row]) -> None:
 
 def print_left_out(console: Console, replaced: Iterable[Score], elsewhere: Iterable[Score], folder: Path) -> None:
     """Which runs below `folder` a newer one replaces, and which results are on other tasks than the board's."""
-    if names := dict.fromkeys(str(folder / score.own["run"]) for score in replaced):
+    if names := dict.fromkeys(_place(folder, score) for score in replaced):
         console.print(f"Left out, because a newer run has the same configuration and seed: {', '.join(names)}.")
     runs: dict[str, dict[str, None]] = {}
     for score in elsewhere:
         result = f"{int(score.shared['episodes']):,} episodes of {score.shared['dataset']} {task_name(score.shared)}"
-        runs.setdefault(result, {})[str(folder / score.own["run"])] = None
+        runs.setdefault(result, {})[_place(folder, score)] = None
     if runs:
         named = "; ".join(f"{result} ({', '.join(names)})" for result, names in runs.items())
         console.print(f"Left out, because more runs share another list of tasks of the same kind: {named}.")
+
+
+def _place(folder: Path, score: Score) -> str:
+    """Where a run is; of one that was read from a CSV, and lies elsewhere, its name."""
+    path = folder / score.own["run"]
+    return str(path) if path.is_dir() else score.own["run"]
 
 
 def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str, str]]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fewshot.core.console import visible
 from fewshot.core.errors import UserError
 from fewshot.reports.boards.leaderboard import Kind, Score
 from fewshot.reports.boards.of_images import IMAGES
@@ -27,7 +28,7 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
         place = folder / name
         try:
             run = Run.open(place)
-            scores += [score for kind in KINDS for score in kind.scores(run, name)]
+            scores += [_written(score) for kind in KINDS for score in kind.scores(run, visible(name))]
         except UserError as error:
             damaged[name] = str(error)
     if not scores and damaged:
@@ -35,6 +36,16 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
     if not scores:
         raise UserError(f"no finished run below {folder}: train one first, or give another --runs")
     return scores, damaged
+
+
+def _written(score: Score) -> Score:
+    """The same. UserError where a name in it cannot be written into a file."""
+    for name, value in {**score.shared, **score.own}.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"its {name}, {value!r}, is no text") from None
+    return score
 
 
 def unfinished(folder: Path) -> list[str]:

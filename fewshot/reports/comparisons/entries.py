@@ -145,8 +145,9 @@ def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]
 
 def _fact(run: Finished, name: str) -> Any:
     """A field of the experiment; one that it does not name has the configuration's value."""
-    value = run.experiment.get(name, getattr(run.config, name, ""))
-    return "none" if value == "" else value
+    unsaid = 1 if name == "processes" else getattr(run.config, name, "")  # of processes, one is not noted
+    value = run.experiment.get(name, unsaid)
+    return "none" if value in ("", None) else value
 
 
 def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
 from fewshot.reports.following.progress import ConsoleReporter
 from fewshot.reports.tables import print_run
@@ -31,8 +32,8 @@ def follow(folder: Path, console: Console) -> None:
     _check(run)
     config = run.config
     console.print(
-        f"{folder}: {config.backbone}, {config.head}, {config.reg} on {config.dataset},"
-        f" {config.ways}-way {config.shots}-shot, seed {config.seed}"
+        f"{folder}: {config.backbone}, {config.head}, {config.reg} on {config.dataset}, {_how(config)},"
+        f" seed {config.seed}"
     )
     log, shown, alive = Follower(run.metrics_path), Followed(console), time.monotonic()
     _, rows = log.read()
@@ -59,6 +60,12 @@ def follow(folder: Path, console: Console) -> None:
             f"No process is at work on {folder}, which has come to step {shown.last:,} of {run.steps:,}: go on with"
             f" --out {folder} --resume"
         )
+
+
+def _how(config: TrainConfig) -> str:
+    """What it is trained on: tasks, or what its regime has in their place."""
+    episodic = config.regime.partition(":")[0] == "episodic"
+    return f"{config.ways}-way {config.shots}-shot" if episodic else config.regime
 
 
 def _awaited(folder: Path, console: Console) -> Run:
