@@ -445,7 +445,8 @@ def test_a_damaged_csv_of_version_1_is_an_error(small_run, tmp_path, capsys):
 
 def test_the_kept_leaderboard_is_that_of_the_kept_runs(tmp_path):
     """Its four files, made again from the run folders beside them."""
-    files = {flag: tmp_path / f"leaderboard.{end}" for flag, end in (("csv", "csv"), ("markdown", "md"), ("html", "html"))}
+    ends = {"csv": "csv", "markdown": "md", "html": "html"}
+    files = {flag: tmp_path / f"leaderboard.{end}" for flag, end in ends.items()}
     assert run("--runs", ROOT / "results", *(word for flag in files for word in (f"--{flag}", files[flag]))) == 0
     for file in (*files.values(), tmp_path / "leaderboard-classification.csv"):
         assert file.read_bytes() == (ROOT / "results" / file.name).read_bytes(), file.name
