@@ -85,6 +85,7 @@ def test_logits_equal_the_cpus(small_run, precision, tolerance, head):
     ],
     ids=["conv4", "resnet12", "other methods", "branches", "supervised"],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, torch warns
 def test_nothing_in_a_step_waits_for_the_device(flags, tmp_path, monkeypatch):
     begin_step, dropped = Backbone.begin_step, loop._dropped
     steps = []

@@ -26,7 +26,7 @@ def launch(module: str, argv: list[str], processes: int) -> int:
     heard = [number.name for number, handler in before.items() if handler != signal.SIG_IGN]
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="fewshot", rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=0, signals_to_handle=",".join(heard),
+        rdzv_endpoint="localhost:0", local_addr="127.0.0.1", max_restarts=0, signals_to_handle=",".join(heard),
     )  # fmt: skip
     logging.disable()  # of the launcher, in this process, which does nothing else meanwhile
     try:

@@ -24,21 +24,26 @@ def as_tensor(images: np.ndarray | Tensor | ImageFiles) -> Tensor:
         return torch.from_numpy(np.asarray(images))
 
 
+def _room(device: torch.device) -> float:
+    """Bytes of a GPU's memory that a split may take."""
+    return _SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
+
+
 class ImageSource:
     """Gives batches of a split's uint8 images on a device.
 
-    Where a GPU has room for the split, it is copied there. Else, and on the CPU, it stays memory-mapped. Images that
-    are in files are decoded.
+    Where a GPU has room for the split, it is copied there, if it is to `keep`: for images that are wanted many times.
+    Else, and on the CPU, it stays memory-mapped. Images that are in files are decoded.
     """
 
-    def __init__(self, split: Split, device: torch.device) -> None:
+    def __init__(self, split: Split, device: torch.device, keep: bool = True) -> None:
         self.device = device
         self.files = split.images if isinstance(split.images, ImageFiles) else None
         self.resident = device.type == "cpu"
         if isinstance(split.images, ImageFiles):
             return
         self.images = as_tensor(split.images)
-        if device.type == "cuda" and split.images.nbytes < _SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
+        if keep and device.type == "cuda" and split.images.nbytes < _room(device):
             self.images, self.resident = self.images.to(device), True
 
     def fetch(self, index: np.ndarray) -> tuple[Tensor, Tensor]:

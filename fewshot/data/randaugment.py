@@ -29,7 +29,8 @@ class RandAugment:
         """
         changed = []
         with torch.random.fork_rng(devices=[]):
-            for image, seed in zip((images * 255).round().to(torch.uint8), seeds, strict=True):
+            # On the CPU: of single images a GPU would wait for each of torchvision's small steps.
+            for image, seed in zip((images * 255).round().to(torch.uint8).cpu(), seeds, strict=True):
                 torch.default_generator.manual_seed(seed)  # and no device's: those are the masks'
                 changed.append(self.transform(image))
         return torch.empty_like(images).copy_(torch.stack(changed)).div_(255)

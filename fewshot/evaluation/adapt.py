@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.core import compute
+from fewshot.core.compute import full_fp32
 from fewshot.core.console import counting
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive, reseed
@@ -62,7 +63,8 @@ def evaluate_learner(
     dataset, shots, split, ways, queries, episodes, query_alpha, data_root: as for `benchmark`.
     preprocess: makes what the learner wants of images (B, 3, S, S) in [0, 1]; by default they are normalised with the
         training split's mean and standard deviation.
-    device: of the images that the learner gets.
+    device: of the images that the learner gets; by default that of the learner's weights, of a function a GPU's where
+        there is one.
     out, origin: a run folder to make, and what you say of the network in it: as for `benchmark`.
 
     Raises UserError (a ValueError) where the learner returns something else, naming the task; where it is said to be
@@ -78,6 +80,8 @@ def evaluate_learner(
     if not isinstance(dataset, Dataset):
         root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
         dataset = open_dataset(dataset or default_dataset(root)[0], root)
+    if device == "auto" and isinstance(learner, nn.Module) and (weight := next(learner.parameters(), None)) is not None:
+        device = str(weight.device)
     where = compute.choose(device, "fp32")
     preprocess = preprocess or Normalise(dataset.mean, dataset.std).to(where.device)
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in forms]
@@ -86,7 +90,7 @@ def evaluate_learner(
     tasks = wanted if out is None else [*wanted, *disjoint_tasks(wanted)]
     source = ImageSource(dataset[split], where.device)
     random = torch.random.fork_rng([where.device] if where.device.type == "cuda" else [])
-    with counting(sum(each.episodes for each in tasks), "tasks") as advance, random:
+    with counting(sum(each.episodes for each in tasks), "tasks") as advance, random, full_fp32():
         scored = [_solve(learner, source, preprocess, each, setting == "inductive", advance) for each in tasks]
     if out is not None:
         method = name or getattr(learner, "__name__", type(learner).__name__)

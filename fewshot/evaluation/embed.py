@@ -43,7 +43,7 @@ def embed_split(
 
     Several processes share the work out by whole batches, so that each has all embeddings, to the bits of one alone.
     """
-    source, crew = ImageSource(split, compute.device), compute.crew
+    source, crew = ImageSource(split, compute.device, keep=False), compute.crew
     images = len(split.images)
 
     def share(crew: Crew) -> slice:

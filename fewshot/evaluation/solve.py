@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot import heads, transforms
-from fewshot.core.compute import full_fp32
+from fewshot.core.compute import full_fp32, near
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
 from fewshot.episodes import Protocol, Tasks
@@ -157,9 +157,9 @@ def _solve(head: Head, embeddings: Tensor, gram: Tensor | None, tasks: Tasks) ->
     for start in range(0, tasks.episodes, at_once):
         drawn = sampler.episodes(start, min(at_once, tasks.episodes - start))
         # (T, W*S), (T, W*Q), (T, W*Q)
-        support, query, truth = (torch.from_numpy(part).to(device).flatten(1) for part in drawn)
+        support, query, truth = (near(part, device).flatten(1) for part in drawn)
         if head.transductive:
-            order = torch.from_numpy(query_order(sampler.seed, start, *query.shape)).to(device)
+            order = near(query_order(sampler.seed, start, *query.shape), device)
             query, truth = query.gather(1, order), truth.gather(1, order)
         if gram is None:
             logits = head(embeddings[support], labels.expand(len(support), -1), embeddings[query], protocol.ways)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, check_length
 
-_PAIRS_BYTES = 4 * 2**20  # of pairs' maps at a time in evaluation, so that they stay near the processor
+_PAIRS_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}
+"""Of pairs' maps at a time in evaluation: few, so that they stay near the processor; on a GPU enough to fill it."""
 
 
 class Relation(Head):
@@ -79,7 +80,7 @@ class Relation(Head):
         if self.training:  # batch norm takes its statistics of all pairs
             return self._compare(of_class, of_query)
         pairs_bytes = of_class[0].nbytes * of_query.shape[1]
-        at_once = max(1, _PAIRS_BYTES // pairs_bytes)
+        at_once = max(1, _PAIRS_BYTES[query.device.type] // pairs_bytes)
         parts = zip(of_class.split(at_once), of_query.split(at_once), strict=True)
         return torch.cat([self._compare(*part) for part in parts])
 

@@ -35,7 +35,8 @@ class AutoAugment(Regularizer):
         if not self.training:
             return x
         with torch.autocast(x.device.type, enabled=False):  # in bf16, products of positions move pixels
-            changed = [self.transform(image) for image in (x * 255).round().to(torch.uint8)]
+            # On the CPU: of single images a GPU would wait for each of torchvision's small steps.
+            changed = [self.transform(image) for image in (x * 255).round().to(torch.uint8).cpu()]
         return torch.empty_like(x).copy_(torch.stack(changed)).div_(255)
 
     def extra_repr(self) -> str:

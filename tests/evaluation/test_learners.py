@@ -163,3 +163,20 @@ def test_other_pixels_are_warned_of():
 def test_what_has_no_largest_is_no_logit(kind):
     with pytest.raises(UserError, match=f"task 0: the learner's logits must be real numbers, not {kind}"):
         fewshot.evaluate_learner(lambda *task: distances(*task).to(kind), "glyphs", 1, episodes=2)
+
+
+def test_a_module_gets_its_images_where_its_weights_are():
+    """Also where there is a GPU, which a function would get them on. `meta` stands for another device."""
+
+    class Counts(torch.nn.Module):
+        def __init__(self, device):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1, device=device))
+
+        def forward(self, support, labels, query):
+            assert support.device == self.weight.device
+            return distances(support, labels, query)
+
+    fewshot.evaluate_learner(Counts("cpu"), "glyphs", 1, episodes=2)
+    with pytest.raises(UserError, match="meta"):
+        fewshot.evaluate_learner(Counts("meta"), "glyphs", 1, episodes=2)

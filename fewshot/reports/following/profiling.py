@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from fewshot.learning.reporter import Forwarding, Reporter
@@ -80,7 +81,8 @@ class Profiled(Forwarding):
 
 def summary(profiler: profile) -> str:
     """The operations that took longest by themselves, on the GPU where there is one, a line each."""
-    events = list(profiler.key_averages())
+    # An operation's own event has the time of its kernels on the GPU; those have events besides.
+    events = [each for each in profiler.key_averages() if each.device_type == DeviceType.CPU]
     on_gpu = any(each.self_device_time_total for each in events)
     spent = {each.key: (each.self_device_time_total if on_gpu else each.self_cpu_time_total, each) for each in events}
     whole = sum(took for took, _ in spent.values()) or 1.0
