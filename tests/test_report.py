@@ -97,7 +97,8 @@ def test_verdicts_follow_from_the_intervals(written):
 def test_what_everybody_asks_is_answered_first(written):
     helps, use, beat = (line.partition("** ") for line in lines(written, "- **")[:3])
     assert helps[0] == "- **Does TargetDrop help?"
-    assert helps[2].startswith("It is shown to in some of our studies. Gains over `none`: +2.00 ± 0.25 at 1-shot, ")
+    assert helps[2].startswith("It is shown to in some of our studies. Gains over `none`, in points, ± of training anew:")
+    assert ": +2.00 ± 0.25 at 1-shot, " in helps[2]
     assert use[2] == "Shown to help somewhere: `targetdrop`."
     assert re.match(r"At 42 px \d+\.\d\d ± .+ at 1-shot, .+ at 5-shot: the \[best recipe\]", beat[2])
 
@@ -109,15 +110,17 @@ def test_a_study_is_told_in_a_line_for_each_test(written):
     assert "Shown to hurt: `dropblock`." in five_shot and len(tenth) == 2
     # The largest of three is established where Bonferroni's interval excludes 0.
     error = half_width(written, shots=1) / stats.t.ppf(0.975, 6)
-    assert f"The pooled test shows gains and losses from {stats.t.ppf(1 - 0.05 / 6, 6) * error:.2f} points" in one_shot
+    least = stats.t.ppf(1 - 0.05 / 6, 6) * error
+    assert f"The pooled test surely shows a gain or loss of {least:.2f} points" in one_shot
 
 
 def test_the_commit_is_named_with_what_was_not_committed(written):
     folder = written / report.FEW_SHOT.name
-    runs = [Run.open(folder / f"{reg}-seed0") for reg in GAINS]
+    runs = {reg: [Run.open(folder / f"{reg}-seed0")] for reg in GAINS}
     usual = "abcdef0" + "1" * 5
-    for run, commit in zip(runs, (usual, usual + "-dirty", "1234567" + "8" * 5, usual), strict=True):
+    for (run,), commit in zip(runs.values(), (usual, usual + "-dirty", "1234567" + "8" * 5, usual), strict=True):
         run.environment["commit"] = commit
+    assert effects.commits({}) == ""
     assert effects.commits(runs) == "code of commit abcdef0, in 1 of 4 runs `-dirty` (`dropblock`: 1234567)"
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 from fewshot import evaluate, train
 from fewshot.core import console
+from fewshot.identity import pixels
 from fewshot.reports.sweep import print_seeds
 from fewshot.runs import Run
 
@@ -161,8 +162,12 @@ def test_the_mean_is_of_all_seeds_or_there_is_none(small_run, tmp_path, capsys):
 def test_there_is_no_mean_over_other_pixels(small_run, tmp_path, capsys):
     """The same tasks of another copy of the images."""
     folders = [variant(small_run, tmp_path / f"s{seed}", seed=seed) for seed in range(2)]
-    edit(folders[1] / "result.json", lambda result: result["results"][0].update(fingerprint="f" * 64))
+    edit(folders[1] / "result.json", lambda result: result["results"][0].update(fingerprint="f" * 64, former_fingerprint="f" * 64))
     runs = [Run.open(folder) for folder in folders]
     print_seeds(console.terminal(), runs)
     said = capsys.readouterr().out
     assert "5-way 1-shot" not in said and "5-way 5-shot" in said
+    of_now = {"fingerprint": "e" * 64, "former_fingerprint": pixels(runs[0].rows[0])}  # of the same pixels
+    edit(folders[1] / "result.json", lambda result: result["results"][0].update(of_now))
+    print_seeds(console.terminal(), [Run.open(folder) for folder in folders])
+    assert "5-way 1-shot" in capsys.readouterr().out

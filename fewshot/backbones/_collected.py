@@ -21,11 +21,6 @@ SMALLEST, LARGEST = 16, 1024  # pixels, to which images may be resized
 _STAGES = 4  # site numbers that a network has, where it says what its stages are
 
 
-def takes_published(normalise: Statistics, pretrained: bool, weights: str | None) -> bool:
-    """Whether images are normalised as the published weights want them; else by the data set's statistics."""
-    return normalise == "weights" or (normalise == "auto" and (pretrained or weights is not None))
-
-
 class Collected(Foreign):
     """What timm's and torchvision's networks have in common. A subclass has their options, and finds the network.
 
@@ -54,7 +49,7 @@ class Collected(Foreign):
             raise UserError(f"{label}: pretrained=true and weights={weights} contradict one another; give one of them")
         super().__init__(image_size, network, size=size, weights=weights)
         self.label, self.pretrained, self.removed = label, pretrained, removed
-        as_published = takes_published(normalise, pretrained, weights)
+        as_published = normalise == "weights" or (normalise == "auto" and (pretrained or weights is not None))
         self.normalisation = published if as_published else None
         try:
             self.stages = self._with_maps(stages)

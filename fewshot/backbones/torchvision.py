@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewshot.backbones._collected import Collected, Statistics, check_size, not_there, optional, takes_published
+from fewshot.backbones._collected import Collected, Statistics, check_size, not_there, optional
 from fewshot.core.errors import UserError
 
 _CLASSES = 1000  # ImageNet's, of every network there
@@ -54,9 +54,9 @@ class Torchvision(Collected):
             keywords[sized] = side if sized == "image_size" else (side, side)
         auxiliary: tuple[str, ...] = ()
         if name in ("googlenet", "inception_v3"):  # theirs is to change ImageNet's normalisation into another
+            begun = pretrained or weights is not None
             auxiliary = _AUXILIARY
-            as_published = takes_published(normalise, pretrained, weights)
-            keywords |= {"aux_logits": False, "init_weights": True, "transform_input": as_published}
+            keywords |= {"aux_logits": False, "init_weights": True, "transform_input": begun}
         try:
             network = models.get_model(name, weights=None, **keywords)
         except (AssertionError, ValueError, RuntimeError) as error:

@@ -44,6 +44,13 @@ def exists(module: str) -> bool:
     return module in sys.modules or _specification(module) is not None
 
 
+def is_users(module: str) -> bool:
+    """Whether a module is a source file of a user's: neither ours, nor Python's or of an installed package."""
+    origin = locate(module)
+    installed = {PACKAGE, *_installed()}
+    return origin is not None and origin.suffix == ".py" and not any(folder in origin.parents for folder in installed)
+
+
 def locate(module: str) -> Path | None:
     """The file of a module, found without importing it or its packages; None where it has none, or there is none."""
     first, *rest = module.split(".")

@@ -32,8 +32,8 @@ def _room(device: torch.device) -> float:
 class ImageSource:
     """Gives batches of a split's uint8 images on a device.
 
-    Where a GPU has room for the split, it is copied there, if it is to `keep`: for images that are wanted many times.
-    Else, and on the CPU, it stays memory-mapped. Images that are in files are decoded.
+    With `keep`, for images that are wanted many times, the split is copied to a GPU that has room. Else, and on the
+    CPU, it stays memory-mapped. Images that are in files are decoded.
     """
 
     def __init__(self, split: Split, device: torch.device, keep: bool = True) -> None:

@@ -56,7 +56,7 @@ def evaluate_learner(
 
     learner: called once a task, with its support images, their labels and its query images, in random order; returns
         logits (Q, W) or classes (Q,), tensor or array. It may take gradients, and must be the same after each task.
-        torch's random numbers are seeded before each task, by its number.
+        torch's random numbers, of the CPU and of the images' device, are seeded before each task, by its number.
     name: of the method in tables, such as "maml"; by default that of the learner's class or function.
     setting: "transductive" if a query's answer depends on the other queries of its task, as where batch norm takes its
         statistics from them. Tables rank the two apart.

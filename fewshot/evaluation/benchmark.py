@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot import heads, transforms
-from fewshot.core import typed
+from fewshot.core import sources, typed
 from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
@@ -23,7 +23,7 @@ from fewshot.data import Dataset, default_dataset, open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
 from fewshot.episodes import Tasks, frozen
-from fewshot.evaluation import arrays, classify, folding, foreign
+from fewshot.evaluation import arrays, classify, folding, foreign, naming
 from fewshot.evaluation.arrays import Array
 from fewshot.evaluation.embed import Base, check_embeddings, check_finite, embed_base, embed_split
 from fewshot.evaluation.foreign import Origin
@@ -196,15 +196,15 @@ def _solver(
 
 
 def _users_code(solver: Head, mapped: Transform) -> str:
-    """As `users_code`; of classifiers, those that are no estimators of scikit-learn's kind, which packages have."""
-    if isinstance(solver, _Classifier) and not hasattr(solver.classifier, "get_params"):
+    """As `users_code`; of a classifier, its class's, where that is in a file of the user's."""
+    if isinstance(solver, _Classifier) and sources.is_users(type(solver.classifier).__module__):
         return users_code(solver.classifier, mapped)
     return users_code(solver, mapped)
 
 
 def _name(head: Head) -> str:
     """Of a head that came as an object."""
-    return classify.name(head.classifier) if isinstance(head, _Classifier) else foreign.named(head)
+    return naming.name(head.classifier) if isinstance(head, _Classifier) else foreign.named(head)
 
 
 def _solve(

@@ -10,7 +10,6 @@ Worker processes import this module, which must not make them wait for torch.
 from __future__ import annotations
 
 import copy
-import pickle
 import sys
 import time
 import warnings
@@ -22,7 +21,6 @@ import numpy as np
 from fewshot.core.console import counting
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive
-from fewshot.identity import digest
 
 if TYPE_CHECKING:
     from fewshot.episodes import Tasks
@@ -42,20 +40,6 @@ def called(classifier: object) -> str:
     options = hasattr(classifier, "get_params")
     text = " ".join(repr(classifier).split()) if options else type(classifier).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-
-
-def name(classifier: object) -> str:
-    """As `called`, and a digest where that is cut, or an object of another kind holds something.
-
-    So different classifiers have different names, by which results tell them apart.
-    """
-    text, held = called(classifier), getattr(classifier, "__dict__", {})
-    if hasattr(classifier, "get_params"):
-        return text if not text.endswith("...") else f"{text[: _LONGEST - 12]}...-{digest(repr(classifier), 8)}"
-    try:
-        return text + f"-{digest(pickle.dumps(held, 4).hex(), 8)}" * bool(held)
-    except Exception:  # what cannot be pickled has no name of its own
-        return text
 
 
 def solve(classifier: Any, features: np.ndarray, wanted: Sequence[Tasks], jobs: int = 0) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ For each result, in the run folder, with NAME like `mini-imagenet-test-5w1s15q` 
     episodes-NAME.npy   (n,) float32: accuracy of each episode                     "episodes_file" of the result row
     tasks-NAME.npz      classes (n, ways) uint16: the episodes' class numbers      "tasks_file"
                         disjoint (t,) float32: accuracies in the tasks that share no image (DisjointSampler)
-                        disjoint_classes (t, ways) uint16: their class numbers
+                        disjoint_classes (t, ways) uint16: their class numbers. uint32 where one is above 65,535
 
 A result row claims what these files prove. A reader gets nothing of a row that says something else than they do.
 """

@@ -49,6 +49,7 @@ def score(
     for tasks in wanted:
         head.check_ways(tasks.protocol.ways)
     head.eval()
+    transform.eval()
     embeddings, fitted_on = embed_for(head, transform, model, wanted[0].sampler.split, compute, base, fold)
     return solve_episodes(head, embeddings, wanted, transform, fitted_on)
 

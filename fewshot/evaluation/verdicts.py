@@ -3,7 +3,7 @@
 In the run folder (evaluation/record_files.py), with NAME like `fashion-mnist-test`:
 
     images-NAME.npz   truth (n,) uint16: each image's class number, in the order of the split   "images_file" of the row
-                      predicted (n,) uint16: the class of the largest logit
+                      predicted (n,) uint16: the class of the largest logit. uint32 where one is above 65,535
                       top5 (n,) bool: whether the true class is among the five largest
 
 Among equal logits the class of the lower number counts as the larger. The row claims what this file proves.

@@ -80,7 +80,7 @@ class Relation(Head):
         if self.training:  # batch norm takes its statistics of all pairs
             return self._compare(of_class, of_query)
         pairs_bytes = of_class[0].nbytes * of_query.shape[1]
-        at_once = max(1, _PAIRS_BYTES[query.device.type] // pairs_bytes)
+        at_once = max(1, _PAIRS_BYTES.get(query.device.type, _PAIRS_BYTES["cpu"]) // pairs_bytes)
         parts = zip(of_class.split(at_once), of_query.split(at_once), strict=True)
         return torch.cat([self._compare(*part) for part in parts])
 

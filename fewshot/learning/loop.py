@@ -182,7 +182,7 @@ class _Log:
             return
         gathered = torch.stack(self.pending)
         self.crew.add_up([gathered], self.weight)
-        figures = gathered.tolist()  # waits for the device: the loop's only such point, where the head has none
+        figures = gathered.tolist()  # waits for the device: the loop's only such point, unless the head waits, too
         if not all(math.isfinite(loss) for loss, *_ in figures):
             raise _diverged("the loss is", self.progress, self.rates[-1])
         speed = len(figures) * self.images_per_step / self._lap()

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.statistics import paired_difference, summarise
+from fewshot.identity import pixels
 from fewshot.reports.boards.leaderboard import experiment_of
 from fewshot.reports.tables import DEFAULTS, head_name, markdown_text, percent, print_whole, task_name
 from fewshot.runs import Run
@@ -38,23 +39,23 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
             )
 
     for row in runs[0].rows:
-        same = (
-            "dataset", "split", "ways", "shots", "queries", "episodes_digest", "fingerprint", "head", "transform",
-            "solver_code",
-        )  # fmt: skip
-        rows = [each for run in runs for each in run.rows if all(each.get(name) == row.get(name) for name in same)]
+        same = ("dataset", "split", "ways", "shots", "queries", "episodes_digest", "head", "transform", "solver_code")
+        rows = [each for run in runs for each in run.rows if _alike(each, row, same)]
         add(row, _task(runs[0], row), [each["accuracy"] for each in rows])
     for row in runs[0].classification:
-        same_images = ("dataset", "split", "membership", "fingerprint")
-        rows = [
-            each for run in runs for each in run.classification if all(each[name] == row[name] for name in same_images)
-        ]
+        images = ("dataset", "split", "membership")
+        rows = [each for run in runs for each in run.classification if _alike(each, row, images)]
         add(row, f"{row['classes']} classes, top-1", [each["top1"] for each in rows])
     print_whole(console, table)
     console.print(
         "95% CI: Student's t over the seeds, of what training anew gives on average in these tests; each seed's own"
         " interval stands above."
     )
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any], fields: Sequence[str]) -> bool:
+    """Whether rows agree in these fields, and are of the same pixels."""
+    return pixels(one) == pixels(other) and all(one.get(name) == other.get(name) for name in fields)
 
 
 def _apart(runs: Sequence[Run]) -> str:

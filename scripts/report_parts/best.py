@@ -14,7 +14,7 @@ from report_parts.effects import (
     Effect,
     Study,
     accuracies,
-    all_runs,
+    by_label,
     commits,
     found_runs,
     gained,
@@ -38,8 +38,8 @@ def parts(study: Study) -> dict[str, str]:
         "pilots": pilots(tried),
         "heads": heads(tried),
         "left out": left_out(study, gains(study, RECIPE)),
-        "commits": commits(all_runs(study)),
-        "pilots' commits": commits(tried),
+        "commits": commits(by_label(study)),
+        "pilots' commits": commits({run.folder.name: [run] for run in tried}),
     }
 
 

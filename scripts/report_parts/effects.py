@@ -105,26 +105,33 @@ def _but_for(varied: str, run: Run) -> dict[str, object]:
     return {name: value for name, value in experiment_of(run).items() if name != varied}
 
 
+def by_label(study: Study) -> dict[str, list[Run]]:
+    """The runs of a study, by the value that varies."""
+    return {label: list(by_seed.values()) for label, by_seed in study.runs.items()}
+
+
 def all_runs(study: Study) -> list[Run]:
     return [run for by_seed in study.runs.values() for run in by_seed.values()]
 
 
-def commits(runs: Sequence[Run]) -> str:
+def commits(runs: Mapping[str, Sequence[Run]]) -> str:
     """The commit whose code trained most of the runs, as `git checkout` takes it, and which had another one.
 
-    How many checkouts had changes is said, too.
+    runs: by what they are called where they have another. How many checkouts had changes is said, too.
     """
-    by_reg: dict[str, set[str]] = {}
-    for run in runs:
-        by_reg.setdefault(run.config.reg, set()).add(commit(run).removesuffix(DIRTY))
-    usual = Counter(commit for each in by_reg.values() for commit in each).most_common(1)[0][0]
-    others: dict[str, list[str]] = {}
-    for reg, each in by_reg.items():
-        for name in sorted(each - {usual}):
-            others.setdefault(name, []).append(f"`{reg}`")
-    changed = sum(commit(run).endswith(DIRTY) for run in runs)
-    dirty = f", in {changed} of {len(runs)} runs `{DIRTY}`" * bool(changed)
-    exceptions = [f"{', '.join(regs)}: {name}" for name, regs in others.items()]
+    of_each = [commit(run) for several in runs.values() for run in several]
+    counts = Counter(name.removesuffix(DIRTY) for name in of_each)
+    if not counts:
+        return ""
+    usual = counts.most_common(1)[0][0]
+    others: dict[str, dict[str, None]] = {}
+    for label, several in runs.items():
+        for run in several:
+            if (name := commit(run).removesuffix(DIRTY)) != usual:
+                others.setdefault(name, {})[f"`{label}`"] = None
+    changed = sum(name.endswith(DIRTY) for name in of_each)
+    dirty = f", in {changed} of {len(of_each)} runs `{DIRTY}`" * bool(changed)
+    exceptions = [f"{', '.join(labels)}: {name}" for name, labels in others.items()]
     return f"code of commit {usual}{dirty}" + f" ({'; '.join(exceptions)})" * bool(exceptions)
 
 

@@ -22,7 +22,7 @@ Scores = Mapping[tuple[str, int], Mapping[int, float]]
 
 def parts(episodic: Path, supervised: Path) -> dict[str, str]:
     """What the page says of the two folders' runs."""
-    return {"table": table([episodic, supervised]), "commits": commits(found_runs(supervised)[0])}
+    return {"table": table([episodic, supervised]), "commits": commits(trainings([supervised]))}
 
 
 def trainings(folders: Sequence[Path]) -> dict[str, list[Run]]:

@@ -20,6 +20,7 @@ from report_parts.effects import (
     Study,
     accuracies,
     all_runs,
+    by_label,
     commits,
     marked,
     mcnemar,
@@ -57,7 +58,7 @@ def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
         "runs": f"{sum(map(len, study.runs.values()))} of {len(planned(study.folder))} planned runs are done"
         f" ({_hours(study):.1f} hours of training on one core)",
         "seeds": _seeds(study),
-        "commits": commits(all_runs(study)),
+        "commits": commits(by_label(study)),
         "picture": f"![Gains over none, with intervals]({picture})" if effects else "",
         "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
         "overfitting": overfitting(study, tests),

@@ -22,7 +22,10 @@ def answers(studies: Sequence[tuple[Section, Study]], recipes: Study) -> str:
     if gained := [_gains(*each) for each in ours]:
         helps = _helpful([effect for _, study, reg in ours for effect in study.effects if effect.reg == reg])
         said = "It is shown to in some" if helps else "Not shown in any"
-        lines.append(f"- **Does TargetDrop help?** {said} of our studies. Gains over `none`: {'; '.join(gained)}.")
+        lines.append(
+            f"- **Does TargetDrop help?** {said} of our studies. Gains over `none`, in points, ± of training anew:"
+            f" {'; '.join(gained)}."
+        )
     helpful = _codes(dict.fromkeys(effect.reg for effect in _helpful(effects)))
     use = f"Shown to help somewhere: {helpful}" if helpful else "None is shown to help here: begin without one"
     lines.append(f"- **Which regularizer should I use?** {use}.")
@@ -57,10 +60,10 @@ def _line(section: Section, study: Study, test: str) -> str:
     for effect in apart:
         each = ", ".join(f"{100 * gain:+.1f}" for gain in effect.each.values())
         own = effect.interval("training anew")
-        alone = f", and for its own test they are few (p = {own.p_value:.2g})" if own and own.p_value else ""
+        alone = f", and are too few for its own (p = {own.p_value:.2g}, corrected)" if own and own.p_value else ""
         said.append(f"`{effect.reg}`: {each} points by seed. They differ too much for the pooled test{alone}.")
     if (least := _least(study, test, len(effects))) is not None:
-        said.append(f"The pooled test shows gains and losses from {100 * least:.2f} points on.")
+        said.append(f"The pooled test surely shows a gain or loss of {100 * least:.2f} points.")
     seeds = " to ".join(map(str, dict.fromkeys(fold(len(effect.each) for effect in effects) for fold in (min, max))))
     return f"- **{section.title}, {test}** (regularizers: {len(effects)}, seeds: {seeds}). {' '.join(said)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 
@@ -14,7 +15,7 @@ import fewshot
 from fewshot.core.errors import UserError
 from fewshot.data import open_dataset
 from fewshot.episodes import Protocol, frozen
-from fewshot.evaluation import classify
+from fewshot.evaluation import naming
 from fewshot.runs import Run
 
 DummyClassifier = neighbour("sklearn.dummy").DummyClassifier
@@ -176,16 +177,36 @@ class Threshold:
 
 def test_different_classifiers_have_different_names():
     """Runs of one name would count as one training. Long options are cut, and a digest tells them apart."""
-    one, other = (classify.name(make_pipeline(StandardScaler(), LogisticRegression(C=C))) for C in (0.1, 10.0))
+    one, other = (naming.name(make_pipeline(StandardScaler(), LogisticRegression(C=C))) for C in (0.1, 10.0))
     assert one != other and max(len(one), len(other)) <= 100
-    assert classify.name(LinearSVC(C=0.5)) == "LinearSVC(C=0.5)"
-    assert classify.name(Threshold(1)) == classify.name(Threshold(1)) != classify.name(Threshold(2))
-    assert classify.name(Threshold(lambda: None)) == "Threshold"
+    assert naming.name(LinearSVC(C=0.5)) == "LinearSVC(C=0.5)"
+    weights = [list(range(100)), [*range(50), 0, *range(51, 100)]]  # of so many scikit-learn prints the first ones
+    one, other = (naming.name(KNeighborsClassifier(metric_params={"w": each})) for each in weights)
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(1, 2), ("a", "b"), ([1, {"a"}], [1, {"b"}]), (torch.zeros(2), torch.ones(2)), (np.zeros(2), np.zeros(3)),
+     (np.mean, np.median), (LinearSVC(C=1), LinearSVC(C=2)), (torch.nn.ReLU(), torch.nn.GELU())],
+    ids=lambda each: type(each).__name__,
+)  # fmt: skip
+def test_objects_are_named_after_what_they_hold(one, other):
+    """By value, without addresses: the same in every process."""
+    assert naming.name(Threshold(one)) == naming.name(Threshold(copy.deepcopy(one))) != naming.name(Threshold(other))
+
+
+def test_an_object_that_holds_itself_has_a_name():
+    itself = Threshold(1)
+    itself.value = itself
+    assert naming.name(itself).startswith("Threshold-")
 
 
 def test_the_code_of_a_class_of_ones_own_is_in_the_row(tmp_path):
-    for name, classifier in (("own", Threshold(1)), ("theirs", KNeighborsClassifier(1))):
+    nowhere = type("Threshold", (Threshold,), {"__module__": "__main__"})  # as in a notebook
+    classifiers = {"own": Threshold(1), "nowhere": nowhere(1), "theirs": KNeighborsClassifier(1)}
+    for name, classifier in classifiers.items():
         fewshot.benchmark(FEATURES, "glyphs", classifier, shots=1, episodes=20, out=tmp_path / name)
-    rows = {name: Run.open(tmp_path / name).rows[0] for name in ("own", "theirs")}
+    rows = {name: Run.open(tmp_path / name).rows[0] for name in classifiers}
     assert rows["own"]["head"].startswith("Threshold-") and len(rows["own"]["solver_code"]) > 0
-    assert "solver_code" not in rows["theirs"]
+    assert "solver_code" not in rows["theirs"] | rows["nowhere"]

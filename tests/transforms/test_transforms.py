@@ -7,9 +7,13 @@ import pytest
 import torch
 
 import fewshot
+from fewshot import model as models
 from fewshot import transforms
+from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
-from fewshot.transforms import Transform
+from fewshot.episodes import Protocol, frozen
+from fewshot.evaluation.score import score
+from fewshot.transforms import Chain, Transform
 
 
 def embeddings(images=60, features=7, seed=0):
@@ -258,3 +262,33 @@ def test_one_that_is_an_object_or_fits_one_length_alone_is_refused_where_it_is_a
         transforms.build(spec, features=8)
     with pytest.raises(UserError, match="transform OfLength8: what it makes"):
         fewshot.benchmark(torch.randn(60, 8), **given, transform=spec)
+
+
+class Normed(Transform):
+    """Batch norm: of its statistics in evaluation, of the batch's in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(256, affine=False)
+
+    def forward(self, z):
+        return self.norm(z.flatten(0, -2)).view(z.shape)
+
+
+def test_evaluation_applies_it_in_evaluation_mode():
+    """Batch norm that has learned nothing is then the identity, but for its epsilon."""
+    glyphs, model = fewshot.open_dataset("glyphs"), models.build("conv4", "none", "proto", 32, (0.5,) * 3, (0.25,) * 3)
+    wanted = [frozen.standard_tasks(glyphs, "test", Protocol(5, 1, 15), 50)]
+    compute = Compute(torch.device("cpu"), "fp32")
+    (plain,) = score(model, wanted, compute)
+    (normed,) = score(model, wanted, compute, transform=transforms.build(f"{__name__}.Normed", 256))
+    assert (plain == normed).mean() > 0.99
+
+
+def test_one_within_others_is_asked_too():
+    class Own(Chain):
+        pass
+
+    for chain in (Chain([Chain([OfAll()])]), Own([OfAll()])):
+        with pytest.raises(UserError, match="OfAll: what it makes of an image depends"):
+            transforms.check_alone(chain, torch.empty(0, 8))

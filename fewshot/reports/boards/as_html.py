@@ -140,7 +140,7 @@ def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
 def _trained(row: Row) -> str:
     """On what, unless that is the data set tested on, and how long."""
     if row["steps"] == "0":
-        return "untrained"
+        return "not trained here"
     if not row["steps"]:  # by somebody else
         return row["trained_on"]
     on = "" if row["trained_on"] == row["dataset"] else f"{row['trained_on']} "

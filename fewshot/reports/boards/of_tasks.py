@@ -224,6 +224,6 @@ def _episodes(row: Row) -> np.ndarray:
 def _trained_on(row: Row) -> str:
     """The data set, and the form of the training tasks, or the regime that has none, where we trained."""
     if row["steps"] == "0":
-        return "nothing"
+        return "nothing here"
     tasks = f"{row['train_ways']}-way {row['train_shots']}-shot" if row["train_shots"] else row["regime"]
     return f"{row['trained_on']} {tasks}".rstrip()
