@@ -97,8 +97,8 @@ def test_verdicts_follow_from_the_intervals(written):
 def test_what_everybody_asks_is_answered_first(written):
     helps, use, beat = (line.partition("** ") for line in lines(written, "- **")[:3])
     assert helps[0] == "- **Does TargetDrop help?"
-    assert helps[2].startswith("It is shown to in some of our studies. Gains over `none`, in points, ± of training anew:")
-    assert ": +2.00 ± 0.25 at 1-shot, " in helps[2]
+    assert helps[2].startswith("It is shown to in some of our studies. Gains over `none`, in points, ±")
+    assert " of training anew: +2.00 ± 0.25 at 1-shot, " in helps[2]
     assert use[2] == "Shown to help somewhere: `targetdrop`."
     assert re.match(r"At 42 px \d+\.\d\d ± .+ at 1-shot, .+ at 5-shot: the \[best recipe\]", beat[2])
 

@@ -162,7 +162,8 @@ def test_the_mean_is_of_all_seeds_or_there_is_none(small_run, tmp_path, capsys):
 def test_there_is_no_mean_over_other_pixels(small_run, tmp_path, capsys):
     """The same tasks of another copy of the images."""
     folders = [variant(small_run, tmp_path / f"s{seed}", seed=seed) for seed in range(2)]
-    edit(folders[1] / "result.json", lambda result: result["results"][0].update(fingerprint="f" * 64, former_fingerprint="f" * 64))
+    others = dict.fromkeys(("fingerprint", "former_fingerprint"), "f" * 64)
+    edit(folders[1] / "result.json", lambda result: result["results"][0].update(others))
     runs = [Run.open(folder) for folder in folders]
     print_seeds(console.terminal(), runs)
     said = capsys.readouterr().out
