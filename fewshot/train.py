@@ -202,6 +202,8 @@ def _kept(
     given = {name: value for name, value in flags.items() if value != "auto" or name not in ("dataset", "recipe")}
     if "dataset" in given:
         given["dataset"] = dataset_name(given["dataset"], given.get("data_root", config.data_root))
+    if "data_root" in given:  # so that the run can be resumed and evaluated from anywhere
+        given["data_root"] = os.path.abspath(given["data_root"])
     asked = dataclasses.replace(config, **given)
     if name := difference(config, asked, ("precision",) * elsewhere + ("seed",) * another_seed):
         go_on = "add --elsewhere" if name == "precision" else "leave it out"

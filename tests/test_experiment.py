@@ -361,3 +361,11 @@ def test_a_default_block_that_was_clipped_is_in_the_record():
     config = dataclasses.replace(CONFIG, reg="targetdrop@3,4")
     said = recorded.settled(config, experiment.prepare(config))["regularizers"]
     assert [text.endswith("(default block 3 clipped to the 2x2 map)") for text in said] == [False, True]
+
+
+def test_the_data_root_is_the_flags_then_the_variables_then_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cases = (("there", {}, "there"), ("there", {"data_root": "given"}, "given"), ("", {}, "data"))
+    for variable, given, expected in cases:
+        monkeypatch.setenv("FEWSHOT_DATA", variable)
+        assert fewshot.configure(dataset="glyphs", **given).data_root == str(tmp_path / expected)

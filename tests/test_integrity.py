@@ -79,9 +79,9 @@ class Cutting(Reporter):
             self.action()
 
 
-def cut(settled, folder: Path) -> Run:
+def cut(settled, folder: Path, resume: bool = False) -> Run:
     with pytest.raises(Cut):
-        experiment.run(settled, folder, Cutting())
+        experiment.run(settled, folder, Cutting(), resume=resume)
     return Run.open(folder)
 
 
@@ -600,3 +600,60 @@ def test_one_run_cannot_be_compared_with_a_damaged_copy_in_silence(small_run, tm
     (other / "result.json").write_text(text.replace('"accuracy": 0.', '"accuracy": 1.'))
     assert console.run(compare.main, [str(small_run), str(other)]) == console.USER_ERROR
     assert "result.json is damaged: it is not what was written" in one_line_error(capsys)
+
+
+def test_a_run_begun_anew_is_not_called_trained(whole, tmp_path, monkeypatch, capsys):
+    """Its checkpoint is gone, and so is its result: it is trained again from step 0, and says so."""
+    told: list[str] = []
+    monkeypatch.setattr(Cutting, "say", lambda self, text: told.append(text))
+    folder = shutil.copytree(whole, tmp_path / "run")
+    for name in ("result.json", "checkpoint.pt"):
+        (folder / name).unlink()
+    run = cut(Run.open(folder).config, folder, resume=True)
+    assert not run.trained and list(run.metrics())
+    assert f"Warning: {folder} has no checkpoint: it is trained again, from step 0." in told
+    assert console.run(evaluate.main, [str(folder), *TESTED]) == console.USER_ERROR
+    assert "has not finished training" in one_line_error(capsys)
+
+
+def test_a_run_goes_on_with_every_processor_that_there_is(whole):
+    every = max(torch.get_num_threads(), os.cpu_count() or 1)
+    last = {"device": "CPU of ours", "precision": "fp32", "threads": every}
+    begun = resuming.Begun(Run.open(whole), finished=False, fresh=False, sitting=last)
+    where, threads = resuming.where(dataclasses.replace(begun.run.config, threads=0), begun, ALONE)
+    assert (where.device.type, threads) == ("cpu", every)
+
+
+def test_a_run_of_a_processor_stays_there_where_auto_would_be_a_gpu(whole, monkeypatch):
+    def choose(name, precision, crew):
+        return Compute(torch.device("cuda", 0) if name == "auto" else torch.device(name), "fp32")
+
+    monkeypatch.setattr(resuming, "choose", choose)
+    last = {"device": "CPU of ours", "precision": "fp32", "threads": 1}
+    begun = resuming.Begun(Run.open(whole), finished=False, fresh=False, sitting=last)
+    config = dataclasses.replace(begun.run.config, device="auto", threads=0)
+    assert resuming.where(config, begun, ALONE)[0].device.type == "cpu"
+
+
+def test_what_went_on_in_bf16_goes_on_in_bf16(whole, monkeypatch):
+    """Begun in fp32, as its configuration says, and last in bf16 by --elsewhere."""
+    last = {"device": "CPU of ours", "precision": "bf16", "threads": 1}
+    begun = resuming.Begun(Run.open(whole), finished=False, fresh=False, sitting=last)
+    config = dataclasses.replace(begun.run.config, precision="fp32")
+    monkeypatch.setattr(compute, "_native_bf16", lambda device: True)
+    assert resuming.where(config, begun, ALONE)[0].precision == "bf16"
+    monkeypatch.setattr(compute, "_native_bf16", lambda device: False)
+    with pytest.raises(UserError, match="was last trained in bf16, and here it would go on in fp32"):
+        resuming.where(config, begun, ALONE)
+
+
+def test_a_run_does_not_go_on_with_images_of_another_making(settled, tmp_path, monkeypatch):
+    """Prepared again, and whole: nothing but its fingerprint tells."""
+    shutil.copytree(settled.data_root, tmp_path / "data")
+    config = dataclasses.replace(settled, data_root=str(tmp_path / "data"))
+    cut(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "data" / "tiny")
+    monkeypatch.setattr(kills, "IMAGES", kills.IMAGES + 1)
+    kills.tiny(tmp_path / "data")
+    with pytest.raises(UserError, match="tiny has other pixels now than when .* began; restore that copy"):
+        experiment.run(config, tmp_path / "run", resume=True)

@@ -172,3 +172,10 @@ def test_there_is_no_mean_over_other_pixels(small_run, tmp_path, capsys):
     edit(folders[1] / "result.json", lambda result: result["results"][0].update(of_now))
     print_seeds(console.terminal(), [Run.open(folder) for folder in folders])
     assert "5-way 1-shot" in capsys.readouterr().out
+
+
+def test_a_missing_seed_finds_its_data_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*QUICK, "--out", "runs", "--seeds", 0) == 0
+    assert call("--out", "runs", "--seeds", 0, 1, "--resume", "--data-root", "here") == 0
+    assert Run.open("runs/seed1").config.data_root == str(tmp_path / "here")

@@ -28,7 +28,7 @@ class Progress:
 
     step: int = 0
     """Optimizer steps done."""
-    best_accuracy: float = -1.0
+    best_accuracy: float = float("-inf")
     best_step: int = 0
     metrics_bytes: int = 0
     """Length of metrics.jsonl at this step."""

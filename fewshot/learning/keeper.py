@@ -70,7 +70,7 @@ class Keeper:
         if not run.checkpoint_path.is_file():
             run.drop_spare()
             self._metrics = Log(run.metrics_path)
-            run.note_metrics(self._metrics)
+            run.note_begun_anew(self._metrics)
             return Progress()
         progress = checkpoint.load(run.checkpoint_path, self.parts.load, run.identity, run.sealed)
         run.bring_back(progress.best_sha256)

@@ -146,6 +146,8 @@ def _validate(
             raise _diverged(f"{name} is", progress, rate)
     keeper.check_same()
     found = regime.validate(parts.judged)
+    if math.isnan(found.selected):
+        raise _diverged("the validation is", progress, rate)
     best = found.selected > progress.best_accuracy
     if best:
         progress.best_accuracy, progress.best_step = found.selected, progress.step

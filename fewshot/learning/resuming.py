@@ -62,7 +62,7 @@ def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute
     if (here.device.type == "cpu") != last["device"].startswith("CPU "):
         raise UserError(f"{folder} was last trained on {last['device']}, here it would go on on {here.device}{go_on}")
     if here.precision != last["precision"]:
-        if last["precision"] == "bf16":
+        if last["precision"] == "bf16" and choose(device, "auto", crew).precision != "bf16":
             raise UserError(f"{folder} was last trained in bf16, and here it would go on in {here.precision}{go_on}")
         here = choose(device, last["precision"], crew)
     if config.threads or here.device.type != "cpu":
@@ -98,6 +98,8 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
         for name, value in here.items():
             if (before := last.get(name, 1)) != value:
                 reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {before}: it says so.")
+    if folder.trained and not folder.checkpoint_path.is_file():
+        reporter.say(f"Warning: {folder.folder} has no checkpoint: it is trained again, from step 0.")
     if not dataset.is_known_as(folder.resolved["fingerprint"]):
         name = dataset.name
         raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")

@@ -261,6 +261,11 @@ class Run(Facts):
         """Let environment.json name what metrics.jsonl holds up to here."""
         self.note_environment(metrics_bytes=log.length, metrics_sha256=log.digest)
 
+    def note_begun_anew(self, log: metrics.Log) -> None:
+        """Training begins at step 0, whatever was trained here before: it is not trained until it comes to its end."""
+        kept = {name: value for name, value in self.environment.items() if name not in ("train_seconds", "best_step")}
+        self._write("environment.json", kept | {"metrics_bytes": log.length, "metrics_sha256": log.digest})
+
 
 def _describe(config: TrainConfig) -> str:
     how = [config.head, config.reg, f"{config.shots}shot"]
