@@ -101,6 +101,12 @@ class DatasetSpec:
             self._set("splits", _named(self.name, self.splits))
         elif not isinstance(self.splits, Path | None):
             raise UserError(f"{self.name}: splits={self.splits!r}: give a Path, or each split's list of classes")
+        counts = self.images_per_class
+        for split, count in (counts.items() if isinstance(counts, Mapping) else [("train", counts)]):
+            if split not in SPLITS:
+                raise UserError(f"{self.name}: images_per_class of {split!r}, which is no split of {', '.join(SPLITS)}")
+            if count is not None:
+                typed.integer(count, f"{self.name}: images_per_class", 1)
         if unknown := set(self.importers) - {*IMPORTERS, *OF_ONE_SET}:
             valid = ", ".join((*IMPORTERS, *OF_ONE_SET))
             raise UserError(f"{self.name}: unknown importers {sorted(unknown)}; valid: {valid}")

@@ -197,3 +197,8 @@ def test_what_libtiff_prints_is_kept_from_the_terminal(capfd, monkeypatch):
     monkeypatch.setattr(images, "no_stderr", contextlib.nullcontext)
     reason(bytes(damaged))
     assert "code not yet in table" in capfd.readouterr().err
+
+
+def test_xmp_turns_the_image():
+    data = encoded(COLOURS, "WEBP", lossless=True, xmp=b'<x:xmpmeta><r tiff:Orientation="6"/></x:xmpmeta>')
+    assert np.array_equal(decode(data), ORIENTED[6](COLOURS))

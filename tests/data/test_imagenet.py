@@ -279,3 +279,13 @@ def test_crops_are_not_mirrored_where_nobody_asks_for_it(source):
     assert 0 < flips.sum() < 12
     for one, other, flip in zip(mirrored, plain, flips, strict=True):
         assert np.array_equal(other, one[:, ::-1] if flip else one)
+
+
+def test_the_order_of_kaggles_list_decides_nothing(tmp_path):
+    source = ilsvrc(tmp_path / "source", kaggle=True)
+    path = source / "LOC_val_solution.csv"
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([head, *reversed(lines)]))
+    assert call(source) == 0
+    names = list(opened(source)["test"].images.names)
+    assert len(names) == 9 and all(names[at : at + 3] == sorted(names[at : at + 3]) for at in (0, 3, 6))

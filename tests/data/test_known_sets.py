@@ -426,3 +426,31 @@ def test_the_real_fashion_mnist(tmp_path):
     dataset = open_dataset("fashion-mnist", tmp_path)
     tasks = frozen.read("fashion-mnist-test-5w5s15q").tasks(dataset)
     assert frozen.pixel_warning(dataset, [tasks]) is None
+
+
+IMAGENETS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFARS = (tuple(v / 255 for v in (129.377, 124.106, 112.478)), tuple(v / 255 for v in (68.209, 65.431, 70.459)))
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "per_class", "images", "normalisation"),
+    [
+        ("cifar-fs", 32, 600, None, CIFARS), ("fc100", 32, 600, None, CIFARS),
+        ("cub", 84, None, 11_788, IMAGENETS),
+        ("imagenet", 224, {"val": 50, "test": 50}, {"train": 1_231_167, "val": 50_000, "test": 50_000}, IMAGENETS),
+        ("cifar-10", 32, {"train": 4500, "val": 500, "test": 1000}, None, None),
+        ("cifar-100", 32, {"train": 450, "val": 50, "test": 100}, None, None),
+        ("tiny-imagenet", 64, {"train": 450, "val": 50, "test": 50}, None, None),
+        ("mnist", 28, {"val": 500}, {"train": 55_000, "val": 5_000, "test": 10_000}, None),
+        ("svhn", 32, {"val": 500}, {"train": 68_257, "val": 5_000, "test": 26_032}, None),
+    ],
+)  # fmt: skip
+def test_what_a_specification_fixes_is_what_was_published(name, side, per_class, images, normalisation):
+    spec = specs.get(name)
+    assert (spec.image_size, spec.images_per_class, spec.images) == (side, per_class, images)
+    assert spec.normalisation == normalisation
+
+
+def test_tiereds_sums_are_those_of_its_splits():
+    spec = specs.get("tiered-imagenet")
+    assert spec.image_size == 84 and spec.images == {"train": 448_695, "val": 124_261, "test": 206_209}

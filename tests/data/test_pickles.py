@@ -15,6 +15,7 @@ import pytest
 from fewshot import prepare
 from fewshot.core.console import run
 from fewshot.core.errors import UserError
+from fewshot.data import open_dataset
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.unpickle import load
 
@@ -190,3 +191,14 @@ def test_nonsense_in_a_ren_pickle(change, word, refused):
 def test_nonsense_in_a_metaoptnet_pickle(change, word, refused):
     content = fab.metaoptnet(fab.dataset(), fab.SPLITS["val"], 3) | change
     assert word in refused("metaoptnet_pickles", "miniImageNet_category_split_val.pickle", pickle.dumps(content))
+
+
+def test_images_in_column_major_order_are_images(tmp_path):
+    for split, classes in fab.SPLITS.items():
+        content = fab.ren(fab.dataset(), classes)
+        content["image_data"] = np.asfortranarray(content["image_data"])
+        fab.write(tmp_path / f"source/{split}.pkl", pickle.dumps(content))
+    argv = ["tiny", f"--from={tmp_path / 'source'}", f"--splits={fab.split_csv(tmp_path / 'splits.csv')}"]
+    assert run(prepare.main, [*argv, f"--data-root={tmp_path / 'root'}"]) == 0
+    wanted = fab.ren(fab.dataset(), fab.SPLITS["val"])["image_data"]
+    assert np.array_equal(open_dataset("tiny", tmp_path / "root")["val"].images, wanted)

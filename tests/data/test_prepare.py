@@ -25,6 +25,7 @@ from fewshot.core import files
 from fewshot.core.console import run
 from fewshot.core.files import locked
 from fewshot.data import dataset_json, open_dataset
+from fewshot.data.importers import ilsvrc
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -638,3 +639,9 @@ def test_mini_imagenet_itself(mini_imagenet, mini_imagenet_source, tmp_path):
     with zipfile.ZipFile(mini_imagenet_source / "images/n01532829.zip") as archive:
         name = sorted(archive.namelist())[1]
         assert np.array_equal(data["train"].images[1], fab.pixels(archive.read(name)))
+
+
+def test_a_raw_class_of_1300_files_is_whole():
+    names = [f"n01532829_{number}.JPEG" for number in range(1300, 0, -1)]
+    assert ilsvrc.in_order("n01532829", names)[::1299] == ["n01532829_1.JPEG", "n01532829_1300.JPEG"]
+    assert [len(ilsvrc.remarks({"n01532829": count})) for count in (1300, 1299)] == [1, 2]

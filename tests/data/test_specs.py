@@ -17,6 +17,7 @@ from fewshot import prepare, train
 from fewshot.core.console import USER_ERROR, run
 from fewshot.core.errors import UserError
 from fewshot.data import Dataset, DatasetSpec, Split, dataset_json, default_dataset, open_dataset, specs, store
+from fewshot.data.channels import Channels
 from fewshot.data.names import SPLITS
 from fewshot.runs import Run
 
@@ -290,6 +291,8 @@ def test_a_store_under_such_a_name_is_still_verified(tmp_path):
         ({"splits": {"train": [1, 2]}}, "the classes of train are"),
         ({"splits": {"train": []}}, "the classes of train are"),
         ({"splits": {"train": ["a", "b", "a"]}}, "class 'a' is in train twice"),
+        ({"images_per_class": "20"}, "images_per_class='20': give an integer"),
+        ({"images_per_class": {"training": 20}}, "images_per_class of 'training', which is no split"),
     ],
 )
 def test_a_specification_that_cannot_be_is_refused(values, message):
@@ -301,3 +304,9 @@ def test_numpys_numbers_are_numbers(tmp_path):
     grey = np.float32(0.5)
     spec = DatasetSpec("mine", image_size=np.int64(32), mean=np.full(3, grey), std=(grey,) * 3)
     assert json.dumps([spec.image_size, *spec.normalisation]) == "[32, [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]"
+
+
+def test_sums_over_many_white_images_do_not_overflow():
+    channels = Channels()
+    channels.add(np.full((70_000, 1, 1, 3), 255, np.uint8))
+    assert channels.statistics() == ((1.0,) * 3, (round(1 / 255, 6),) * 3)

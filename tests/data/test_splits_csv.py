@@ -15,6 +15,7 @@ import fabricate as fab
 import numpy as np
 import pytest
 from commands import one_line_error
+from PIL import Image
 
 from fewshot import prepare
 from fewshot.core.console import USER_ERROR, run
@@ -298,3 +299,37 @@ def test_a_table_beside_the_lists_is_no_list(tmp_path, call):
     fab.write(source / "boxes.csv", b"filename,label_id\n0.png,7\n")
     dataset = call("split,class\ntrain,cat\ntest,dog\n", name="fabricate.TINY")
     assert holds(dataset, "train", cat="ab")
+
+
+def test_a_class_within_a_classs_folder_is_its_own(tmp_path, call):
+    tree(tmp_path / "source", "animal/0.png", "animal/1.png", "animal/cat/2.png", "animal/cat/3.png")
+    dataset = call("split,class\ntrain,animal\ntest,cat\n")
+    assert holds(dataset, "train", animal="ab") and holds(dataset, "test", cat="cd")
+
+
+def test_a_loose_file_that_begins_like_a_class_is_none_of_it(tmp_path, call):
+    """ImageNet's files begin with their class, which is n and eight digits; sunflower has nine letters, too."""
+    tree(tmp_path / "source", "sunflower/0.png", "sunflower/1.png", "sunflower_all.png", "other/sunflower2.png")
+    assert holds(call("split,class\ntrain,sunflower\n"), "train", sunflower="ab")
+
+
+@pytest.mark.parametrize("cls", ["cat", "(", "[", "+"])
+def test_files_called_by_class_and_number_are_no_imagenet(cls, tmp_path, call):
+    for number, name in enumerate("ab"):
+        file = io.BytesIO()
+        Image.fromarray(fab.pixels(PIXELS[name])).save(file, "JPEG")
+        fab.write(tmp_path / f"source/{cls}/{cls}_{number}.jpg", file.getvalue())
+    rows = f"{cls}/{cls}_0,{cls},train\n{cls}/{cls}_1,{cls},train\n"
+    assert call("filename,label,split\n" + rows)["train"].counts == (2,)
+
+
+def test_a_link_to_a_folder_does_not_hide_it(tmp_path, call):
+    source = tree(tmp_path / "source", "train/cat/0.png", "train/cat/1.png", "val/dog/2.png", "val/dog/3.png")
+    (source / "dev").symlink_to("val")
+    assert holds(call(""), "val", dog="cd")
+
+
+def test_what_a_mac_leaves_beside_classes_is_none(tmp_path, call):
+    tree(tmp_path / "source", "train/cat/0.png", "train/cat/1.png")
+    fab.write(tmp_path / "source/train/__MACOSX/cat/._0.png", b"left by a Mac")
+    assert holds(call(""), "train", cat="ab")

@@ -167,3 +167,10 @@ def test_prepare_says_which_splits_are_absent_and_what_leaks(tmp_path, capsys):
     assert one.fingerprint == other.fingerprint and one.former_fingerprint != other.former_fingerprint
     assert one.is_known_as(one.former_fingerprint) and not one.is_known_as(other.former_fingerprint)
     assert one.fingerprint != open_dataset("glyphs").fingerprint
+
+
+def test_a_stores_own_normalisation_goes_before_the_specifications(folder):
+    own = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    edit(folder, lambda record: record.update(normalisation=own))
+    data = store.open_store("mine", folder.parent, normalisation=((0.5,) * 3, (0.5,) * 3))
+    assert (data.mean, data.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

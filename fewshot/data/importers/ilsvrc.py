@@ -17,13 +17,20 @@ from fewshot.core.errors import UserError
 from fewshot.data.importers.items import some
 
 LARGEST = 1300  # training images of ImageNet's largest classes
+_CLASS = re.compile(r"n\d{8}")  # WordNet's number of a class, which each of its files begins with
 _RAW = r"_(\d+)\.jpe?g"
 _LISTED = r"(\d{8})\.jpe?g"
 
 
 def is_raw(cls: str, names: Collection[str]) -> bool:
     """Whether these are ImageNet's own file names of the class."""
-    return bool(names) and any(re.fullmatch(cls + _RAW, name, re.IGNORECASE) for name in names)
+    return bool(_CLASS.fullmatch(cls)) and any(re.fullmatch(cls + _RAW, name, re.IGNORECASE) for name in names)
+
+
+def class_of(name: str) -> str:
+    """The class that a file's name begins with, if it is one of ImageNet's; else ""."""
+    found = _CLASS.match(name)
+    return found[0] if found else ""
 
 
 def in_order(cls: str, names: Collection[str]) -> list[str]:

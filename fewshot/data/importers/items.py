@@ -108,7 +108,8 @@ def some(names: Iterable[str], shown: int = 3) -> str:
 def files_below(path: str, limits: Limits) -> Iterator[Item]:
     """Every file of a folder in the order of names, or the one file that `path` is.
 
-    Links are followed (large sets are often linked together), each folder once.
+    Links are followed (large sets are often linked together), each folder once: behind all that are no links, so that a
+    folder keeps its own name where a link leads to it, too.
     """
     root = os.path.abspath(path)
     if not os.path.isdir(root):
@@ -116,8 +117,9 @@ def files_below(path: str, limits: Limits) -> Iterator[Item]:
         return
     seen: set[tuple[int, int]] = set()
     waiting: list[tuple[str, tuple[str, ...]]] = [(root, (_name(root),))]
-    while waiting:
-        folder, parts = waiting.pop()
+    links: list[tuple[str, tuple[str, ...]]] = []
+    while waiting or links:
+        folder, parts = waiting.pop() if waiting else links.pop(0)
         with _naming(folder), os.scandir(folder) as scanned:
             facts = os.stat(folder)
             entries = sorted(scanned, key=lambda entry: entry.name)
@@ -130,7 +132,10 @@ def files_below(path: str, limits: Limits) -> Iterator[Item]:
             if each.name not in inner:
                 yield _file(each.path, (*parts, _name(each.name)), limits)
         shown = [entry for entry in below if not entry.name.startswith((".", "__MACOSX"))]
-        waiting += [(entry.path, (*parts, _name(entry.name))) for entry in reversed(shown)]
+        for entry in reversed(shown):
+            if not entry.is_symlink():
+                waiting.append((entry.path, (*parts, _name(entry.name))))
+        links += [(entry.path, (*parts, _name(entry.name))) for entry in shown if entry.is_symlink()]
 
 
 def _name(path: str) -> str:

@@ -108,9 +108,9 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
 
 
 def _class_names(folder: Path) -> Iterator[str]:
-    """Of its folders and archives, but for hidden ones."""
+    """Of its folders and archives, but for hidden ones and what a Mac leaves in archives."""
     for path in folder.iterdir():
-        if path.name[0] != "." and (path.is_dir() or archives.is_called_one(path.name)):
+        if not path.name.startswith((".", "__MACOSX")) and (path.is_dir() or archives.is_called_one(path.name)):
             yield path.name if path.is_dir() else archives.stem(path.name)
 
 

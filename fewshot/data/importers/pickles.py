@@ -43,7 +43,7 @@ class Pickle:
     def images(self, cls: str) -> np.ndarray:
         """(n, H, W, 3) uint8: a class's images, in the order that they have here."""
         pixels = self._read() if self._pixels is None else self._pixels
-        return pixels[self._rows[cls]]
+        return np.ascontiguousarray(pixels[self._rows[cls]])  # also where they lie column by column
 
     def release(self) -> None:
         """Give the memory back."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 import numpy as np
 
@@ -170,7 +171,8 @@ def _is_numbered(
 ) -> bool:
     """Whether the class is raw ImageNet's, and the list has the numbers of Ravi and Larochelle."""
     names = {name[0] for name in images}
-    return "ilsvrc" in spec.importers and listed is not None and is_raw(cls, names) and not listed & names
+    known = names | {PurePath(name).stem for name in names}  # a list may leave endings out
+    return "ilsvrc" in spec.importers and listed is not None and is_raw(cls, names) and not listed & known
 
 
 def _choose(

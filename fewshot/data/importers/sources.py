@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 from fewshot.core.errors import UserError
-from fewshot.data.importers import archives
+from fewshot.data.importers import archives, ilsvrc
 from fewshot.data.importers.arrays import Pixels
 from fewshot.data.importers.cifar import Cifar, Cifar10
 from fewshot.data.importers.idx import Idx
@@ -191,7 +191,7 @@ class Sources:
         class_of = {name: cls for cls, names in self.listed.items() for name in names}
         raw = "ilsvrc" in self._spec.importers
         for item in self._loose:
-            cls = class_of.get(item.name, item.name[:9] if raw else "")  # ImageNet's begin with the class
+            cls = class_of.get(item.name, ilsvrc.class_of(item.name) if raw else "")
             if cls in self._wanted.classes:
                 self._images.setdefault((None, cls), {}).setdefault((item.name,), []).append(item)
 
