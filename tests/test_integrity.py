@@ -11,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +285,17 @@ def test_going_on_elsewhere_needs_a_word_and_is_recorded(
     first, second = run.sittings
     assert first.items() >= before.items() and not second.items() >= before.items()
     assert all(value in (None, run.environment[name]) for name, value in after.items())
+
+
+def test_going_on_under_another_torch_is_said_and_recorded(settled, tmp_path, capsys):
+    run = cut(settled, tmp_path / "run")
+    assert "torch" not in run.sittings[0]  # it is that of `versions`
+    edit(run.folder / "environment.json", lambda facts: facts["versions"].update(torch="2.0.0"))
+    assert console.run(train.main, ["--out", str(run.folder), "--resume"]) == 0
+    now = metadata.version("torch")
+    assert f"Warning: {run.folder} goes on with torch {now}, after 2.0.0: it says so." in capsys.readouterr().out
+    first, second = run.sittings
+    assert second == first | {"torch": now} and run.environment["versions"]["torch"] == "2.0.0"
 
 
 def test_going_on_takes_the_device_and_threads_that_are_given(settled, whole, tmp_path, monkeypatch, capsys):

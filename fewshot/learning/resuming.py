@@ -19,6 +19,7 @@ from fewshot.data import Dataset, store
 from fewshot.data.watch import Watch
 from fewshot.learning.reporter import Reporter
 from fewshot.runs import Run
+from fewshot.runs.provenance import version
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,13 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
 
     `code`: the digests of what trains here and now.
     """
-    here = {"precision": compute.precision, "processes": compute.crew.size}
+    here = {"precision": compute.precision, "processes": compute.crew.size, "torch": version("torch")}
     if compute.device.type == "cpu":
         here["threads"] = torch.get_num_threads()
+    unsaid = {"processes": 1, "torch": folder.environment.get("versions", {}).get("torch", here["torch"])}
     for last in folder.sittings[-1:]:
         for name, value in here.items():
-            if (before := last.get(name, 1)) != value:
+            if (before := (unsaid | last)[name]) != value:
                 reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {before}: it says so.")
     if folder.trained and not folder.checkpoint_path.is_file():
         reporter.say(f"Warning: {folder.folder} has no checkpoint: it is trained again, from step 0.")

@@ -19,7 +19,7 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import clear_abandoned, held, locked, new_folder, read_bounded, sweep, vacant, write_atomic
 from fewshot.runs import metrics
 from fewshot.runs.facts import FORMAT, Facts
-from fewshot.runs.provenance import environment
+from fewshot.runs.provenance import environment, version
 from fewshot.runs.rows import CLASSIFICATION, FEWSHOT, Kind
 
 _WRITTEN = (  # by write_atomic
@@ -143,6 +143,8 @@ class Run(Facts):
         """Where training goes on from here; all that it was on before stays in the record."""
         now: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
         now |= {"processes": processes} if processes > 1 else {}  # one is what a record without it says
+        began, torch = self.environment.get("versions", {}).get("torch"), version("torch")
+        now |= {"torch": torch} if torch not in (None, began) else {}
         before = self.sittings
         sittings = before if before and before[-1] == now else [*before, now]
         if sittings != before:

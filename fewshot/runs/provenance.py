@@ -20,14 +20,15 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "versions": {"fewshot": __version__} | {name: _version(name) for name in packages},
+        "versions": {"fewshot": __version__} | {name: version(name) for name in packages},
         "commit": _commit(),
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
