@@ -28,9 +28,9 @@ def option(default: Any, text: str) -> Any:
 class TrainConfig:
     """Every knob of a training run. `config.json` holds one, complete."""
 
-    dataset: str = option("auto", "data set; auto: mini-imagenet where it is prepared, else the embedded glyphs")
+    dataset: str = option("auto", "data set; auto: mini-imagenet if it is prepared, else the embedded glyphs")
     data_root: str = option("data", "folder of prepared data sets (default: $FEWSHOT_DATA, else data)")
-    recipe: str = option("auto", "named set of values; auto: the one named as the data set, if there is one")
+    recipe: str = option("auto", "named set of values; auto: the one with the data set's name, if there is one")
 
     regime: str = option("episodic", "how to train")
     backbone: str = option("conv4", "embedding network")
@@ -54,12 +54,12 @@ class TrainConfig:
 
     optimizer: Literal["sgd", "adamw"] = option("sgd", "SGD with Nesterov momentum, or AdamW; torch's own")
     lr: float = option(0.1, "initial learning rate")
-    momentum: float = option(0.9, "of SGD; AdamW has its own betas")
-    weight_decay: float = option(5e-4, "L2 penalty (of AdamW: decoupled), of the head's parameters too")
-    clip_norm: float = option(0.0, "largest norm of the gradient, to which a larger one is scaled down; 0: any")
-    ema: float = option(0.0, "decay of a moving average of weights, which is what is validated and kept; 0: none")
+    momentum: float = option(0.9, "momentum of SGD; AdamW has its own betas")
+    weight_decay: float = option(5e-4, "L2 penalty (AdamW: decoupled), also on the head's parameters")
+    clip_norm: float = option(0.0, "scale a gradient of a larger norm down to this one; 0: do not")
+    ema: float = option(0.0, "decay of a moving average of the weights, which is then validated and kept; 0: none")
     schedule: Literal["cosine", "steps", "constant"] = option("cosine", "how the learning rate falls")
-    warmup_epochs: int = option(0, "epochs in which the learning rate first rises linearly to the schedule's")
+    warmup_epochs: int = option(0, "first epochs, in which the learning rate rises linearly to the schedule's")
     lr_epochs: tuple[int, ...] = option((), "schedule steps: epochs at which the rate changes")
     lr_values: tuple[float, ...] = option((), "schedule steps: the rate from each of these epochs on")
 
@@ -69,20 +69,20 @@ class TrainConfig:
 
     test_ways: int = option(5, "classes in a validation or test episode")
     val_episodes: int = option(1000, "validation episodes, the same each time")
-    val_every: int = option(1, "epochs between validations; the last step is always followed by one")
-    val_shots: int = option(0, "shots at which validation selects the weights; 0: those of training")
+    val_every: int = option(1, "epochs between validations; there is always one after the last step")
+    val_shots: int = option(0, "shots of the validation that selects the weights; 0: as in training")
     test_episodes: int = option(10_000, "test episodes for each number of shots")
     test_shots: tuple[int, ...] = option((1, 5), "shots of the test table")
     test_queries: int = option(15, "query images a class in validation and test")
 
-    seed: int = option(0, "decides initialisation, training episodes, augmentation and masks")
+    seed: int = option(0, "seed of initial weights, training episodes, augmentation and masks")
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the network; auto: bf16 where the hardware has it")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the network; auto: bf16 if the hardware has it")
     threads: int = option(0, "CPU threads; 0: torch's choice")
     compile: bool = option(False, "torch.compile the backbone: minutes before the first step, fewer passes over memory")
-    sync_bn: bool = option(False, "of several processes on CUDA: batch norm over the whole batch, not over each share")
-    deterministic: bool = option(False, "on CUDA, kernels that repeat to the bit, somewhat slower; a CPU always does")
-    checkpoint_seconds: float = option(60.0, "time between checkpoints")
+    sync_bn: bool = option(False, "with several processes on CUDA: batch norm over the whole batch, not each share")
+    deterministic: bool = option(False, "on CUDA: kernels that repeat to the bit, a little slower; a CPU always does")
+    checkpoint_seconds: float = option(60.0, "seconds between checkpoints")
 
     def __post_init__(self) -> None:
         if mistake := typed.wrong(vars(self), _TYPES):
@@ -137,6 +137,12 @@ _AT_LEAST = {
     "val_shots": 0, "test_episodes": 2, "test_queries": 1,
 }  # fmt: skip
 FIELDS = {f.name: f for f in fields(TrainConfig)}
+_GROUPS = {
+    "dataset": "data and recipe", "regime": "parts (python -m fewshot.describe NAME explains each)",
+    "ways": "training tasks", "epochs": "training steps", "optimizer": "optimizer and learning rate",
+    "crop_padding": "augmentation", "test_ways": "validation and test", "seed": "seed, machine and checkpoints",
+}  # fmt: skip
+"""The groups of options in `--help`, each by its first field."""
 _TYPES = typing.get_type_hints(TrainConfig)
 
 
@@ -149,7 +155,10 @@ def add_flags(parser: argparse.ArgumentParser, names: Mapping[str, Sequence[str]
 
     `names`: by field, what there is, for the help.
     """
+    group: argparse._ActionsContainer = parser
     for name, spec in FIELDS.items():
+        if name in _GROUPS:
+            group = parser.add_argument_group(_GROUPS[name])
         default = spec.default
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         known = f": {', '.join(names[name])}" if names and name in names else ""
@@ -164,7 +173,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Mapping[str, Sequence[str]
             keywords |= {"type": typing.get_args(hint)[0], "nargs": "+", "metavar": "N"}
         else:
             keywords |= {"type": hint, "metavar": name.upper() if hint is str else "N"}
-        parser.add_argument(flag(name), **keywords)
+        group.add_argument(flag(name), **keywords)
 
 
 def users_modules(values: Mapping[str, Any]) -> list[str]:

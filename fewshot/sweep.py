@@ -24,7 +24,8 @@ leaderboard-classification.csv).
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.sweep", description=summary(__doc__), epilog=_MORE)
+    usage = "%(prog)s [GRID.toml] [options]"
+    parser = Parser(prog="fewshot.sweep", description=summary(__doc__), epilog=_MORE, usage=usage)
     parser.add_argument("grid", nargs="?", metavar="GRID.toml", help="a file with the values, and [vary] below them")
     parser.add_argument(
         "--vary", action="append", default=[], metavar="FIELD=VALUE,VALUE",

@@ -22,39 +22,39 @@ from fewshot.identity import difference
 
 
 def parser() -> Parser:
-    parser = Parser(prog="fewshot.train", description=summary(__doc__))
-    configs.add_flags(parser, {field: catalogue.names(kind) for field, kind in catalogue.FIELDS.items()})
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, metavar="N", help="one run for each of these seeds, and then what they average"
-    )
-    parser.add_argument(
+    parser = Parser(prog="fewshot.train", description=summary(__doc__), usage="%(prog)s [options]")
+    its = parser.add_argument_group("the run")
+    its.add_argument(
         "--out", metavar="FOLDER", default=None,
-        help="run folder to make (with --seeds: FOLDER/seed0, ...); without it, one under runs/",
+        help="run folder to make (with --seeds: FOLDER/seed0, ...); without it, a new one under runs/",
     )  # fmt: skip
-    parser.add_argument(
+    its.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run for each of these seeds, then their mean")
+    its.add_argument(
         "--resume", action="store_true",
-        help="go on with the run in --out, exactly where it stopped; where there is none, begin it",
+        help="continue the run in --out exactly where it stopped; if there is none, start it",
     )  # fmt: skip
-    parser.add_argument(
+    its.add_argument(
         "--elsewhere", action="store_true",
-        help="with --resume: go on in this machine's precision and threads, or those that are given, where those that"
-        " it was last trained in cannot be had, or in another number of processes; the run says so, and for another"
-        " precision or number of processes is not pooled with others",
+        help="with --resume: continue even if this machine cannot train in the precision, threads or number of"
+        " processes that the run had; the run records it, and is not pooled with others if its precision or number of"
+        " processes has changed",
     )  # fmt: skip
-    parser.add_argument(
+    its.add_argument(
         "--processes", type=int, default=1, metavar="N",
-        help="processes of this machine that share each step's work, a GPU each where there are GPUs; on several"
-        " machines torchrun starts them (docs/several-processes.md)",
+        help="processes of this machine that share each step's work, a GPU each if there are GPUs; on several machines"
+        " torchrun starts them (docs/several-processes.md)",
     )  # fmt: skip
-    parser.add_argument(
+    its.add_argument(
         "--log", action="append", default=[], metavar="NAME",
-        help="write what metrics.jsonl holds for tensorboard or wandb, too; may be repeated, or separated by commas",
+        help="also write the metrics for tensorboard or wandb; may be repeated, or separated by commas",
     )  # fmt: skip
-    parser.add_argument(
+    its.add_argument(
         "--profile", nargs="?", type=int, const=5, default=0, metavar="STEPS",
-        help="profile so many steps, without a number 5: their longest operations, and a trace in the run folder",
+        help="profile this many steps (5 if no number is given): a table of the longest operations, and a trace in the"
+        " run folder",
     )  # fmt: skip
-    add_trust(parser)
+    add_trust(its)
+    configs.add_flags(parser, {field: catalogue.names(kind) for field, kind in catalogue.FIELDS.items()})
     return parser
 
 

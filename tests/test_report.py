@@ -111,7 +111,7 @@ def test_a_study_is_told_in_a_line_for_each_test(written):
     # The largest of three is established where Bonferroni's interval excludes 0.
     error = half_width(written, shots=1) / stats.t.ppf(0.975, 6)
     least = stats.t.ppf(1 - 0.05 / 6, 6) * error
-    assert f"The pooled test surely shows a gain or loss of {least:.2f} points" in one_shot
+    assert f"A measured gain or loss of {least:.2f} points is always shown by the pooled test" in one_shot
 
 
 def test_the_commit_is_named_with_what_was_not_committed(written):

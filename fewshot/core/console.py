@@ -87,12 +87,12 @@ def summary(doc: str | None) -> str:
     return (doc or "").partition(": ")[2]
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
+def add_trust(parser: argparse._ActionsContainer) -> None:
     """The flag by which a user allows code that a run folder names (core/trust.py)."""
     parser.add_argument(
         "--trust", action="append", default=[], metavar="NAME",
-        help="module or package of your own whose code may run where a run folder names it; may be repeated. What you"
-        " have trained with on this machine, and not changed since, needs none",
+        help="module or package of your own whose code may run when a run folder names it; may be repeated. Not needed"
+        " for code that you have trained with on this machine and not changed since",
     )  # fmt: skip
 
 
