@@ -9,19 +9,24 @@ from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
 
 _MORE = """
-Runs that differ in nothing but the seed are one entry; runs of different code never are. Entries are ranked. Each is
-compared with the most accurate one (--all-pairs: with each other), episode by episode, for each protocol (data set,
-ways, shots, queries, and whether the head is transductive) that all were scored under. A difference is called
-established where p < 0.05 in a two-sided t-test. Classifiers are compared image by image, by McNemar's test where an
-entry is one run. Of more than two entries, p-values are Holm's over all pairs. An entry's rank is 1 + the number of
-entries that are established better: by that test, and where there are several seeds by their intervals, too, as on the
-leaderboard. Below stands what it would take, by the variances measured here, to establish the difference seen (or
---detect POINTS) in 80 of 100 such studies: how many images of each class, test classes and training seeds, each for its
-own question. A run that is unfinished or damaged is left out, with a warning, as long as two configurations remain; a
-protocol that not all were scored under, on the same tasks and pixels, likewise.
+Runs that differ only in the seed are one entry; runs of different code never are. The most accurate entry is
+compared with each other one (--all-pairs: each with each), task by task, for each protocol that all were scored
+under: data set, ways, shots, queries, and whether the head is transductive.
 
-To compare heads, name them behind the runs: fewshot.compare RUN... --head proto simpleshot:norm=cl2n. Each run is then
-an entry for each head, by the results that evaluate --head has left in its folder.
+A difference is established if p < 0.05 in a two-sided t-test, by Holm's method over all pairs if there are more than
+two entries. An entry's rank is 1 + the number of entries that are established to be better: by that test and, if there
+are several seeds, also by their intervals, as on the leaderboard. Classifiers are compared image by image, by McNemar's
+test if an entry is one run.
+
+At the end stands a plan: how many images of each class, test classes or training seeds would establish the difference
+seen (or --detect POINTS) in 80 of 100 such studies, by the variances measured here. Each number is for a question of
+its own (docs/statistics.md).
+
+A run that is unfinished or damaged is left out, with a warning, as long as two configurations remain. So is a protocol
+that not all were scored under, on the same tasks and pixels.
+
+To compare heads on the same networks, name them after the runs: fewshot.compare RUN... --head proto
+simpleshot:norm=cl2n. Each run is then an entry for each head, by the results that evaluate --head left in its folder.
 """
 
 
@@ -29,23 +34,26 @@ def parser() -> Parser:
     parser = Parser(prog="fewshot.compare", description=summary(__doc__), epilog=_MORE)
     parser.add_argument(
         "--detect", type=float, metavar="POINTS",
-        help="say what it would take to establish a difference of so many points (default: of the one seen)",
+        help="plan for a difference of this many points (default: the one seen)",
     )  # fmt: skip
     parser.add_argument(
         "--all-pairs", action="store_true",
-        help="of more than two, compare each with each, not only with the most accurate one",
+        help="compare each entry with each, not only with the most accurate one",
     )  # fmt: skip
     parser.add_argument(
         "--split", default="test", choices=("test", "val", "train"),
-        help="compare the results on this split; those on val and train are no test",
+        help="compare the results on this split; results on val and train are not a test",
     )  # fmt: skip
     for name, what in (("head", "heads"), ("transform", "transforms of embeddings")):
         parser.add_argument(
             f"--{name}", nargs="+", default=[None], metavar=name.upper(),
-            help=f"compare the results by these {what}, as evaluate --{name} wrote them (default: each run's own)",
+            help=f"compare the results of these {what}, written as for evaluate --{name} (default: each run's own)",
         )  # fmt: skip
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders, of two configurations or more; with two heads, of one"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders of two configurations or more; with two heads, one is enough",
     )
     return parser
 

@@ -13,8 +13,8 @@ from fewshot.core.errors import UserError
 
 _MORE = """
 A run that was trained to classify a data set with the same classes in every split (fashion-mnist) is tested by that
-classifier: top-1 and top-5 accuracy on all images of the split. Any option of tasks (--shots, --head, --tasks, ...)
-asks for few-shot tasks in its place.
+classifier: top-1 and top-5 accuracy on all images of the split. To get few-shot tasks instead, give any option of tasks
+(--shots, --head, --tasks, ...).
 """
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PROTOCOL_FLAGS = {
     "ways": "classes in an episode (default: 5)", "shots": "support images a class (default: 1 5)",
-    "queries": "query images a class (default: 15)", "episodes": "of each number of shots (default: 10000)",
+    "queries": "query images a class (default: 15)", "episodes": "episodes for each number of shots (default: 10000)",
 }  # fmt: skip
 _PROTOCOL = {"split": "test", "ways": 5, "shots": [1, 5], "queries": 15, "query_alpha": None, "episodes": 10_000}
 
@@ -32,10 +32,14 @@ def parser() -> Parser:
     parser = Parser(prog="fewshot.evaluate", description=summary(__doc__), epilog=_MORE)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--dataset", default="auto", help="data set; auto: the one each run was trained on")
-    parser.add_argument("--data-root", default=SUPPRESS, help="of prepared data sets; else $FEWSHOT_DATA, each run's")
+    parser.add_argument(
+        "--data-root",
+        default=SUPPRESS,
+        help="folder of prepared data sets (default: $FEWSHOT_DATA, else each run's own)",
+    )
     parser.add_argument(
         "--split", default=SUPPRESS, choices=("test", "val", "train"),
-        help="of the data set (default: test); a run that is far better on train than on val overfits",
+        help="split of the data set (default: test); a run that is far better on train than on val overfits",
     )  # fmt: skip
     for name, text in _PROTOCOL_FLAGS.items():
         nargs = "+" if name == "shots" else None
@@ -46,23 +50,25 @@ def parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--tasks", nargs="+", default=SUPPRESS, metavar="LIST",
-        help="frozen task lists, by name or file, in place of all options of the protocol",
+        help="frozen task lists, by name or file, instead of --split, --ways and the other options of tasks",
     )  # fmt: skip
     parser.add_argument(
         "--head", default=None,
-        help="in place of each run's own; relation, and anil but for init=zero, only of runs trained with them",
+        help="head (default: each run's own); relation, and anil without init=zero, only for runs trained with them",
     )  # fmt: skip
-    parser.add_argument("--transform", default=None, help="of embeddings, such as center+l2; else each run's own")
+    parser.add_argument(
+        "--transform", default=None, help="transform of embeddings, such as center+l2 (default: each run's own)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--precision", default="auto", choices=("auto", "fp32", "bf16"),
-        help="of the network; auto: what each run was trained in, where that is native here",
+        help="of the network; auto: what each run was trained in, if this machine has it",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
     parser.add_argument(
         "--replace", action="store_true",
-        help="replace earlier results of the same protocol, whatever their episodes and copy of the images; else only"
-        " one of the very same tasks is replaced",
+        help="replace all earlier results of the same protocol; without it, only a result on the very same tasks and"
+        " images is replaced",
     )  # fmt: skip
     add_trust(parser)
     return parser

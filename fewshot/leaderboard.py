@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.leaderboard", description=summary(__doc__))
-    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="folder of run folders (searched below, too)")
+    parser.add_argument(
+        "--runs", default="runs", metavar="FOLDER", help="folder of run folders, also those deeper in it"
+    )
     parser.add_argument(
         "--csv",
         default="leaderboard.csv",
         metavar="FILE",
-        help="the file to write, or none; classification rows go to a second one beside it, NAME-classification.csv",
+        help="the file to write, or none; classification rows go to NAME-classification.csv beside it",
     )
-    parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown tables")
-    parser.add_argument("--html", metavar="FILE", help="the same as one page for the browser, which needs no network")
-    parser.add_argument("--title", default=None, help="of that page (default: Few-shot leaderboard)")
-    parser.add_argument("--link", metavar="URL", help="address to show on that page, of a paper or a repository")
+    parser.add_argument("--markdown", metavar="FILE", help="also write Markdown tables")
+    parser.add_argument("--html", metavar="FILE", help="also write one page for the browser; it needs no network")
+    parser.add_argument("--title", default=None, help="title of that page (default: Few-shot leaderboard)")
+    parser.add_argument("--link", metavar="URL", help="address of a paper or a repository, shown on that page")
     parser.add_argument(
         "--append",
         action="store_true",
-        help="keep the rows that the CSV has, and rank all by ci95; several processes may do so at once",
+        help="keep the rows that the CSV has, and rank all by ci95; safe for several processes at once",
     )
     parser.add_argument(
         "--no-aggregate", action="store_true", help="one row for each run, instead of one for all seeds"

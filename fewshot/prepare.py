@@ -25,11 +25,12 @@ Run again, it verifies the store and changes nothing."""
 def parser() -> Parser:
     result = Parser(prog="fewshot.prepare", description=DESCRIPTION, formatter_class=argparse.HelpFormatter)
     result.add_argument(
-        "name", help="one that `fewshot list datasets` names, a name for your own, or your specification's dotted name"
+        "name",
+        help="a name that `fewshot list datasets` shows, a name for your own, or the dotted name of your specification",
     )
     result.add_argument(
         "--from", dest="sources", action="append", type=Path, required=True, metavar="PATH",
-        help="folder or file that holds the images; several may each hold a part",
+        help="folder or file with the images; may be repeated if each holds a part",
     )  # fmt: skip
     result.add_argument(
         "--splits", type=Path, metavar="CSV",

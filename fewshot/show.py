@@ -30,9 +30,7 @@ def parser() -> Parser:
         made.add_argument("--out", default=f"{name}.png", metavar="FILE", help="picture to write: .png, .svg or .pdf")
         made.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch")
         made.add_argument("--no-title", dest="title", action="store_false", help="no heading in the picture")
-        made.add_argument(
-            "--overwrite", action="store_true", help="replace --out even where this command has not made it"
-        )
+        made.add_argument("--overwrite", action="store_true", help="replace --out even if this command did not make it")
         return made
 
     masks = kind("masks", "what each regularizer takes away from a few validation images, and where")
@@ -41,19 +39,22 @@ def parser() -> Parser:
     masks.add_argument(
         "--reg", action="append", metavar="REG", help="regularizers to show, a column each; may be repeated"
     )
-    _site(masks, "after which they act; else the deepest they share")
+    _site(masks, "after which they act (default: the deepest they share)")
     masks.add_argument(
-        "--channel", type=channel, metavar="N", help='channel to show, or "most": the one that loses most; else a mean'
+        "--channel",
+        type=channel,
+        metavar="N",
+        help='channel to show, or "most": the one that loses most (default: the mean of all)',
     )
     _images(masks, 4, "validation images, each of another class")
     cam = kind("cam", "class activation maps of one or several runs on the same validation images")
     cam.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    _site(cam, "to look at, by Grad-CAM; by default the deepest block")
+    _site(cam, "to look at, by Grad-CAM (default: the deepest block)")
     _images(cam, 4, "validation images, each of another class")
     activations = kind("activations", "how large a block's batch-norm outputs are, in one or several runs")
     activations.add_argument("runs", nargs="*", metavar="RUN", help="run folders")
     _untrained(activations)
-    _site(activations, "to count; by default the deepest block")
+    _site(activations, "to count (default: the deepest block)")
     _images(activations, 512, "validation images, evenly spread")
     curves = kind("curves", "training loss and validation accuracy by step; seeds of one configuration as their mean")
     curves.add_argument("runs", nargs="+", metavar="RUN", help="run folders, finished or not")
@@ -75,14 +76,18 @@ def _label(text: str) -> int | str:
 
 
 def _untrained(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backbone", help="without a run: the untrained network to show; by default conv4")
+    parser.add_argument("--backbone", help="without a run: the untrained network to show (default: conv4)")
 
 
 def _images(parser: argparse.ArgumentParser, images: int, text: str) -> None:
     parser.add_argument("--images", type=int, default=images, metavar="N", help=text)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides images, masks, untrained weights")
-    parser.add_argument("--dataset", default="auto", help="data set; auto: the run's, else as training chooses")
-    parser.add_argument("--data-root", help="of prepared data sets; else $FEWSHOT_DATA, the run's, or data")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of images, masks and untrained weights")
+    parser.add_argument(
+        "--dataset", default="auto", help="data set; auto: the run's, else the one that training would choose"
+    )
+    parser.add_argument(
+        "--data-root", help="folder of prepared data sets (default: $FEWSHOT_DATA, else the run's, else data)"
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0: torch's choice")
     add_trust(parser)
 

@@ -29,8 +29,8 @@ def parser() -> Parser:
     parser.add_argument("grid", nargs="?", metavar="GRID.toml", help="a file with the values, and [vary] below them")
     parser.add_argument(
         "--vary", action="append", default=[], metavar="FIELD=VALUE,VALUE",
-        help="a field of the configuration and its values, as reg=none,targetdrop; values that have commas themselves"
-        " are separated by |; may be repeated",
+        help="a field of the configuration and its values, such as reg=none,targetdrop; values that contain commas are"
+        " separated by |; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--seeds", type=int, default=None, metavar="N", help="seeds of each configuration: 0 .. N - 1 (default: 1)"

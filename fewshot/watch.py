@@ -14,7 +14,7 @@ and disturbs nothing. It ends when the run is finished, or when no process is at
 
 def parser() -> Parser:
     parser = Parser(prog="fewshot.watch", description=summary(__doc__), epilog=_MORE)
-    parser.add_argument("run", metavar="RUN", help="run folder, also one that is finished or is not there yet")
+    parser.add_argument("run", metavar="RUN", help="run folder; it may be finished, or not be there yet")
     return parser
 
 

@@ -42,13 +42,16 @@ _USERS_TO_MEND = {
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Prints a default where it says something, "(default: None)" does not, and the help does not say it itself."""
+    """Prints a default if it says something, unlike "(default: None)", and the help does not. Keeps paragraphs."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         said = action.default not in (None, False, True, "") and action.default not in ([], [""])
         if not said or "(default:" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:  # argparse's own makes one paragraph of several
+        return "\n\n".join(super(_Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
 
 
 class Parser(argparse.ArgumentParser):

@@ -22,14 +22,20 @@ FLAGS = ("executor", "jobs", "address", "gpus_per_run", "minutes", "partition")
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """FLAGS: who trains the runs."""
-    parser.add_argument("--executor", choices=("local", "ray", "slurm"), default="local", help="who runs them")
+    parser.add_argument("--executor", choices=("local", "ray", "slurm"), default="local", help="what runs them")
     parser.add_argument(
-        "--jobs", type=int, default=0, metavar="N", help="local: runs at once; 0: one a GPU, else one a processor core"
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="local: runs at once; 0: one per GPU, or one per processor core",
     )
-    parser.add_argument("--address", default=None, help="ray: of a cluster that exists; without it, this machine")
-    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="ray, slurm: GPUs that each run gets")
+    parser.add_argument(
+        "--address", default=None, help="ray: address of a cluster that is there (default: start one on this machine)"
+    )
+    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="ray, slurm: GPUs for each run")
     parser.add_argument("--minutes", type=int, default=24 * 60, metavar="N", help="slurm: time limit of a run")
-    parser.add_argument("--partition", default="", help="slurm: the partition to queue in")
+    parser.add_argument("--partition", default="", help="slurm: partition to queue in")
 
 
 def check(args: argparse.Namespace) -> None:
