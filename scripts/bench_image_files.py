@@ -3,8 +3,8 @@
     taskset -c 0 python scripts/bench_image_files.py       # one core
     python scripts/bench_image_files.py --images 1000
 
-The files are made here: JPEGs of 500x375 pixels and about 110 KB, ImageNet's mean, from smooth noise. Prints images a
-second of training crops (224 px) and of the evaluation view, each the median of some rounds, without any network.
+The files are made here, from smooth noise: JPEGs of 500x375 pixels and 99 KB, about as large as ImageNet's. Prints
+images a second of training crops (224 px) and of the evaluation view, each the median of some rounds, without any network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.core.process import processors
 
-SIZE, QUALITY, GRAIN = (500, 375), 90, 20  # with so much noise such files have 110 KB
+SIZE, QUALITY, GRAIN = (500, 375), 90, 20  # with so much noise such files have 99 KB
 
 
 def parser() -> Parser:
