@@ -4,7 +4,7 @@
     python scripts/bench_image_files.py --images 1000
 
 The files are made here, from smooth noise: JPEGs of 500x375 pixels and 99 KB, about as large as ImageNet's. Prints
-images a second of training crops (224 px) and of the evaluation view, each the median of some rounds, without any network.
+images a second of training crops (224 px) and of the evaluation view, medians of some rounds, without any network.
 """
 
 from __future__ import annotations
