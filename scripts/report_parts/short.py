@@ -63,7 +63,7 @@ def _line(section: Section, study: Study, test: str) -> str:
         alone = f", and are too few for its own (p = {own.p_value:.2g}, corrected)" if own and own.p_value else ""
         said.append(f"`{effect.reg}`: {each} points by seed. They differ too much for the pooled test{alone}.")
     if (least := _least(study, test, len(effects))) is not None:
-        said.append(f"The pooled test surely shows a gain or loss of {100 * least:.2f} points.")
+        said.append(f"A measured gain or loss of {100 * least:.2f} points is always shown by the pooled test.")
     seeds = " to ".join(map(str, dict.fromkeys(fold(len(effect.each) for effect in effects) for fold in (min, max))))
     return f"- **{section.title}, {test}** (regularizers: {len(effects)}, seeds: {seeds}). {' '.join(said)}"
 
