@@ -1,4 +1,4 @@
-"""MAML or ANIL, those of learn2learn, around our backbone: trained on glyphs, scored on the tasks that all solve.
+"""learn2learn's MAML or ANIL around our backbone: trained on glyphs, scored on the tasks that all methods solve.
 
     python examples/maml.py --out runs/maml
     fewshot leaderboard --runs runs
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     tasks = l2l.taskset(Tasks(sampler, steps * BATCH))
 
     for step in range(steps):
-        learner.backbone.begin_step(step / steps)  # masks of the regularizers: drawn anew in each step
+        learner.backbone.begin_step(step / steps)  # masks of the regularizers: new ones in each step
         optimizer.zero_grad()
         total = 0.0
         for number in range(step * BATCH, (step + 1) * BATCH):

@@ -1,8 +1,8 @@
-"""A regularizer of one's own against none: three training seeds each, compared on the same tasks.
+"""A regularizer of your own against none: three training seeds each, compared on the same tasks.
 
     python examples/my_regularizer_against_none.py
 
-Six short runs on `glyphs`, a minute in all on one core. Stop it and run it again: it goes on where it was.
+Six short runs on `glyphs`, a minute in total on one core. Stop it and run it again: it goes on where it was.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RowDrop(Regularizer):
 
 
 def train(reg: str, seed: int, folder: str, values: dict) -> Run:
-    """The finished run: begun, gone on with, or found finished."""
+    """The finished run: started, continued, or found finished."""
     config = fewshot.configure(**{"dataset": "glyphs", "recipe": "glyphs-quick", "reg": reg, "seed": seed} | values)
     return fewshot.run(config, f"{folder}-seed{seed}", resume=True)
 

@@ -1,4 +1,4 @@
-"""fewshot's regularizers in a training loop of one's own: here torchvision's ResNet-18, which learns the base classes.
+"""fewshot's regularizers in your own training loop: here torchvision's ResNet-18, which learns the base classes.
 
     python examples/regularizers_in_my_loop.py
 

@@ -2,13 +2,13 @@
 
     fewshot.benchmark(network, dataset="glyphs")    score any network, or features, on the standard tasks
     fewshot.difference("runs/a", "runs/b")          what two runs prove about each other
-    fewshot.evaluate_learner(learner)               score what adapts to each task, such as MAML
+    fewshot.evaluate_learner(learner)               score a learner that adapts to each task, such as MAML
     fewshot.load("runs/x")                          a run's trained embedding, an nn.Module
     fewshot.run(fewshot.configure(reg="targetdrop"))    train, select, evaluate: one experiment
 
 The parts: `fewshot.backbones.build`, `fewshot.heads.build`, `fewshot.transforms.build`, `fewshot.regularizers.build`.
-`fewshot.open_dataset` opens a prepared data set; `fewshot.testing` has the laws for components of your own. What the
-user can mend is raised as `fewshot.UserError`, a ValueError. The commands: `python -m fewshot`.
+`fewshot.open_dataset` opens a prepared data set; `fewshot.testing` checks the laws that your own components must obey.
+Errors that the user can mend are raised as `fewshot.UserError`, a ValueError. The commands: `python -m fewshot`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # as signal, without the time that its enumerations take
 import sys
 
-# Our first line, which `python -m fewshot.train` comes to before any other. Until the command takes its signals
-# (core/process.py), Ctrl-C ends it at once: nothing has begun, and Python would raise KeyboardInterrupt, which makes a
-# traceback, or is swallowed where it meets a callback of the import system.
+# Our first lines: `python -m fewshot.train` runs them before any others. Until the command handles its signals
+# (core/process.py), Ctrl-C ends it at once: nothing has begun, and Python would raise KeyboardInterrupt, which prints a
+# traceback, or is swallowed inside a callback of the import system.
 if sys.argv[:1] == ["-m"] and "fewshot" in [
     name.partition(".")[0] for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False) if flag == "-m"
 ]:
@@ -74,14 +74,14 @@ def __dir__() -> list[str]:
 
 
 def load(run: str | os.PathLike, device: str = "auto", trust: Sequence[str] = ()) -> Model:
-    """The trained embedding of a run folder, best weights, in evaluation mode: an `nn.Module`.
+    """The trained embedding of a run folder, an `nn.Module`, with its best weights and in evaluation mode.
 
     `load("runs/x").embed(images)` takes uint8 images (N, S, S, 3) and returns float32 (N, D).
 
-    trust: modules and packages of your own whose code may run, such as ("my_pkg",), where the run names components in
-        them. What you have trained with on this machine, and not changed since, needs no permission.
+    trust: your own modules and packages whose code may run, such as ("my_pkg",), if the run names components in them.
+        Code that you have trained with on this machine, and not changed since, needs no permission.
 
-    Raises UserError (a ValueError) where the folder is no run, its weights are missing or damaged, or it names code
+    Raises UserError (a ValueError) if the folder is not a run, its weights are missing or damaged, or it names code
     that you have not allowed.
     """
     from fewshot import model

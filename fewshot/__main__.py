@@ -26,9 +26,9 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status of the command that `argv` names, or of the list of commands."""
+    """Run the command that `argv` names, or list the commands; returns the exit status."""
     given = sys.argv[1:] if argv is None else argv
-    if argv is None and os.getcwd() not in sys.path:  # as python -m has it: a user's modules lie there
+    if argv is None and os.getcwd() not in sys.path:  # as with python -m: the user's modules are there
         sys.path.insert(0, os.getcwd())
     name, rest = (given[0], given[1:]) if given else ("--help", [])
     if name in ("-h", "--help", "help"):
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands in one parser: what shtab writes a shell's completion from."""
+    """All commands in one parser, from which shtab writes a shell's completion."""
     together = argparse.ArgumentParser(prog="fewshot", description="Few-shot learning on identical tasks.")
     commands = together.add_subparsers()
     for name, does in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""What there is, by kind and name, with a line on each. Importing nothing of it: neither torch nor a component."""
+"""What there is, by kind and name, with one line about each. Neither torch nor any component is imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAMILIES = {  # kind -> the folder with one file for each component
     "backbones": "backbones", "heads": "heads", "regularizers": "regularizers", "transforms": "transforms",
     "regimes": "learning/regimes",
 }  # fmt: skip
-FIELDS = {  # by field of a configuration, the kind of component that it names
+FIELDS = {  # field of a configuration -> the kind of component that it names
     "backbone": "backbones", "head": "heads", "reg": "regularizers", "transform": "transforms", "regime": "regimes",
 }  # fmt: skip
 KINDS = (*FAMILIES, "datasets", "recipes", "tasks")
@@ -43,7 +43,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def names(kind: str) -> list[str]:
-    """The names of a kind. Of components no file is read, for every `train` asks for them."""
+    """The names of a kind. For components no file is read: every `train` asks for their names."""
     if kind in FAMILIES:
         return _public(PACKAGE / FAMILIES[kind])
     return [entry.name for entry in entries(kind)]

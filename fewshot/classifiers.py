@@ -19,7 +19,7 @@ class Form:
     kind: Kind
     classes: int
     rotations: int = 0
-    """Rotations that a second layer tells apart; 0: it has none."""
+    """Number of rotations that a second layer tells apart; 0: no such layer."""
 
 
 class Classifier(nn.Module):
@@ -28,13 +28,13 @@ class Classifier(nn.Module):
     - "linear": z W^T + b.
     - "cosine": s * cos(z, w_k), with a learned scale s that starts at 10 (Gidaris & Komodakis, CVPR 2018, eq. 4).
 
-    `weight` (K, D): one vector a class. They are what CamDrop is guided by.
+    `weight` (K, D): one vector a class. CamDrop is guided by these.
     """
 
     def __init__(self, form: Form, features: int) -> None:
         super().__init__()
         self.kind = form.kind
-        layer = nn.Linear(features, form.classes)  # drawn as torch draws its own
+        layer = nn.Linear(features, form.classes)  # initialised as torch does by default
         self.weight = layer.weight
         if form.kind == "cosine":
             self.scale = nn.Parameter(torch.tensor(10.0))
@@ -50,7 +50,7 @@ class Classifier(nn.Module):
             return F.linear(z.float(), self.weight, self.bias)
 
     def rotated(self, z: Tensor) -> Tensor:
-        """Embeddings (N, D) -> logits (N, R) of the rotations, float32. Only where the form has rotations."""
+        """Embeddings (N, D) -> logits (N, R) of the rotations, float32. Only if the form has rotations."""
         assert self.rotation is not None
         with torch.autocast(z.device.type, enabled=False):
             return self.rotation(z.float())

@@ -16,7 +16,7 @@ from fewshot.core.components import parse
 from fewshot.core.errors import UserError, unknown
 from fewshot.core.pace import Pace
 
-MOST_EPISODES = 10_000_000  # in one evaluation: their record is still read whole
+MOST_EPISODES = 10_000_000  # in one evaluation: a record of that many can still be read whole
 
 
 def option(default: Any, text: str) -> Any:
@@ -26,7 +26,7 @@ def option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every knob of a training run. `config.json` holds one, complete."""
+    """Every knob of a training run. `config.json` holds a complete one."""
 
     dataset: str = option("auto", "data set; auto: mini-imagenet if it is prepared, else the embedded glyphs")
     data_root: str = option("data", "folder of prepared data sets (default: $FEWSHOT_DATA, else data)")
@@ -116,7 +116,7 @@ class TrainConfig:
             raise UserError(f"--lr-epochs {' '.join(map(str, self.lr_epochs))}: give rising numbers")
         if not all(0 < value < float("inf") for value in self.lr_values):
             raise UserError(f"--lr-values {' '.join(map(str, self.lr_values))}: give positive numbers")
-        if ".." in self.dataset or re.search(r"[/\\\x00-\x1f]", self.dataset):  # it is a part of names of files
+        if ".." in self.dataset or re.search(r"[/\\\x00-\x1f]", self.dataset):  # it is part of file names
             raise UserError(f"--dataset {self.dataset!r}: give a name, of letters, digits and . _ -, not a path")
         if self.schedule == "steps" and not self.lr_epochs:
             raise UserError("--schedule steps needs --lr-epochs and --lr-values")
@@ -127,7 +127,7 @@ class TrainConfig:
 
     @property
     def episodic_pace(self) -> Pace:
-        """How long an episodic training is. Another regime may count otherwise: `Regime.pace`."""
+        """How long episodic training is. Another regime may count differently: `Regime.pace`."""
         return Pace(self.epochs, self.episodes_per_epoch, self.episodes_per_batch, self.val_every)
 
 
@@ -151,9 +151,9 @@ def flag(name: str) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser, names: Mapping[str, Sequence[str]] | None = None) -> None:
-    """One flag a field; those not given are absent from the result, so that recipes can fill them.
+    """One flag for each field; those not given are absent from the result, so that recipes can fill them.
 
-    `names`: by field, what there is, for the help.
+    `names`: for each field, the names that its help lists.
     """
     group: argparse._ActionsContainer = parser
     for name, spec in FIELDS.items():
@@ -177,7 +177,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Mapping[str, Sequence[str]
 
 
 def users_modules(values: Mapping[str, Any]) -> list[str]:
-    """Modules of the user's own that configuration values name, in components and as a data set: `my_pkg.drop`."""
+    """The user's own modules, such as `my_pkg.drop`, that configuration values name in components and as a data set."""
     texts = [values[name] for name in ("regime", "backbone", "head", "reg", "transform") if name in values]
     names = [spec.name for text in texts for spec in parse(text)] + [values.get("dataset", "")]
     return list(dict.fromkeys(name.rpartition(".")[0] for name in names if "." in name))
@@ -188,7 +188,10 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Values from JSON, TOML or flags to the fields' types: lists to tuples. UserError for an unknown field or type."""
+    """Values from JSON, TOML or flags in the fields' types: lists become tuples.
+
+    Raises UserError for an unknown field or a wrong type.
+    """
     for name in values:
         if name not in FIELDS:
             raise unknown(f"field in {where}:", name, FIELDS)

@@ -1,4 +1,4 @@
-"""What a user leaves out of a configuration, filled in: the data set, its root, its recipe. Imports no torch."""
+"""Fill in what a user leaves out of a configuration: the data set, its root, its recipe. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fewshot.config import TrainConfig
 
 
 def configure(**values: Any) -> TrainConfig:
-    """A complete configuration from some of its fields, as `fewshot train` makes it from flags: for `fewshot.run`.
+    """Make a complete configuration for `fewshot.run` from some of its fields, as `fewshot train` does from flags.
 
     `configure(reg="targetdrop", seed=1)` is `fewshot train --reg targetdrop --seed 1`: the data set is mini-imagenet
-    where it is prepared, else glyphs, and the recipe is the one named as the data set. UserError for an unknown field
-    or a value out of range.
+    if it is prepared, else glyphs, and the recipe is the one with the data set's name. Raises UserError for an unknown
+    field or a value out of range.
     """
     return complete(configs.from_json(values, "configure(...)"))[0]
 
 
 def complete(values: dict[str, Any]) -> tuple[TrainConfig, str]:
-    """The configuration of some values by field, and why it has the data set that it has."""
-    from fewshot.data import dataset_name, default_dataset  # which imports NumPy, and --help need not wait for that
+    """The complete configuration for some values, by field, and why it has that data set."""
+    from fewshot.data import dataset_name, default_dataset  # imports NumPy, and --help need not wait for that
 
     root, init = values.get("data_root", os.environ.get("FEWSHOT_DATA") or "data"), values.get("init")
     name, why = values.get("dataset", "auto"), "asked for"

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _described(given: str) -> list[str]:
-    name = re.split("[@:]", given)[0]  # a component as it stands on a command line
+    name = re.split("[@:]", given)[0]  # a component as written on a command line
     descriptions = list(_dotted(name)) if "." in name and "/" not in name else list(_named(name)) or list(_alias(name))
     if not descriptions:
         raise unknown("name", name, {known for kind in catalogue.KINDS for known in catalogue.names(kind)})
@@ -68,21 +68,21 @@ def _alias(name: str) -> Iterator[str]:
 
 
 def recipe(name: str) -> str:
-    """What a recipe is for, or each of those that `+` joins; and the values that they come to."""
+    """What a recipe is for, or each of several joined by `+`, and the values that result."""
     about = "\n".join(map(recipes.about, recipes.parts(name)))
     values = "\n".join(f"  {key} = {json.dumps(value)}" for key, value in recipes.values(name).items())
     return f"recipe {name}\n\n{about}\n\n{values}"
 
 
 def _dotted(name: str) -> Iterator[str]:
-    """A user's own class, in the family that it belongs to."""
+    """A description of a user's own class, in the family that it belongs to."""
     module_name, _, class_name = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"no module {error.name!r}: is its folder on PYTHONPATH?") from None
-        raise  # the module is there, and what it imports is not
+        raise  # the module is there, but something that it imports is not
     cls = getattr(module, class_name, None)
     if cls is None:
         raise unknown(f"name in module {module_name}:", class_name, [each for each in vars(module) if each[0] != "_"])
@@ -98,7 +98,7 @@ def _family(kind: str) -> Family:
 
 
 def component(kind: str, name: str) -> str:
-    """Docstring, options with types and defaults, and what its class declares."""
+    """Docstring, and options with types and defaults."""
     family = _family(kind)
     cls = family.find(name)
     module = inspect.getdoc(importlib.import_module(cls.__module__)) or ""

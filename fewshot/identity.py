@@ -1,10 +1,10 @@
-"""What makes two runs the same experiment: written down field by field, so that a new field moves no identity.
+"""What makes two runs the same experiment, written down field by field, so that a new field changes no identity.
 
-Every field of the configuration is in exactly one of two tables (a test says so). FROZEN holds what describes the
-experiment, with the value that a run has whose configuration does not know the field. Only what differs from it is
-hashed: a field that is added later, with its neutral value here, leaves the identity of every earlier run as it was.
-Never change a value of FROZEN; a default of `config.TrainConfig` may change without it. PROVENANCE holds what says
-where, how and under which name the experiment was done.
+Every field of the configuration is in exactly one of two tables (a test checks this). FROZEN holds the fields that
+describe the experiment, each with its value for runs whose configuration does not know the field. Only what differs
+from FROZEN is hashed: a field that is added later, with its neutral value here, does not change the identity of any
+earlier run. Never change a value of FROZEN; a default of `config.TrainConfig` may change without it. PROVENANCE holds
+the fields that say where, how and under which name the experiment was done.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ PROVENANCE = (
     "recipe", "seed", "init", "data_root", "device", "precision", "threads", "compile", "deterministic",
     "checkpoint_seconds", "test_episodes", "test_shots",
 )  # fmt: skip
-"""`precision` and `init` are part of an experiment as what they came to (the resolved precision, the digest of the
-weights), which the run folder says, not as what was written."""
+"""`precision` and `init` are part of an experiment not as they were written, but as they were resolved (the precision
+used, the digest of the weights), which the run folder records."""
 
 
 HOW = ("data_root", "device", "threads", "checkpoint_seconds")
-"""How and where a run is trained from now on: it may go on with other values than it began with."""
+"""How and where a run is trained from now on: it may continue with other values than it began with."""
 
 
 def difference(begun: TrainConfig, asked: TrainConfig, passed_over: Collection[str] = ()) -> str | None:
-    """The first field in which the configuration of a run that goes on is not what it began with; None: it is the same.
+    """The first field in which a run that continues has another value than it began with; None if there is none.
 
-    HOW is passed over, and `passed_over`.
+    The fields of HOW and of `passed_over` are not compared.
     """
     before, now = ({**to_json(each), "init": each.init and os.path.abspath(each.init)} for each in (begun, asked))
     return next((n for n in before if before[n] != now[n] and n not in HOW and n not in passed_over), None)
@@ -53,7 +53,7 @@ def experiment(config: TrainConfig) -> dict[str, Any]:
     """The fields in which a configuration differs from FROZEN, in JSON's types.
 
     The same values give the same result, whether they come from a recipe or from flags. Values without effect are left
-    out: `val_shots` where it equals `shots`, the steps of a schedule that has none, the momentum of AdamW.
+    out: `val_shots` if it equals `shots`, the steps of a schedule that has none, the momentum of AdamW.
     """
     values = json.loads(json.dumps(to_json(config)))  # tuples become lists
     if values["val_shots"] == values["shots"]:
@@ -66,14 +66,14 @@ def experiment(config: TrainConfig) -> dict[str, Any]:
 
 
 def pixels(facts: Mapping[str, Any]) -> str | None:
-    """What says on which pixels a result was scored, or a run was trained: equal where these are, for one data set.
+    """What says on which pixels a result was scored, or a run was trained: for one data set, equal if the pixels are.
 
-    `facts`: a result row, or a run's `resolved`. Its former fingerprint, which older ones have under `fingerprint`
-    (data/dataset_json.py): so that old and new ones are pooled and ranked together.
+    `facts`: a result row, or a run's `resolved`. Returns its former fingerprint, which older ones have under
+    `fingerprint` (data/dataset_json.py), so that old and new ones are pooled and ranked together.
     """
     return facts.get("former_fingerprint", facts.get("fingerprint"))
 
 
 def digest(value: Any, letters: int = 8) -> str:
-    """The first `letters` hex digits of the SHA-256 of a JSON value, the order of its keys aside."""
+    """The first `letters` hex digits of the SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:letters]

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         written = {
             path: as_csv.render(kind, some)
             for kind, path in tables.items()
-            if (some := of_kind(kind, rows)) or path.exists()  # what is there must not look like the runs' of now
+            if (some := of_kind(kind, rows)) or path.exists()  # an earlier file must not pass for that of these runs
         }
         if "markdown" in files:
             written[files["markdown"]] = as_text.render(rows)
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _files(args: argparse.Namespace) -> dict[str, Path]:
-    """The files to write, by their flags. UserError where one has no name, or where there is no CSV to append to."""
+    """The files to write, by their flags. Raises UserError if one has no name, or there is no CSV to append to."""
     files = {}
     for name in ("csv", "markdown", "html"):
         given = getattr(args, name)
@@ -117,9 +117,9 @@ def _files(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def _refuse_foreign(outputs: Sequence[tuple[str, Path, str]]) -> None:
-    """UserError where a file cannot be written, is not one that this command has written, or is another of them.
+    """Raise UserError if a file cannot be written, was not written by this command, or is given twice.
 
-    outputs: flags, their files, and what is in such a file if it is ours.
+    outputs: flags, their files, and what such a file contains if it is ours.
     """
     flags: dict[Path, str] = {}
     for flag, path, mark in outputs:
@@ -135,7 +135,7 @@ def _refuse_foreign(outputs: Sequence[tuple[str, Path, str]]) -> None:
 
 @contextmanager
 def _alone(csv: Path | None) -> Iterator[None]:
-    """Keep off others that write the same CSV, so that none loses what another has just added."""
+    """Keep other processes from writing the same CSV, so that none loses what another has just added."""
     if csv is None:
         yield
         return
@@ -146,7 +146,7 @@ def _alone(csv: Path | None) -> Iterator[None]:
 
 
 def _page(args: argparse.Namespace, files: Mapping[str, Path], images: Path | None) -> dict[str, str]:
-    """What the page shows besides the rows. UserError where there is no page, or the link is no address."""
+    """What the page shows besides the rows. Raises UserError if there is no page, or the link is not an address."""
     given = {name: value for name in ("title", "link") if (value := getattr(args, name)) is not None}
     if given and "html" not in files:
         raise UserError(f"--{next(iter(given))} is for the page: give --html FILE, too")

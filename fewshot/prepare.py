@@ -56,7 +56,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
 
-    from fewshot.data.importers import build  # not for --help: NumPy and Pillow take their time
+    from fewshot.data.importers import build  # not for --help: NumPy and Pillow are slow to import
     from fewshot.data.importers.limits import Limits
     from fewshot.data.spec import SIZES
 
@@ -80,12 +80,12 @@ def _say(text: str) -> None:
 
 
 def _specification(name: str, splits: Path | None, sources: list[Path], root: Path) -> DatasetSpec:
-    """A known data set's, the user's own by its dotted name, or one made of nothing but a name and the splits."""
+    """The specification: a known data set's, the user's own by its dotted name, or one made only of name and splits."""
     from fewshot.data import DatasetSpec, specs
     from fewshot.data.names import SPLITS
     from fewshot.data.store import is_store
 
-    own = DatasetSpec(name)  # which checks the name
+    own = DatasetSpec(name)  # also checks the name
     spec = specs.find(name)
     if spec is None:
         if specs.is_dotted(name) and not is_store(root / name):

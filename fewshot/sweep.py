@@ -1,4 +1,4 @@
-"""python -m fewshot.sweep: train every configuration of a grid, several at once, and compare what came of them."""
+"""python -m fewshot.sweep: train every configuration of a grid, several at once, and compare the results."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.sweeps.folder import Sweep
 
     folder = Path(args.out) if args.out else _default_folder(plan, vary)
-    if args.executor == "local":  # others' machines may see other folders
+    if args.executor == "local":  # other machines may see other folders
         grid.check_at_hand(Sweep(folder, plan).left().values())
     sweep = Sweep.make(folder, plan)
     failed = launch.train(sweep, args, terminal())
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _default_folder(plan: dict[str, Any], vary: dict[str, list[Any]]) -> Path:
-    """The same for the same runs, however they are trained; another for another data root, which has other images."""
+    """The same folder for the same runs, however they are trained; another for another data root, with other images."""
     about = "-".join([next(iter(plan.values())).dataset, *vary])
     aside = set(HOW) - {"data_root"}
     runs = {name: configs.to_json(config) for name, config in plan.items()}
@@ -86,7 +86,7 @@ def _default_folder(plan: dict[str, Any], vary: dict[str, list[Any]]) -> Path:
 
 
 def _report(sweep: Sweep, failed: dict[str, str]) -> None:
-    """Rank what is done, compare it, and name what is not."""
+    """Rank and compare the runs that are done, and name those that failed."""
     from fewshot.core.files import write_atomic
     from fewshot.reports.boards import as_csv, as_text
     from fewshot.reports.boards.gathering import gather
@@ -114,7 +114,7 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
         if len(set(counted.values())) > 1:
             try:
                 comparison.print_all(console, [str(sweep.path(name)) for name in sweep.plan if name in counted])
-            except UserError as error:  # the runs are done all the same
+            except UserError as error:  # the runs are done nevertheless
                 console.print(f"Not compared: {error}.")
         _warn_of_changed_code(sweep, [name for name in sweep.plan if name not in failed])
     for name, why in failed.items():
@@ -122,7 +122,7 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
 
 
 def _warn_of_changed_code(sweep: Sweep, done: Sequence[str]) -> None:
-    """Of runs that were trained before the user edited the code that they name: they are not trained again."""
+    """Warn of runs trained before the user edited the code that they name: they are not trained again."""
     from fewshot.runs import Run
 
     earlier = {name: changed for name in done if (changed := Run.open(sweep.path(name)).changed_code)}

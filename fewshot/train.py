@@ -103,7 +103,7 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
 
     console, log = terminal(), loggers.find(log)
     console.quiet = not crew.first
-    if seeds and len(seeds) == 1 and 1 < seeds[0] <= 10:  # as one gives it to sweep
+    if seeds and len(seeds) == 1 and 1 < seeds[0] <= 10:  # as one would write it for sweep
         several = " ".join(map(str, range(seeds[0])))
         console.print(f"--seeds {seeds[0]} is one run, of that seed; {seeds[0]} seeds are --seeds {several}.")
     done = []
@@ -123,7 +123,7 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
             done.append(experiment.run(config, folder, reporter, resume=resume, elsewhere=elsewhere, crew=crew))
         except KeyboardInterrupt as interrupt:
             if not seeds or out is None or all(vacant(Path(str(each))) for *_, each in plans):
-                raise  # where nothing is begun, --resume would begin something else
+                raise  # if nothing has begun, --resume would begin something else
             all_seeds = f"--out {out} --seeds {' '.join(map(str, seeds))} --resume"
             raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; with all seeds by {all_seeds}") from None
         if crew.first:
@@ -133,18 +133,18 @@ def _train(argv: list[str] | None, crew: Crew) -> None:
 
 
 _OF_ITS_RUN = ("seed", "recipe", "init", "precision", "compile", "deterministic")
-"""In which the runs of one --seeds may differ as they are written. What they come to is looked at before they are
-averaged."""
+"""Fields whose written values may differ between the runs of one --seeds. What they resolve to is compared before the
+runs are averaged."""
 
 
 def _configurations(
     work: Sequence[tuple[dict[str, Any], str | None]], resume: bool, trust: list[str], elsewhere: bool
 ) -> list[tuple[TrainConfig, str, str | None]]:
-    """What to train for each (flags, folder), why on that data set, and where.
+    """For each (flags, folder): what to train, why on that data set, and in which folder.
 
-    A run that is there goes on as it began. One that is not gets the configuration of those that are, so that the runs
-    of one command differ in the seed alone. UserError where the flags contradict what is there, where that differs in
-    more than the seed, and where it names code that neither the flags name nor `trust` allows.
+    A run that exists continues as it began. One that does not exist yet gets the configuration of those that do, so
+    that the runs of one command differ only in the seed. Raises UserError if the flags contradict a run that exists, if
+    such runs differ in more than the seed, or if one names code that neither the flags name nor `trust` allows.
     """
     from fewshot.runs import Run  # imports NumPy, and --help need not wait for that
 
@@ -152,7 +152,7 @@ def _configurations(
     if not resume or not begun:
         found = [(*complete(flags), folder) for flags, folder in work]
         for config, _, folder in found:
-            if folder in begun:  # else it would be said once the seeds before it are trained
+            if folder in begun:  # otherwise this would be said only after the seeds before it are trained
                 raise Run.taken(folder, config)
         return found
     first = next(iter(begun))
@@ -173,9 +173,9 @@ def _configurations(
 
 
 def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
-    """The flags of a script's own that go to training, by field. UserError for one that is `taken`.
+    """The flags of a script that go to training, by field. Raises UserError for one that is `taken`.
 
-    `taken`: by field, what the user gives the script in its place.
+    `taken`: by field, what the user gives the script instead.
     """
     parser = Parser(prog="fewshot.train")
     configs.add_flags(parser)
@@ -189,9 +189,9 @@ def train_flags(argv: list[str], taken: dict[str, str]) -> dict[str, Any]:
 def _kept(
     out: str, flags: dict[str, Any], trust: list[str], elsewhere: bool, another_seed: bool = False
 ) -> TrainConfig:
-    """The configuration of the run in `out`, which goes on, or is to be done again with `another_seed`.
+    """The configuration of the run in `out`, which continues, or is to be repeated with `another_seed`.
 
-    UserError where a flag contradicts it.
+    Raises UserError if a flag contradicts it.
     """
     from fewshot.data import dataset_name  # these import NumPy, and --help need not wait for that
     from fewshot.runs import Run

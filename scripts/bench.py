@@ -1,12 +1,12 @@
 """Measure training, what regularizers cost, and evaluation: against their limits, the field's way and learn2learn.
 
     python scripts/bench.py [--parts training cost evaluation] [--learn2learn PYTHON] [--json FILE]
-    python scripts/bench.py --noise     # where there is no copy of mini-ImageNet
+    python scripts/bench.py --noise     # if there is no copy of mini-ImageNet
     python scripts/bench.py --parts training cost --dataset fashion-mnist --backbone resnet20 --regime supervised
 
 Cases (scripts/bench_cases/) take turns, A B C, A B C, ..., each turn in a process of its own: settings of the
-allocator hold for a whole process, and so does peak memory. A ratio is taken within a round, where both sides met the
-same noise; what is reported is the median over the rounds.
+allocator hold for a whole process, and so does peak memory. A ratio is taken within a round, in which both sides met
+the same noise; the median over the rounds is reported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many images a second are decoded, cut out and resized, of files such as ImageNet's.
+"""How many images a second are decoded, cropped and resized, from files such as ImageNet's.
 
     taskset -c 0 python scripts/bench_image_files.py       # one core
     python scripts/bench_image_files.py --images 1000
@@ -21,7 +21,7 @@ from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
 from fewshot.core.process import processors
 
-SIZE, QUALITY, GRAIN = (500, 375), 90, 20  # with so much noise such files have 99 KB
+SIZE, QUALITY, GRAIN = (500, 375), 90, 20  # with this much noise, such files have 99 KB
 
 
 def parser() -> Parser:

@@ -119,7 +119,7 @@ def bar(
     what: str, value: float | None, *, least: float | None = None, most: float | None = None,
     ambition: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """A figure and its bar; `passed` is None where the figure was not measured."""
+    """A figure and its bar; `passed` is None if the figure was not measured."""
     passed = None if value is None else value >= least if most is None else value <= most
     return {"what": what, "value": value, "least": least, "most": most, "ambition": ambition, "passed": passed}
 

@@ -1,4 +1,4 @@
-"""Cases in turns, each in a process of its own: what they say of themselves, their memory, their time."""
+"""Cases in turns, each in a process of its own: what they report, their memory, their time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Round = dict[str, Figures]
 
 
 def check_python(python: str) -> str:
-    """The interpreter given with --learn2learn; UserError where it has no learn2learn."""
+    """The interpreter given with --learn2learn; UserError if it has no learn2learn."""
     try:
         done = subprocess.run([python, "-c", "import numpy, torchvision, learn2learn"], capture_output=True)
     except OSError as error:
@@ -54,8 +54,8 @@ def take_turns(
 def measure(name: str, config: TrainConfig, steps: int, python: str = sys.executable) -> Figures:
     """A case's figures, from a process of its own; the most memory that it held; the time that it took.
 
-    Much less processor time than wall time times threads means that others wanted the processor.
-    UserError where that process found the user's input wrong.
+    Much less processor time than wall time times threads means that other processes wanted the processor.
+    Raises UserError if that process found the user's input wrong.
     """
     command = [python, str(CASES), name, json.dumps(configs.to_json(config)), str(steps)]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

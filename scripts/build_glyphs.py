@@ -52,7 +52,7 @@ ALPHABETS = {
 
 TYPEFACES = Path(matplotlib.get_data_path()) / "fonts/ttf"
 # Mixed, so that a character's first images differ most. matplotlib's Computer Modern files are left
-# out: of these alphabets they have a part of Latin alone, under a licence of their own.
+# out: of these alphabets they have only a part of Latin, and they have a licence of their own.
 FACES = (
     "DejaVuSans",
     "DejaVuSerif",
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def choose_characters() -> dict[str, str]:
-    """character -> alphabet, of those whose outline no earlier character has."""
+    """character -> alphabet, for characters whose outline no earlier one has."""
     kept: dict[str, str] = {}
     outlines = np.empty((0, MASTER * MASTER))
     for alphabet, blocks in ((a, b) for alphabets in ALPHABETS.values() for a, b in alphabets.items()):
@@ -133,7 +133,7 @@ def choose_characters() -> dict[str, str]:
 def letters(blocks: str) -> list[str]:
     """Letters of the code blocks ("0041-007A ...") that the reference typeface draws.
 
-    Ones that decompose (accents, ligatures, positional forms) would be near-copies of their base.
+    Those that decompose (accents, ligatures, positional forms) are left out, as near-copies of their base.
     """
     ranges = [[int(end, 16) for end in block.split("-")] for block in blocks.split()]
     chars = [chr(code) for first, last in ranges for code in range(first, last + 1)]

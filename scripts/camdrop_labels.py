@@ -2,11 +2,11 @@
 
     python scripts/camdrop_labels.py --runs runs/mini-imagenet-42/{camdrop,none}-seed?
 
-CamDrop drops blocks from the channels that speak for an image's own class, so its mask depends on that class, which
-the network is to find out. Here trained networks answer in four ways: without regularizers, as in evaluation; with
-CamDrop, as in training; with CamDrop, but each image guided by another class than its own; and with CamDrop, each
-image guided by the class that the network names for it. Networks that were trained without CamDrop are the control:
-what its mask does to them, they have not learned.
+CamDrop drops blocks from the channels that speak for an image's own class. So its mask depends on that class, which
+the network has to predict. Here trained networks answer in four ways: without regularizers, as in evaluation; with
+CamDrop, as in training; with CamDrop, but each image guided by a class that is not its own; and with CamDrop, each
+image guided by the class that the network predicts for it. Networks that were trained without CamDrop are the control:
+they have not learned what its mask does to them.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ WAYS = ("off", "own", "another", "as told", "named")
 PROTOCOL = Protocol(ways=5, shots=5, queries=3)
 BATCH = 100
 Shares = Mapping[str, float]
-"""By `WAYS`: the share of a batch's images that are answered right, or as told."""
+"""By `WAYS`: the share of a batch's images that are answered correctly, or as told."""
 Answer = Callable[[Tensor], Tensor]
-"""Embeddings (B, D) -> the classes named (B,)."""
+"""Embeddings (B, D) -> the predicted classes (B,)."""
 
 
 @torch.no_grad()
 def ask(network: Model, images: Tensor, weights: Tensor, own: Tensor, asked: Tensor, name: Answer, seed: int) -> Shares:
-    """By `WAYS`, the share of right answers of one batch, or of those as told.
+    """By `WAYS`, the share of correct answers in one batch, or of those as told.
 
     images (B, 3, size, size); weights (K, C) of the classes 0..K-1; own (B,): each image's class; asked (B,) bool: the
-    images that are asked of, and guided in several ways. CamDrop draws the same noise each time, and batch norm stays
-    in evaluation mode.
+    images that are asked about and guided in several ways. CamDrop draws the same noise each time, and batch norm
+    stays in evaluation mode.
     """
 
     def answers(guide: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def ask(network: Model, images: Tensor, weights: Tensor, own: Tensor, asked: Ten
 
 
 def of_tasks(network: Model, split: Split, tasks: int) -> Iterator[Shares]:
-    """Task by task: the queries are asked of, and support images are always guided by their own class."""
+    """Task by task: the queries are asked about, and support images are always guided by their own class."""
     ways, shots, each = PROTOCOL.ways, PROTOCOL.shots, PROTOCOL.images_per_class
     own = torch.arange(ways).repeat_interleave(each)
     asked = (torch.arange(each) >= shots).repeat(ways)
@@ -110,7 +110,7 @@ def of_images(network: Model, split: Split, count: int) -> Iterator[Shares]:
 
 
 def masks(folder: Path, folders: Sequence[Path]) -> list[str]:
-    """Whose masks a run's network is asked with: CamDrop as it was trained with; else as each of the others like it."""
+    """The masks to ask a run's network with: CamDrop as in its training; if it had none, as in each run like it."""
     config = Run.open(folder).config
     if "camdrop" in config.reg:
         return [_mask(config.reg)]
@@ -120,7 +120,7 @@ def masks(folder: Path, folders: Sequence[Path]) -> list[str]:
 
 
 def _mask(reg: str) -> str:
-    """CamDrop's text without whom it asks for the class: that is what is varied here."""
+    """CamDrop's text without `label`, which says where its class comes from: that is varied here."""
     spec = next(spec for spec in parse(reg) if spec.name == "camdrop")
     return str(replace(spec, options={name: value for name, value in spec.options.items() if name != "label"}))
 

@@ -6,12 +6,12 @@
 Each repeat draws a world, a test set from the world, and episodes from the test set. A world has 20 classes; the images
 of a class lie around a centre of its own, with a spread of its own, in 3 dimensions. A test set has 24 images a class.
 Two networks see them differently, and an episode has one query a class, which goes to the nearest support image.
-Distances are the largest of the 3 coordinates' differences, because then the true values can be computed: of this test
-set by counting all its episodes, of new images by integration, of new classes by averaging over worlds. The package's
-own samplers and intervals do the rest.
+A distance is the largest of the differences in the 3 coordinates, because then the true values can be computed: of
+this test set by counting all its episodes, of new images by integration, of new classes by averaging over worlds. The
+package's own samplers and intervals do the rest.
 
 How often an interval holds a value that it is not for depends on these numbers: on images a class, queries, classes and
-episodes. Such figures (56% and 14% for the field's interval) are of this simulation, not of any benchmark.
+episodes. Such figures (56% and 14% for the field's interval) belong to this simulation, not to any benchmark.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class World:
 
 
 def two_networks(random: np.random.Generator) -> list[tuple[World, np.ndarray]]:
-    """Two views of the same classes and images, alike in law: on new classes neither is the better."""
+    """Two views of the same classes and images, with the same distribution: on new classes neither is better."""
     spreads = 0.5 * np.exp(0.4 * random.normal(size=(CLASSES, 1)))
     shapes = ((CLASSES, DIMENSIONS), (CLASSES, IMAGES, DIMENSIONS))
     centres, noise = (random.normal(size=shape) for shape in shapes)
@@ -97,7 +97,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def chosen_at_random(farther: np.ndarray) -> np.ndarray:
-    """From each other class's probability (others, ...) of being farther, that of all 4 that an episode has being so.
+    """The probability that all 4 other classes of an episode are farther, from that of each class (others, ...).
 
     The mean over all sets of 4: the elementary symmetric polynomial over the number of sets.
     """
@@ -157,7 +157,7 @@ def simulate(repeats: int, episodes: int) -> tuple[dict, dict]:
 
 
 def over_seeds(repeats: int) -> list[dict]:
-    """The interval over training seeds, where their values are normal, and where they are skewed (exponential)."""
+    """The interval over training seeds, for values that are normal, and for skewed (exponential) ones."""
     random, rows = np.random.default_rng(1), []
     for law, draw, truth in (("normal", random.normal, 0.0), ("exponential", random.exponential, 1.0)):
         for seeds in (2, 3, 5):
@@ -194,7 +194,7 @@ def measured(found: dict, truths: dict) -> list[dict]:
 
 
 def lines(rows: list[dict]) -> list[tuple[str, ...]]:
-    """Lines of text; what an interval is for stands in stars."""
+    """Lines of text; what an interval is for is in stars."""
     return [
         (row["of"], row["interval"], row["for"], f"{100 * row['half_width']:.2f}")
         + tuple(f"**{100 * held:.1f}**" if name == row["for"] else f"{100 * held:.1f}"
@@ -241,7 +241,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _power_alone(folder: Path | None, command: str, repeats: int) -> None:
-    """Put the planned studies anew into what was measured before."""
+    """Replace the planned studies in what was measured before."""
     before = folder and folder / "coverage.json"
     if not before or not before.is_file():
         raise UserError("--power goes with the --out FOLDER of an earlier run, which has coverage.json")

@@ -1,6 +1,6 @@
 """Does a study that was planned for 80% power find its difference in 80% of cases? A part of scripts/coverage.py.
 
-For each question a world of known variance: `evaluation.power.needed` says how many units a difference takes, and the
+Each question has a world of known variance: `evaluation.power.needed` says how many units a difference takes, and a
 study of that size is simulated again and again, tested by the package's own intervals. Differences are in points.
 """
 
@@ -16,14 +16,14 @@ from fewshot.evaluation.power import need, needed, power
 
 WAYS, CLASSES, EPISODES = 5, 20, 2000
 SPREAD = {"training anew": 1.0, "new images": 8.0, "new classes": 3.0}
-"""Standard deviations in points: of seeds; of a task's residual beside its classes' effects; of classes' effects."""
-RESIDUAL = 10.0  # of an episode, beside its classes' effects
+"""Standard deviations in points: of seeds; of a task's residual after its classes' effects; of classes' effects."""
+RESIDUAL = 10.0  # of an episode, after its classes' effects
 DIFFERENCES = {"training anew": (2.0, 1.0, 0.5), "new images": (4.0, 2.0, 1.0), "new classes": (4.0, 2.0, 1.2)}
 PILOTS = (2, 3, 5, 10, 20)
 
 
 def units(question: str) -> Units:
-    """What the test of a question knows of its error, here by the world's own variances."""
+    """What the test of a question knows about its error, here from the world's own variances."""
     variance = SPREAD[question] ** 2
     if question == "new images":
         return Units(0, variance, lost=CLASSES)
@@ -37,7 +37,7 @@ def seeds(random: np.random.Generator, gain: float, n: int) -> Interval:
 
 
 def images(random: np.random.Generator, gain: float, n: int) -> Interval:
-    """n tasks that share no image, each class as often as any other; classes' effects sum to nothing."""
+    """n tasks that share no image, each class as often as any other; classes' effects sum to 0."""
     rounds = -(-n * WAYS // CLASSES)
     classes = random.random((rounds, CLASSES)).argsort(1).reshape(-1, WAYS)[:n]
     effects = random.normal(0, 5, CLASSES)
@@ -46,7 +46,7 @@ def images(random: np.random.Generator, gain: float, n: int) -> Interval:
 
 
 def classes(random: np.random.Generator, gain: float, n: int) -> Interval:
-    """n classes, drawn anew."""
+    """n newly drawn classes."""
     chosen = random.random((EPISODES, n)).argpartition(WAYS - 1, 1)[:, :WAYS]
     effects = random.normal(gain, SPREAD["new classes"], n)
     return new_classes(effects[chosen].mean(1) + random.normal(0, RESIDUAL, EPISODES), chosen)
@@ -70,7 +70,7 @@ def planned(repeats: int) -> list[dict]:
 
 
 def from_pilots(repeats: int) -> list[dict]:
-    """Seeds planned from few of them, whose variance is only an estimate: a difference as large as their spread."""
+    """Seeds planned from a few, whose variance is only an estimate, for a difference as large as their spread."""
     random, spread = np.random.default_rng(3), SPREAD["training anew"]
     right, rows = needed(spread, units("training anew")), []
     for pilot in PILOTS:

@@ -66,7 +66,7 @@ def spoil_bytes(rng: random.Random, good: bytes, others: Sequence[bytes]) -> byt
     data = bytearray(good)
     for _ in range(1 << rng.randrange(4)):
         place = rng.randrange(len(data) + 1)
-        # Headers and directories stand at the ends of a file: half of the damage is done there.
+        # Headers and directories are at the ends of a file: half of the damage is done there.
         if len(data) > 128 and rng.random() < 0.5:
             place = rng.choice((rng.randrange(64), len(data) - rng.randrange(64)))
         match rng.randrange(6):
@@ -89,7 +89,7 @@ def spoil_bytes(rng: random.Random, good: bytes, others: Sequence[bytes]) -> byt
 
 
 def spoil_json(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
-    """Still JSON, or lines of it, with other values, missing ones or added ones at one to four places."""
+    """Still JSON, or lines of it, with values changed, missing or added at one to four places."""
     texts = good.splitlines() if good.count(b"\n{") else [good]
     number = rng.randrange(len(texts))
     texts[number] = json.dumps(_spoilt(rng, json.loads(texts[number]))).encode()
@@ -97,7 +97,7 @@ def spoil_json(rng: random.Random, good: bytes, others: Sequence[bytes]) -> byte
 
 
 def spoil_sealed_json(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
-    """A sealed JSON file that says other things, sealed again."""
+    """A sealed JSON file with other content, sealed again."""
     value = _spoilt(rng, {key: each for key, each in json.loads(good).items() if key != "sha256"})
     if not isinstance(value, dict) or not value:
         return json.dumps(value).encode()
@@ -106,7 +106,7 @@ def spoil_sealed_json(rng: random.Random, good: bytes, others: Sequence[bytes]) 
 
 
 def spoil_zip(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
-    """A zip whose directory and checksums are right, of members that are damaged, renamed, missing or new."""
+    """A zip with correct directory and checksums, but with a member that is damaged, renamed or missing."""
     with zipfile.ZipFile(io.BytesIO(good)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = rng.choice(list(members))
@@ -121,7 +121,7 @@ def spoil_zip(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes
 
 
 def spoil_safetensors(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
-    """A file of safetensors whose header's length is right, and whose header says something else."""
+    """A safetensors file with the right header length, but with other content in the header."""
     (length,) = struct.unpack("<Q", good[:8])
     header = json.dumps(_spoilt(rng, json.loads(good[8 : 8 + length]))).encode()
     return struct.pack("<Q", len(header)) + header + good[8 + length :]

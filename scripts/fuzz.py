@@ -3,15 +3,15 @@
     python scripts/fuzz.py --inputs 1000000 --minutes 75      # adds to results/fuzz.json, writes results/fuzz.md
 
 Good files of every kind (scripts/foreign.py) are damaged at random, bytes and structure, and read
-(scripts/fuzz_readers.py). What a reader may do with one is to give its content, or to refuse it in one line.
+(scripts/fuzz_readers.py). A reader may either return a file's content, or refuse it in one line.
 
-Each reader runs in a process of its own, with a bound on memory. An input hangs where it takes more than 10 s of
+Each reader runs in a process of its own, with a bound on memory. An input hangs if it takes more than 10 s of
 processor time, or a minute by the clock while the process may run (it can be stopped and continued). An execution is:
 a program started, a connection opened, a library loaded, a file written or removed outside the reader's folder, or the
 module fuzz_trap imported, which damaged files name.
 
-Input N of a reader depends on the reader, N and --seed alone. What is done is added to --record after every part, so
-that a run that is stopped goes on where it was; --only READER --first N --count 1 repeats a single input.
+Input N of a reader depends only on the reader, N and --seed. Results are added to --record after every part, so that a
+stopped run goes on where it was; --only READER --first N --count 1 repeats a single input.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 10  # of processor time: an input that takes longer hangs
-PATIENCE = 60  # seconds in which the process may run and an input is not done
-STUCK = 180  # the same, for one that does not even hear its alarm
+PATIENCE = 60  # seconds by the clock, while the process may run: likewise
+STUCK = 180  # likewise, for a process that does not even hear its alarm
 MEMORY = 2 << 30  # bytes of address space beyond those after start
-LEAST = 10_000  # inputs of every reader; beyond them one after the other gets some minutes
-PART_SECONDS = 120  # starting a part takes some of processor time
+LEAST = 10_000  # inputs of every reader; after them, the readers get some minutes in turn
+PART_SECONDS = 120  # starting a part takes some processor time
 WORST = 100  # descriptions kept of what went wrong in one reader
 OUTCOMES = ("done", "read", "refused", "crashed", "hung", "executed", "slowest_us", "memory_kb")
 
@@ -60,7 +60,7 @@ class Tally:
     slowest_us: int = 0
     """Microseconds of processor time of one input."""
     memory_kb: int = 0
-    """Kilobytes that a process had more at its largest than at its start."""
+    """Kilobytes by which a process was larger at its largest than after the good files."""
     worst: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -96,7 +96,7 @@ class Board:
 
 
 def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path, board: Board) -> None:
-    """Read so many inputs, or as many as there is time for. What is remarkable is printed, a line each."""
+    """Read so many inputs, or as many as there is time for. Prints a line for everything remarkable."""
     from fuzz_readers import reader
 
     from fewshot.core.errors import UserError
@@ -155,7 +155,7 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
         (Path(made) / "files").mkdir()
         it = reader(name, Path(made) / "files", run)
         for each in it.good:
-            it.read(each)  # good files are read; and what is imported at first use, is
+            it.read(each)  # good files can be read; what is imported at first use, is now
         start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + MEMORY,) * 2)
@@ -177,7 +177,7 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
 def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: Path) -> tuple[Tally, bool]:
     """A part in a process of its own, and whether the user stopped it with Ctrl-C.
 
-    One that is killed, or has to be, ends at the input that it was at.
+    A part that is killed, or has to be, ends with the input that it was at.
     """
     with tempfile.TemporaryDirectory() as folder:
         numbers, lines = Path(folder) / "numbers", Path(folder) / "lines"
@@ -203,7 +203,7 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
 
 
 def _watched(child: subprocess.Popen, board: Board) -> str:
-    """Wait for a part; why it did not end well, or nothing."""
+    """Wait for a part; returns why it did not end well, or nothing."""
     before, quiet = -1, 0
     while child.poll() is None:
         time.sleep(1)
@@ -232,7 +232,7 @@ def finished_run(folder: Path) -> Path:
 
 
 def commit() -> str:
-    """The checkout's commit, `-dirty` if code in it was changed; the report of an earlier part may be."""
+    """The checkout's commit, `-dirty` if code in it was changed; the report of an earlier part does not count."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()

@@ -1,7 +1,7 @@
 """Every reader of files that somebody else may have made, each with good files and the ways to spoil them.
 
-A reader is a function of an empty folder, in which it may write. What `Reader.read` may do with bytes is to give their
-content, or to refuse them in one line (UserError, Unreadable).
+A reader is a function of an empty folder, in which it may write. `Reader.read` may either return the content of the
+bytes, or refuse them in one line (UserError, Unreadable).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def pickles(folder: Path) -> Reader:
 
 
 def archives(folder: Path) -> Reader:
-    """Zip, tar, gzip, and what is in them, among it pickles; every image found is read."""
+    """Zip, tar, gzip, and what is in them, including pickles; every image found is read."""
     members = {f"cat/{number}.png": picture("PNG") for number in range(2)}
     good = [
         zip_of(members), tar_of(members), tar_of(members, "w:gz"), gzip.compress(zip_of(members)),
@@ -142,7 +142,7 @@ def _store(folder: Path) -> Path:
 
 
 def stores(folder: Path) -> Reader:
-    """dataset.json, with the fingerprint that belongs to what it says, where it says anything."""
+    """dataset.json, with the fingerprint that fits what it says, if it says anything."""
     path = _store(folder) / "dataset.json"
 
     def read(data: bytes) -> None:
@@ -150,7 +150,7 @@ def stores(folder: Path) -> Reader:
             content = json.loads(data)
             content["fingerprint"] = dataset_json.fingerprint(content["splits"])
             data = json.dumps(content).encode()
-        except Exception:  # not even JSON, or of other types: as it is, then
+        except Exception:  # not even JSON, or of other types: left as it is
             pass
         path.write_bytes(data)
         store.open_store("mine", folder)
@@ -169,7 +169,7 @@ def arrays(folder: Path) -> Reader:
 
 
 # ---- run folders: `folder / "run"` is a finished one, `folder / "old"` the same without digests. Anybody can leave
-# these out, as older versions did, or make them right; with them, hardly any damage would reach the readers
+# digests out, as older versions did, or correct them; with them, hardly any damage would reach the readers
 
 
 def _unseal(folder: Path) -> None:
@@ -185,7 +185,7 @@ def _unseal(folder: Path) -> None:
 
 
 def _file(folder: Path, name: str, read: Callable[[Run], Any], *damages: Damage) -> Reader:
-    """A file of the run, where it is JSON; else of the old one."""
+    """A file of the run if it is JSON, otherwise of the old one."""
     place = folder / ("run" if name.endswith(".json") else "old")
     run, path = Run.open(place), place / name
     good = [path.read_bytes()]
@@ -245,7 +245,7 @@ def images_npz(folder: Path) -> Reader:
 
 
 def checkpoint_pt(folder: Path) -> Reader:
-    """One of a network of a few weights: what is around them is the same."""
+    """That of a network with a few weights: the rest of the file is the same."""
     path, network = folder / "checkpoint.pt", torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     network(torch.ones(1, 3)).sum().backward()
@@ -361,7 +361,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 
 
 def reader(name: str, folder: Path, run: Path) -> Reader:
-    """The reader of that name; `run`: a finished run, of which one that needs it gets a copy."""
+    """The reader of that name; `run`: a finished run, copied for a reader that needs one."""
     if READERS[name] in OF_A_RUN:
         shutil.copytree(run, folder / "run")
         _unseal(shutil.copytree(run, folder / "old"))

@@ -6,8 +6,8 @@
     python scripts/heads.py report                   # the tables, of what is kept
 
 RUN needs its config.json and best.safetensors; it may be unfinished. A row is kept as soon as it is measured, and
-replaces its predecessor. `sklearn:CLASS` and `qpth` (MetaOptNet-SVM's own solver, where it is installed) are timed on
-fewer tasks. Seconds of clock and processor are those of solving, from embeddings at hand, on `--threads` threads.
+replaces its predecessor. `sklearn:CLASS` and `qpth` (MetaOptNet-SVM's own solver, if it is installed) are timed on
+fewer tasks. Seconds of clock and processor are those of solving from embeddings at hand, on `--threads` threads.
 
 A head that needs training learns its parameters here, on the frozen embeddings of the training split: see `learn`.
 """
@@ -53,14 +53,14 @@ TASKS, QUERIES, RATE = 8, 6, 1e-3  # of `learn`
 
 
 def catalogue() -> list[str]:
-    """Every head's specs, and scikit-learn's; qpth's where it is installed."""
+    """Every head's specs, and scikit-learn's; qpth's if it is installed."""
     ours = [spec for name in heads.FAMILY.names() for spec in VARIANTS.get(name, [name])]
     solvers = ["svm:solver=qpth"] if importlib.util.find_spec("qpth") else []
     return [*ours, *solvers, *NEIGHBOURS]
 
 
 def embed(run: str, folder: Path, data_root: str) -> None:
-    """Write test.npy, train.npy (I, D) and what is to be said of them."""
+    """Write test.npy, train.npy (I, D) and the facts about them (embedding.json)."""
     compute = choose("cpu", "fp32")
     opened = Run.open(run)
     model = load_run(opened, compute)
@@ -78,7 +78,7 @@ def embed(run: str, folder: Path, data_root: str) -> None:
 
 
 def learn(spec: str, shots: int, z: torch.Tensor, shape: tuple[int, int, int], dataset: Dataset, steps: int) -> Head:
-    """The head after so many steps of Adam on 8 tasks of the training split's frozen embeddings, with as many shots."""
+    """The head after `steps` steps of Adam, each on 8 `shots`-shot tasks of the training split's frozen embeddings."""
     torch.manual_seed(0)
     head = heads.build(spec, z.shape[1], shape).train()
     sampler = EpisodeSampler(dataset["train"], Protocol(5, shots, QUERIES), 0)
@@ -147,7 +147,7 @@ def score(spec: str, folder: Path, dataset: Dataset, steps: int) -> dict[str, An
 
 
 def glyphs(run: str) -> dict[str, Any]:
-    """The rows of one run on glyphs, by head: with "trained" for its own."""
+    """The rows of one run on glyphs, by head, with "trained_with" for its own."""
     opened, found = Run.open(run), {}
     for row in opened.rows:
         entry = found.setdefault(row["head"], {"setting": row["setting"], "trained_with": opened.config.head})

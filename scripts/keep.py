@@ -2,8 +2,8 @@
 
     python scripts/keep.py runs/mini-imagenet-42 results/mini-imagenet-42
 
-Of each finished run below the first folder, one of the same name below the second. Runs that are not finished are named
-and left out.
+Each finished run below the first folder gets a folder of the same name below the second. Runs that are not finished are
+named and left out.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python scripts/near_copies.py --json results/near-copies.json
 
 On a prepared data set, by default mini-ImageNet. Some training images, drawn at random, are changed and looked for
-among all training images: a changed one is found where it is paired with the image that it was made of. Then all splits
+among all training images: a changed one is found if it is paired with the image that it was made from. Then all splits
 are compared with each other, as `prepare` does.
 """
 

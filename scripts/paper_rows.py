@@ -17,7 +17,7 @@ class Row:
 
     recipe: str
     paper: float | None
-    """In per cent; None where we do not have it."""
+    """In per cent; None if we do not have it."""
     baseline: str | None
     """The recipe without what this one adds, with which it is compared."""
 
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, or a part of one. `name` is what it is called by; `measure` says which way is better."""
+    """A table, or a part of one. `name` is what it is called; `measure` says which way is better."""
 
     name: str
     where: str
@@ -49,14 +49,14 @@ def tables() -> list[Table]:
 
 
 def every_row() -> list[Row]:
-    """Each recipe once: some stand in several tables."""
+    """Each recipe once: some are in several tables."""
     return list({row.recipe: row for table in tables() for row in table.rows}.values())
 
 
 def chosen(names: list[str]) -> list[Table]:
-    """The tables whose names begin with one of `names`, whole, and of the others the rows whose recipes do.
+    """The whole tables whose names begin with one of `names`, and of the others the rows whose recipes do.
 
-    A whole name means that one alone, such as `TD-1-CIFAR-10`, and not `TD-1-CIFAR-100` too.
+    A complete name, such as `TD-1-CIFAR-10`, means that one alone, and not `TD-1-CIFAR-100` too.
     """
     whole = {table.name for table in tables()} | {row.recipe for row in every_row()}
 

@@ -1,10 +1,10 @@
-"""Attack trained classifiers by targeted PGD: how often is an image named as a class that we choose?
+"""Attack trained classifiers by targeted PGD: how often is an image classified as a class that we choose?
 
     python scripts/pgd.py runs/none runs/camdrop
     python scripts/pgd.py runs/none --eps 0 1 2 5 --steps 2 --step 1
 
 CamDrop's table 7: L-infinity, 5 gray levels, 2 steps of 1, from a random point of the ball, targets drawn uniformly.
-Every network is attacked on the same test images, to the same targets, from the same points: two can be compared.
+Every network is attacked on the same test images, to the same targets, from the same points, so two can be compared.
 """
 
 from __future__ import annotations

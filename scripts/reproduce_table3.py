@@ -2,8 +2,8 @@
 
     python scripts/reproduce_table3.py --quick --seeds 3 --cells proto-conv4
 
-Each cell is a recipe (`table3/CELL`). It is a sweep, as of fewshot.sweep: runs that are done are left alone, runs that
-were cut go on, so the command can be repeated until everything is there. Flags that are not listed here go to
+Each cell is a recipe (`table3/CELL`). The script is a sweep, like fewshot.sweep: finished runs are left alone and
+interrupted ones go on, so the command can be repeated until everything is there. Flags that are not listed here go to
 fewshot.train: --data-root, --device, --threads, and whatever else is to be the same for every cell.
 """
 
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def recipe_of(cell: str, length: str | None) -> str:
-    """The cell's recipe at a length; MetaOptNet's training has its own DropBlock where the cell has DropBlock."""
+    """The cell's recipe at a length; MetaOptNet's training has its own DropBlock if the cell has DropBlock."""
     parts = [f"table3/{cell}", *([length] if length else [])]
     if length == "metaoptnet" and "dropblock" in cell:
         parts.append("metaoptnet-dropblock")
@@ -140,7 +140,7 @@ def drawn(lines: list[list[str]]) -> Table:
 
 
 def keep(folder: Path, lines: list[list[str]], seeds: int, command: str, runs: dict[str, Run]) -> None:
-    """table.md, and of each run what proves it: everything but weights."""
+    """Write table.md, and keep what proves each run: everything but weights."""
     keep_runs(runs.values(), folder)
     title, below = "Table 3 of the TargetDrop paper, theirs and ours", explained(seeds, BASELINE)
     text = f"# {title}\n\n    {command}\n\n{markdown(HEADER, lines)}\n\n{below}\n"

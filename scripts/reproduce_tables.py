@@ -4,8 +4,9 @@
     python scripts/reproduce_tables.py TD-2 camdrop/cifar-10+camdrop --seeds 3
     python scripts/reproduce_tables.py TD-1-CIFAR-10 --dataset fashion-mnist --epochs 15 --schedule cosine
 
-A name is a table's or a recipe's, or how several begin. The runs are a sweep: what is done is left alone, what was cut
-goes on, so the command can be repeated until everything is there. Flags that are not listed here go to fewshot.train.
+A name is a table's or a recipe's, or how several begin. The runs are a sweep: finished ones are left alone and
+interrupted ones go on, so the command can be repeated until everything is there. Flags that are not listed here go to
+fewshot.train.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def lines(table: Table, runs: dict[str, Run], seeds: int) -> list[list[str]]:
 
 
 def ours(table: Table, row: Row, runs: dict[str, Run], seeds: int) -> tuple[str, str]:
-    """Our number, and what it differs by from the row without what this one adds; "not run" where it is not there."""
+    """Our number, and its difference to the row without what this one adds; "not run" if it is not there."""
     right = named_rightly(row.name, runs, seeds)
     if right is None:
         return "not run", ""
@@ -129,7 +130,7 @@ def ours(table: Table, row: Row, runs: dict[str, Run], seeds: int) -> tuple[str,
 
 
 def named_rightly(name: str, runs: dict[str, Run], seeds: int) -> np.ndarray | None:
-    """(seeds, images) bool: whether each run of a row names each test image rightly. None where one is missing."""
+    """(seeds, images) bool: whether each run of a row classifies each test image correctly. None if one is missing."""
     found = [runs.get(f"{name}-seed{seed}") for seed in range(seeds)]
     return np.stack([tested(each) for each in found if each]) if all(found) else None
 
@@ -153,7 +154,7 @@ def number(table: Table, right: np.ndarray) -> str:
 
 
 def difference(table: Table, right: np.ndarray, without: np.ndarray) -> str:
-    """Paired, image by image: with one seed by McNemar's test, with several Student's t over seeds."""
+    """Paired, image by image: with one seed by McNemar's test, with several by Student's t over seeds."""
     sign = 1 if table.measure == "accuracy" else -1
     if len(right) == 1:
         found = paired_difference(right[0], without[0])
@@ -179,7 +180,7 @@ def explained(seeds: int) -> str:
 
 
 def keep(folder: Path, tables: list[Table], runs: dict[str, Run], seeds: int, command: str) -> None:
-    """table.md, and of each run what proves it: everything but weights."""
+    """Write table.md, and keep what proves each run: everything but weights."""
     keep_runs(runs.values(), folder)
     parts = [f"## {title(table)}\n\n{markdown(HEADER, lines(table, runs, seeds))}" for table in tables]
     text = "\n\n".join(["# The papers' tables, theirs and ours", f"    {command}", *parts, explained(seeds)])

@@ -15,7 +15,7 @@ from fewshot.runs import Run
 
 
 def read_it_all(folder: Path) -> list[str]:
-    """Every reader of a run folder; what they refused. What is not refused in one line is an error of ours."""
+    """Call every reader of a run folder; returns what they refused. Anything not refused in one line is our error."""
     run, refused = Run.open(folder), []
     readers = (
         lambda: run.config, lambda: run.resolved, lambda: run.images, lambda: run.environment, lambda: run.rows,
@@ -34,5 +34,5 @@ def read_it_all(folder: Path) -> list[str]:
 
 
 def resume(run: Run) -> None:
-    if run.checkpoint_path.exists():  # else training begins anew
+    if run.checkpoint_path.exists():  # otherwise training starts again
         checkpoint.load(run.checkpoint_path, lambda state: None, run.identity, run.sealed)

@@ -5,7 +5,7 @@
     python scripts/same_bits.py --check before.json                         # after it, on the same machine
 
 Every run goes through the command line, so that two checkouts need to have nothing else in common. Bits are those of
-one machine, one torch and one thread; another processor may round otherwise. A minute or two.
+one machine, one torch and one thread; another processor may round differently. It takes a minute or two.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python scripts/sensitivity.py
     python scripts/sensitivity.py --reg dropblock --seeds 3 --sweep drop_prob 0.1 0.2 --sweep sites 2 3 2,3
 
-The other options stay as --reg has them. It is a sweep, as of fewshot.sweep: runs that are done are left alone, runs
-that were cut go on, so the command can be repeated until everything is there. Flags that are not listed here go to
+The other options stay as --reg has them. The script is a sweep, like fewshot.sweep: finished runs are left alone and
+interrupted ones go on, so the command can be repeated until everything is there. Flags that are not listed here go to
 fewshot.train: --reg (targetdrop), --dataset (glyphs, with the recipe glyphs-quick), --backbone, --head, --epochs, and
 so on.
 """

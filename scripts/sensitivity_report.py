@@ -25,7 +25,7 @@ COLUMNS = (
     "option", "value", "regularizer", "shots", "accuracy", "ci95", "seed_std", "difference", "difference_ci95",
     "dropped", "seeds", "episodes", "declined",
 )  # fmt: skip
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#595959"  # of Okabe and Ito's palette, but for the grey
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#595959"  # of Okabe and Ito's palette, except the grey
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "sensitivity"}
 
 
@@ -43,7 +43,7 @@ class Measured:
         return 100 * self.episodes[shots].mean(1)
 
     def spread(self, shots: int) -> float:
-        """In per cent: the sample standard deviation over seeds; of one seed, its 95% interval over episodes."""
+        """In per cent: the sample standard deviation over seeds; for one seed, its 95% interval over episodes."""
         seeds = self.seeds(shots)
         return float(seeds.std(ddof=1)) if len(seeds) > 1 else 100 * summarise(self.episodes[shots][0]).ci95
 

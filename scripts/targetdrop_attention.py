@@ -1,4 +1,4 @@
-"""How much TargetDrop's attention attends to: does it choose other channels for other images?
+"""How much TargetDrop's attention attends to: does it choose different channels for different images?
 
     python scripts/targetdrop_attention.py --dataset mini-imagenet-42 --runs runs/mini-imagenet-42/targetdrop*-seed?
 
@@ -48,7 +48,7 @@ def choices(logits: torch.Tensor, count: int) -> tuple[float, int]:
 
 
 def measure(network, images: np.ndarray, initialisations: int = 0) -> list[tuple[str, float, int, float]]:
-    """(site, shared, always, share of images that are dead) of each attention: the network's own, or drawn anew."""
+    """(site, shared, always, share of images that are dead) of each attention: the network's own, or newly drawn."""
     rows = []
     own = network.backbone.regularizers
     for reg, maps in zip(own, outputs(network, own, images), strict=True):
@@ -61,7 +61,7 @@ def measure(network, images: np.ndarray, initialisations: int = 0) -> list[tuple
 
 
 def table(rows: dict[str, list[tuple[str, float, int, float]]]) -> list[str]:
-    """Markdown: each kind of network by site. Medians; in brackets where most of many lie, or all of a few."""
+    """Markdown: each kind of network by site. Medians; in brackets the range of most of many, or of all of a few."""
     columns = ("network", "site", "attentions", "shared", "always, of 9", "always silent", "silent for")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for kind, found in rows.items():

@@ -9,7 +9,7 @@ likewise.
 
 Damages: one file of a run folder is changed, and everything that reads it must refuse it in one line that names it.
 
-Trials are numbered; what the .json counts already is gone on with. `--fresh` begins anew.
+Trials are numbered; they go on after those that the .json has counted. `--fresh` starts from zero.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Score what adapts to each task, such as MAML, on the standard tasks: `fewshot.evaluate_learner`.
+"""Score a learner that adapts to each task, such as MAML, on the standard tasks: `fewshot.evaluate_learner`.
 
 Shapes: N support and Q query images a task, W ways (classes), S pixels a side.
 """
@@ -52,24 +52,25 @@ def evaluate_learner(
     out: str | os.PathLike | None = None,
     origin: Origin | None = None,
 ) -> list[Score]:
-    """Accuracy of what adapts to each task, on the tasks of `benchmark` and the commands: one Score a number of shots.
+    """Accuracy of an adapting learner on the tasks of `benchmark` and the commands: one Score for each of `shots`.
 
-    learner: called once a task, with its support images, their labels and its query images, in random order; returns
-        logits (Q, W) or classes (Q,), tensor or array. It may take gradients, and must be the same after each task.
-        torch's random numbers, of the CPU and of the images' device, are seeded before each task, by its number.
+    learner: called once a task, with its support images, their labels, and its query images in random order; returns
+        logits (Q, W) or classes (Q,), tensor or array. It may take gradients, and must be unchanged after each task.
+        An inductive learner is called a second time for the first task, with half of its queries.
+        torch's random numbers, on the CPU and on the images' device, are seeded before each task, by its number.
     name: of the method in tables, such as "maml"; by default that of the learner's class or function.
-    setting: "transductive" if a query's answer depends on the other queries of its task, as where batch norm takes its
-        statistics from them. Tables rank the two apart.
+    setting: "transductive" if a query's answer depends on the other queries of its task, as when batch norm takes its
+        statistics from them. Tables rank the two settings separately.
     dataset, shots, split, ways, queries, episodes, query_alpha, data_root: as for `benchmark`.
-    preprocess: makes what the learner wants of images (B, 3, S, S) in [0, 1]; by default they are normalised with the
+    preprocess: turns images (B, 3, S, S) in [0, 1] into what the learner takes; by default they are normalised with the
         training split's mean and standard deviation.
-    device: of the images that the learner gets; by default that of the learner's weights, of a function a GPU's where
+    device: of the images that the learner gets; by default that of the learner's weights, or for a function a GPU if
         there is one.
-    out, origin: a run folder to make, and what you say of the network in it: as for `benchmark`.
+    out, origin: a run folder to make, and what you say in it about the network: as for `benchmark`.
 
-    Raises UserError (a ValueError) where the learner returns something else, naming the task; where it is said to be
-    inductive, and answers the first task differently when half of the queries are left out; and for a data set that is
-    not there or too small for the tasks.
+    Raises UserError (a ValueError) if the learner returns something else, naming the task; if it is said to be
+    inductive, but answers the first task differently when half of the queries are left out; and if the data set is
+    missing or too small for the tasks.
     """
     forms = protocols(shots, ways, queries, episodes, query_alpha)
     foreign.check_free(out)
@@ -140,7 +141,7 @@ def _solve(
 
 
 def _checked(answers: Any, queries: int, ways: int, task: str) -> Tensor:
-    """What a learner returned, on the CPU: logits (Q, W), or classes (Q,). UserError where it is neither."""
+    """What a learner returned, on the CPU: logits (Q, W), or classes (Q,). Raises UserError if it is neither."""
     try:
         found = torch.as_tensor(answers).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -159,7 +160,7 @@ def _checked(answers: Any, queries: int, ways: int, task: str) -> Tensor:
 
 
 def _check_alone(together: Tensor, alone: Tensor) -> None:
-    """UserError where answers to the same queries differ by more than rounding."""
+    """Raise UserError if answers to the same queries differ by more than rounding."""
     alike = torch.equal(together, alone)
     if together.is_floating_point() and not alike:
         alike = bool((together - alone).abs().max() <= _ALIKE * together.abs().max())

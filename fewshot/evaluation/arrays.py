@@ -19,11 +19,11 @@ from fewshot.data import Dataset, Split
 from fewshot.evaluation.embed import Base
 
 Array: TypeAlias = "Tensor | np.ndarray | Sequence | str | os.PathLike"
-"""A tensor, what NumPy makes an array of, or the path of a .npy file."""
+"""A tensor, anything that NumPy makes an array of, or the path of a .npy file."""
 
 
 def features(values: Array, images: int | None, what: str = "features") -> Tensor:
-    """(images, D) float32. UserError where they are of another number (None: any will do) or shape."""
+    """(images, D) float32. Raises UserError for another number of images (None: any will do) or another shape."""
     if not isinstance(values, Tensor):
         values = torch.from_numpy(_array(values, what, "biuf", 2).astype(np.float32))
     if values.ndim != 2 or images not in (None, len(values)) or not values.numel() or values.is_complex():
@@ -34,7 +34,7 @@ def features(values: Array, images: int | None, what: str = "features") -> Tenso
 
 
 def labelled(values: Array, labels: Array, split: str) -> tuple[Dataset, Tensor]:
-    """A data set without pixels, of one split, whose classes are the sorted labels (N,); features in its order."""
+    """A data set of one split, without pixels, whose classes are the sorted labels (N,); the features in its order."""
     labels = _array(labels, "labels", "biufUS", 1)
     rows = features(values, len(labels))
     names, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -47,8 +47,8 @@ def labelled(values: Array, labels: Array, split: str) -> tuple[Dataset, Tensor]
 def base(values: Array, labels: Array | None, train: Split | None, like: Tensor) -> Base:
     """Features and labels of the base classes, on the device of `like` (N, D), the features to score.
 
-    Without labels they are in the order of `train`, if there is one. UserError where they do not fit, and where they
-    are not finite.
+    Without labels they are in the order of `train`, if there is one. Raises UserError if they do not fit, or are not
+    finite.
     """
     ordered = train.labels if train is not None and labels is None else None
     rows = features(values, None if ordered is None else len(ordered), "base").to(like.device)
@@ -66,11 +66,11 @@ def base(values: Array, labels: Array | None, train: Split | None, like: Tensor)
 
 
 def _array(values: Array, what: str, kinds: str, dimensions: int) -> np.ndarray:
-    """An array from whatever holds one. UserError where its type is not of NumPy's `kinds`, or its shape is wrong."""
+    """An array from whatever holds one. Raises UserError for a type not of NumPy's `kinds`, or a wrong shape."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     elif isinstance(values, (str, os.PathLike)):
-        if not Path(values).is_file():  # a pipe would be waited for
+        if not Path(values).is_file():  # reading a pipe would wait
             raise UserError(f"{what}: {values} is not a .npy file: there is no such file")
         try:
             loaded = np.load(Path(values), mmap_mode="r")  # a header may promise more than there is

@@ -32,8 +32,8 @@ _BATCH = 100  # images attacked at once
 class Attack:
     """The default is the paper's: an L-infinity ball of 5 gray levels, 2 steps of 1.
 
-    `random`: from a random point of the ball, as in the released code, which also takes steps of max(1, eps / steps);
-    otherwise from the clean image.
+    `random`: start from a random point of the ball, as the released code does (it also takes steps of
+    max(1, eps / steps)); otherwise start from the clean image.
     """
 
     eps: float = 5 / 255
@@ -54,11 +54,11 @@ class Attacked:
     """What became of N images."""
 
     success: np.ndarray
-    """(N,) bool: whether the attacked image is named as its target."""
+    """(N,) bool: whether the attacked image is classified as its target."""
     correct: np.ndarray
-    """(N,) bool: whether it is still named as what it shows."""
+    """(N,) bool: whether the attacked image is classified correctly."""
     clean: np.ndarray
-    """(N,) bool: whether the clean image was."""
+    """(N,) bool: whether the clean image is classified correctly."""
 
 
 def pgd(
@@ -66,7 +66,7 @@ def pgd(
 ) -> Tensor:
     """Images (N, 3, S, S) in [0, 1], changed so that `logits` (N, K) name the `targets` (N,).
 
-    `start`: uniform noise in [-1, 1] of the images' shape, which times eps is added first.
+    `start`: uniform noise in [-1, 1] of the images' shape; eps times it is added first.
     """
     low, high = (images - attack.eps).clamp(min=0), (images + attack.eps).clamp(max=1)
     x = images if start is None else (images + attack.eps * start).clamp(0, 1)
@@ -81,7 +81,7 @@ def pgd(
 
 
 def random_targets(labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """(N,) int64: for each image a class that is not its own, all others as likely; the same for every network."""
+    """(N,) int64: for each image a class that is not its own, all equally likely; the same for every network."""
     if classes < 2:
         raise UserError("an attack needs another class to lead to")
     draw = np.random.default_rng(derive(seed, 0, "targets of an attack"))
@@ -91,7 +91,7 @@ def random_targets(labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
 def attack_split(model: Model, split: Split, count: int, attack: Attack, seed: int = 0) -> Attacked:
     """Attack a model's classifier on `count` images of a split, evenly spread over it (and so over its classes).
 
-    UserError where the model has no classifier, or one of other classes.
+    Raises UserError if the model has no classifier, or one of other classes.
     """
     if model.classifier is None or len(model.classifier.weight) != len(split.classes):
         raise UserError("the run has no classifier of these classes: attack a supervised one, on its own data set")
@@ -109,7 +109,7 @@ def attack_split(model: Model, split: Split, count: int, attack: Attack, seed: i
     clean, attacked = [], []
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in frozen:
-        parameter.requires_grad_(False)  # their gradients would be computed, and are not wanted
+        parameter.requires_grad_(False)  # their gradients would be computed, but are not wanted
     try:
         with evaluating(model), full_fp32(), torch.no_grad():
             for number, start in enumerate(range(0, count, _BATCH)):

@@ -36,7 +36,7 @@ from fewshot.transforms import Transform
 
 
 class FitPredict(Protocol):
-    """What scikit-learn's classifiers are: `fit(X, y)`, then `predict(X)`."""
+    """A classifier like those of scikit-learn: `fit(X, y)`, then `predict(X)`."""
 
     def fit(self, X: np.ndarray, y: np.ndarray, /) -> Any:
         """Learn from support features (N, D) float64 and their classes (N,)."""
@@ -68,34 +68,35 @@ def benchmark(
 ) -> list[Score]:
     """5-way 1- and 5-shot accuracy of `model` on a prepared data set: one Score for each of `shots`.
 
-    model: any module that maps images to vectors, scored in evaluation mode where it is (CPU or GPU); or features
-        (N, D) of images in the order of `dataset[split]`, or with `labels` (N,) of any images: tensor, array, or .npy.
-    dataset: its name, or an opened one; by default the commands' (mini-imagenet where it is prepared, else glyphs).
+    model: any module that maps images to vectors, scored in evaluation mode on its own device (CPU or GPU); or features
+        (N, D) of the images in the order of `dataset[split]`, or, with `labels` (N,), of any images: tensor, array, or
+        .npy file.
+    dataset: its name, or an opened one; by default the commands' (mini-imagenet if it is prepared, else glyphs).
         Features with labels have none.
-    head: a spec such as "r2d2:lam=10", or a head, or any classifier with `fit` and `predict`, such as scikit-learn's
-        LinearSVC(), of which each task gets an unfitted copy; by default that of a model from `fewshot.load`, and proto
+    head: a spec such as "r2d2:lam=10", a head, or any classifier with `fit` and `predict`, such as scikit-learn's
+        LinearSVC(): each task gets an unfitted copy of it. By default that of a model from `fewshot.load`, and proto
         for others.
     transform: of the embeddings, before the head: a spec such as "center+l2", or a transform; by default that of a
         model from `fewshot.load`, and none for others.
-    base: features (M, D) of the base classes, where `model` is features and the transform or head is fitted on them.
-        They are in the order of `dataset["train"]`, unless `base_labels` (M,) says of which class each image is.
-        A module embeds the training split of `dataset` by itself. (`evaluate` takes that of the run's own data set.)
-    query_alpha: the numbers of queries of each class are drawn from Dirichlet of this concentration, `queries` on
-        average (Veilleux et al., NeurIPS 2021, take 2); None: each class has `queries`.
-    preprocess: makes what the model wants of images (B, 3, S, S) in [0, 1], such as a torchvision weights'
-        `transforms()`; by default they are normalised with the training split's mean and standard deviation.
-    data_root: of prepared data sets; by default $FEWSHOT_DATA, else "data".
-    jobs: processes in which a classifier solves tasks, through joblib; 0: one for each core, or none where
-        that is not worth it.
+    base: features (M, D) of the base classes, if `model` is features and the transform or head is fitted on them.
+        They are in the order of `dataset["train"]`, unless `base_labels` (M,) gives the class of each image.
+        A module embeds the training split of `dataset` itself. (`evaluate` takes that of the run's own data set.)
+    query_alpha: the numbers of queries of each class are drawn from a Dirichlet distribution of this concentration,
+        `queries` on average (Veilleux et al., NeurIPS 2021, take 2); None: each class has `queries`.
+    preprocess: turns images (B, 3, S, S) in [0, 1] into what the model takes, such as the `transforms()` of torchvision
+        weights; by default they are normalised with the training split's mean and standard deviation.
+    data_root: folder of prepared data sets; by default $FEWSHOT_DATA, else "data".
+    jobs: processes in which a classifier solves tasks, through joblib; 0: one for each core, or none if that is not
+        worth it.
     out: a run folder to make, which compare, leaderboard and show curves treat like one of training; the network is not
         in it.
-    origin: what you say of the network there: its name, how and on what it was trained, with which seed.
+    origin: what you say there about the network: its name, how and on what it was trained, and with which seed.
 
-    Raises UserError (a ValueError) for a data set that is not there, too small for the tasks or not the frozen list's,
-    for features of another number than the images, where base features are needed and missing, and for values that are
-    not finite, naming the first image; where `out` exists; and for the first task in which a classifier fails. Warns
-    where the pixels are not those of the list's reference copy, and where the
-    model returns the output of a linear layer, which may be a classifier's class scores.
+    Raises UserError (a ValueError) if the data set is missing, too small for the tasks or not that of the frozen list;
+    if there is not one row of features for each image; if base features are needed and missing; if values are not
+    finite, naming the first image; if `out` exists; and for the first task in which a classifier fails. Warns if the
+    pixels are not those of the list's reference copy, and if the model returns the output of a linear layer, which may
+    be a classifier's class scores.
     """
     forms = protocols(shots, ways, queries, episodes, query_alpha)
     jobs = typed.integer(jobs, "jobs")
@@ -133,7 +134,7 @@ def benchmark(
 
 
 def _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out, origin) -> None:
-    """UserError for arguments that do not go together."""
+    """Raise UserError for arguments that do not go together."""
     module = isinstance(model, nn.Module)
     if module and labels is not None:
         raise UserError("labels belong to features; a module is scored on a data set")
@@ -155,7 +156,7 @@ def _check_arguments(model, dataset, labels, base, base_labels, preprocess, spli
 
 
 class _Classifier(Head):
-    """A classifier with `fit` and `predict` in the place of a head: evaluation/classify.py solves tasks with it."""
+    """A classifier with `fit` and `predict`, used as a head: evaluation/classify.py solves tasks with it."""
 
     trainable = False
 
@@ -167,7 +168,7 @@ class _Classifier(Head):
 def _solver(
     model, head: str | Head | FitPredict | None, transform: str | Transform | None
 ) -> tuple[Head, Transform, dict[str, Any]]:
-    """Copies of the head and the transform in evaluation mode: the caller's stay as they are. And what they are called.
+    """Copies of the head and the transform in evaluation mode (the caller's are not changed), and what they are called.
 
     The names are fields of `foreign.Solver`.
     """
@@ -196,14 +197,14 @@ def _solver(
 
 
 def _users_code(solver: Head, mapped: Transform) -> str:
-    """As `users_code`; of a classifier, its class's, where that is in a file of the user's."""
+    """As `users_code`; for a classifier, that of its class, if the class is in a file of the user."""
     if isinstance(solver, _Classifier) and sources.is_users(type(solver.classifier).__module__):
         return users_code(solver.classifier, mapped)
     return users_code(solver, mapped)
 
 
 def _name(head: Head) -> str:
-    """Of a head that came as an object."""
+    """The name of a head that was given as an object."""
     return naming.name(head.classifier) if isinstance(head, _Classifier) else foreign.named(head)
 
 
@@ -249,7 +250,7 @@ def _embed(
 
 @contextmanager
 def _last_linear(model: nn.Module) -> Iterator[Callable[[Tensor], str | None]]:
-    """A function that says which linear layer an output of the model came from, unchanged; None if from none."""
+    """A function that names the linear layer whose output the model returned unchanged; None if there is none."""
     outputs: list[tuple[str, Tensor]] = []
     hooks = [
         module.register_forward_hook(lambda _, __, output, name=name: outputs.append((name, output)))

@@ -26,8 +26,8 @@ from fewshot.runs import CLASSIFICATION, Run
 def classify(model: Model, split: Split, compute: Compute, fold: bool = False) -> Verdicts:
     """What the model's own classifier makes of every image of a split whose classes are those it was trained on.
 
-    `fold`: by a copy with its batch norms folded, faster and equal to rounding; a validation that selects weights does
-    not. UserError where nothing finite comes out.
+    `fold`: by a copy with its batch norms folded, which is faster and equal up to rounding; a validation that selects
+    weights does not fold. Raises UserError if an output is not finite.
     """
     model.eval()
     network, at_once = model, VALIDATION_BATCH
@@ -62,9 +62,10 @@ def classify_run(
 ) -> dict[str, Any]:
     """Classify a split's images; keep the row and the record in the run folder, whose lock is held. Returns the row.
 
-    `dataset` has images of the model's size, and the classes that it was trained on. `replace`: earlier results of this
-    split, whatever its copy of the pixels. `training`: the data set that the run was trained on, where it is at hand:
-    the row says how many images were seen in it. `tested`: whether this is the test that the configuration asks for.
+    `dataset` has images of the model's size, and the classes that it was trained on. `replace`: replace earlier results
+    of this split, on any copy of the pixels. `training`: the data set that the run was trained on, if it is at
+    hand: the row says how many images were seen in it. `tested`: whether this is the test that the configuration asks
+    for.
     """
     images = dataset[split]
     assert model.classifier is not None

@@ -1,10 +1,10 @@
 """Classifiers with `fit` and `predict`, such as scikit-learn's, solve tasks one by one, on all cores.
 
-Nothing of scikit-learn is imported here: any object with the two methods will do. Each task gets a fresh clone, and a
-random state of its own where it has one and none is set: the same bits on any number of cores. The setting is
-inductive as far as `predict` is, which sees all queries of a task at once, in shuffled order.
+Nothing of scikit-learn is imported here: any object with the two methods will do. Each task gets a fresh clone, with
+its own random state if the classifier has one and none is set: the same bits on any number of cores. The setting is
+inductive as far as `predict` is: it sees all queries of a task at once, in shuffled order.
 
-Worker processes import this module, which must not make them wait for torch.
+Worker processes import this module, so it must not make them wait for torch.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _LONGEST = 100  # characters of a classifier's name
 
 
 def is_classifier(value: object) -> bool:
-    """Whether it has the two methods; a class has them, too, but is none."""
+    """Whether it is an object with the two methods; a class has them, too, but is not a classifier."""
     return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in ("fit", "predict"))
 
 
 def called(classifier: object) -> str:
-    """`LinearSVC(C=0.5)`: what scikit-learn prints, the options that are not the defaults; of another, its class."""
+    """`LinearSVC(C=0.5)`: what scikit-learn prints, with the options that are not defaults; for others, the class."""
     options = hasattr(classifier, "get_params")
     text = " ".join(repr(classifier).split()) if options else type(classifier).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
@@ -45,10 +45,10 @@ def called(classifier: object) -> str:
 def solve(classifier: Any, features: np.ndarray, wanted: Sequence[Tasks], jobs: int = 0) -> list[np.ndarray]:
     """How many queries of each class were right in each task, (episodes, W) int32: one array for each of `wanted`.
 
-    features (I, D) of their split. jobs: worker processes; 0: one for each core, or none where that is not worth it.
+    features (I, D) of their split. jobs: worker processes; 0: one for each core, or none if that is not worth it.
 
-    UserError names the first task in which the classifier fails, or predicts what is no class. One warning tells in how
-    many tasks it warned.
+    Raises UserError for the first task in which the classifier fails, or predicts something that is not a class. One
+    warning says in how many tasks it warned.
     """
     features = np.ascontiguousarray(features, np.float64)
     chunks = [
@@ -89,7 +89,7 @@ def _results(classifier: Any, features: np.ndarray, chunks: Sequence[tuple], job
 
 
 def _joblib() -> Any:
-    """The package, which scikit-learn brings along; None where it is not installed."""
+    """The package, which scikit-learn brings along; None if it is not installed."""
     try:
         import joblib
     except ImportError:
@@ -129,7 +129,7 @@ def _solve_chunk(
 
 
 def _fresh(classifier: Any, seed: int) -> Any:
-    """An unfitted copy, its random states set where they are not."""
+    """An unfitted copy, with those random states set that were not."""
     options = getattr(classifier, "get_params", None)
     if options is None or "sklearn" not in sys.modules:
         return copy.deepcopy(classifier)

@@ -17,7 +17,7 @@ from fewshot.evaluation.statistics import holm
 
 QUESTIONS = ("this test set", "new images", "new classes", "training anew")
 Name = TypeVar("Name")
-Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text where there is no interval, and why
+Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text that says why, if there is no interval
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def too_few(*each: Collection[int]) -> str:
 
 
 def differences(scores: Sequence[Scores]) -> dict[tuple[int, int], Answers]:
-    """Answers for scores[i] - scores[j], i < j; each question's p-values are Holm's over all pairs."""
+    """Answers for scores[i] - scores[j], i < j; each question's p-values are Holm-adjusted over all pairs."""
     return adjust({(i, j): answers(scores[i] - scores[j]) for i, j in combinations(range(len(scores)), 2)}, QUESTIONS)
 
 
 def adjust(found: dict[tuple[int, int], Answers], questions: Sequence[str]) -> dict[tuple[int, int], Answers]:
-    """The same answers for all pairs, each question's p-values made Holm's over all, answered or not."""
+    """The same answers for all pairs, each question's p-values Holm-adjusted over all of them, answered or not."""
     for question in questions:
         intervals = {pair: it if isinstance(it := each[question], Interval) else None for pair, each in found.items()}
         for pair, interval in corrected(intervals).items():
@@ -94,7 +94,7 @@ def adjust(found: dict[tuple[int, int], Answers], questions: Sequence[str]) -> d
 
 
 def corrected(intervals: Mapping[Name, Interval | None]) -> dict[Name, Interval]:
-    """Those that there are, their p-values made Holm's over all: one without an interval or a p-value counts as 1."""
+    """The intervals that there are, p-values Holm-adjusted over all: a missing interval or p-value counts as 1."""
     adjusted = holm([1.0 if each is None or each.p_value is None else each.p_value for each in intervals.values()])
     return {
         name: replace(each, p_value=float(p_value), unadjusted=each.p_value)
@@ -106,8 +106,8 @@ def corrected(intervals: Mapping[Name, Interval | None]) -> dict[Name, Interval]
 def needs(found: Answers, size: float, level: float) -> dict[str, Need | str]:
     """How many images of each class, test classes and training seeds would establish a difference of `size`.
 
-    By the wider questions, with 80% power in a t-test at `level`; a text where the variance is not known, and why.
-    `size`: a fraction of 1, not 0. For new images the units are tasks that share no image, or, of classifiers, images.
+    For the wider questions, with 80% power in a t-test at `level`; a text that says why, if the variance is not known.
+    `size`: a fraction of 1, not 0. For new images the units are tasks that share no image, or images for classifiers.
     """
     return {
         question: need(size, answer.units, level) if isinstance(answer, Interval) and answer.units else str(answer)

@@ -19,7 +19,7 @@ from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource
 
 VALIDATION_BATCH = 100  # images at once; with another number, kernels may add in another order
-_ROWS = 2048  # embeddings that are looked through at a time
+_ROWS = 2048  # embeddings that are checked at a time
 
 
 class Base(NamedTuple):
@@ -28,20 +28,20 @@ class Base(NamedTuple):
     features: Tensor
     """(N, D) float32, as the network gives them."""
     labels: Tensor | None
-    """(N,) int64 class numbers; None where they are not known."""
+    """(N,) int64 class numbers; None if they are not known."""
 
 
 @torch.no_grad()
 def embed_split(
     network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = VALIDATION_BATCH
 ) -> Tensor:
-    """Embeddings (I, D) float32 on the device of every image of the split.
+    """Embeddings (I, D) float32 of every image of the split, on the device.
 
-    `network`, in evaluation mode, maps images (B, 3, S, S) in [0, 1] to (B, D); longer shapes are made flat.
-    UserError where the network does not return one row of numbers for each image, and names the first image whose
-    embedding is not finite.
+    `network`, in evaluation mode, maps images (B, 3, S, S) in [0, 1] to (B, D); longer shapes are flattened. Raises
+    UserError if the network does not return one row of numbers for each image, or if an embedding is not finite, naming
+    the first such image.
 
-    Several processes share the work out by whole batches, so that each has all embeddings, to the bits of one alone.
+    Several processes share the work by whole batches; each then has all embeddings, the same bits as from one alone.
     """
     source, crew = ImageSource(split, compute.device, keep=False), compute.crew
     images = len(split.images)
@@ -74,7 +74,7 @@ def embed_split(
 
 
 def check_embeddings(z: object, images: int) -> None:
-    """UserError where what a network returned is not a row of real numbers for each of `images` images."""
+    """Raise UserError if what a network returned is not a row of real numbers for each of `images` images."""
     if not isinstance(z, Tensor):
         raise UserError(f"the network returned a {type(z).__name__}, not a tensor of one row an image")
     if z.ndim < 2 or len(z) != images or not z[:1].numel() or z.is_complex():
@@ -86,7 +86,7 @@ def check_embeddings(z: object, images: int) -> None:
 
 
 def check_finite(embeddings: Tensor, split: Split) -> None:
-    """UserError names the first image whose embedding is not finite."""
+    """Raise UserError if an embedding is not finite, naming the first such image."""
     finite = torch.cat([part.isfinite().all(1) for part in embeddings.split(_ROWS)])
     if not finite.all():
         number = int((~finite).nonzero()[0])
@@ -99,6 +99,6 @@ def check_finite(embeddings: Tensor, split: Split) -> None:
 def embed_base(
     network: Callable[[Tensor], Tensor], split: Split, compute: Compute, batch: int = VALIDATION_BATCH
 ) -> Base:
-    """The embeddings of a split whose classes are base classes, and their labels; else as `embed_split`."""
+    """The embeddings of a split of base classes, and their labels; otherwise as `embed_split`."""
     embeddings = embed_split(network, split, compute, batch)
     return Base(embeddings, torch.from_numpy(split.labels).to(embeddings.device))

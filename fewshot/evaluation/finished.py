@@ -1,4 +1,4 @@
-"""Evaluate finished runs, any number of them: each is checked before the first is scored, and one is loaded at a time.
+"""Evaluate any number of finished runs: all are checked before the first is scored, and one is loaded at a time.
 
 Request, a folder -> Plan (`check`) -> rows in result.json (`carry_out`)
 """
@@ -28,12 +28,12 @@ from fewshot.runs import Run
 class Request:
     """What is asked of every run.
 
-    dataset: "auto": the one that each was trained on. data_root: of prepared data sets; None: $FEWSHOT_DATA, else the
-        one that each was trained with.
-    tasks: those of a data set that are to be solved. only_tasks: also by a run whose classifier could name the images.
-    head, transform: as written, in place of each run's own.
-    where: `precision` there is what was asked for, or with `own_precision` what this machine would choose: each run is
-        then evaluated in what it was trained in, if that is native here.
+    dataset: "auto": the one that each run was trained on. data_root: of prepared data sets; None: $FEWSHOT_DATA, else
+        the one that each run was trained with.
+    tasks: the tasks to solve on a data set. only_tasks: solve them even if a run's classifier could name the images.
+    head, transform: as written, instead of each run's own.
+    where: its `precision` is what was asked for, or with `own_precision` what this machine would choose: then each run
+        is evaluated in what it was trained in, if that is native here.
     replace: see `score_run`. trust: see `load_run`.
     """
 
@@ -60,7 +60,7 @@ class Request:
         return self._opened[name, root][0]
 
     def tasks_of(self, name: str, root: str) -> list[Tasks]:
-        """Those that are asked for on a data set, drawn and verified once for all runs."""
+        """The tasks that are asked for on a data set, drawn and verified once for all runs."""
         dataset, tasks = self.open(name, root), self._opened[name, root][1]
         tasks += [] if tasks else self.tasks(dataset)
         return tasks
@@ -70,9 +70,9 @@ class Request:
 class Plan:
     """What is to be done with a run.
 
-    wanted: none where its classifier is to name the images. training: the images that it was trained on, where they are
-    at hand. base: the data set whose training split head and transform are fitted on, where they are. notes: what the
-    user should know before.
+    wanted: empty if its classifier is to name the images. training: the images that it was trained on, if they are at
+    hand. base: the data set on whose training split head and transform are fitted, if they are. notes: what the user
+    should know before.
     """
 
     run: Run
@@ -85,9 +85,9 @@ class Plan:
 
 
 def check(request: Request, folder: str) -> Plan:
-    """What is to be done with the run in `folder`. UserError for whatever would stand in the way.
+    """What is to be done with the run in `folder`. Raises UserError for whatever would prevent it.
 
-    Its model is built, and let go: a thousand runs must not be held at once.
+    Its model is built and released: a thousand of them must not be held at once.
     """
     run = Run.open(folder)
     with run.lock():
@@ -121,7 +121,7 @@ def check(request: Request, folder: str) -> Plan:
 
 
 def carry_out(request: Request, plan: Plan) -> list[dict[str, Any]]:
-    """Score the run, and keep the rows in its folder; returns them. UserError where another process works in it."""
+    """Score the run, and keep the rows in its folder; returns them. Raises UserError if another process works in it."""
     run, where = plan.run, plan.where
     with run.lock():
         model = load_run(run, where, request.trust)
@@ -167,7 +167,7 @@ def _own_data(request: Request, run: Run, dataset: Dataset, root: str) -> tuple[
 def _base(run: Run, own: Dataset | None, why_not: str, size: int) -> Dataset:
     """The data set with the base classes: those that the network was trained on (Wang et al., SimpleShot, 2019)."""
     if own is not None and own.image_size == size:
-        _ = own["train"]  # which must be there
+        _ = own["train"]  # must be there
         return own
     if own is not None:
         why_not = f"{own.name} has images of {own.image_size} px there, and the network takes {size} px"
@@ -198,7 +198,7 @@ def _about_images(
 def _classifies(folder: str, model: Model, training: Dataset | None, dataset: Dataset, split: str) -> bool:
     """Whether the run's classifier can name the images of the split, and that is what the data set is for.
 
-    UserError where that is not known, because the images of its training are not at hand.
+    Raises UserError if that is not known because the images of its training are not at hand.
     """
     if model.classifier is None or not dataset.shared_classes:
         return False

@@ -1,9 +1,9 @@
 """A network for evaluation alone: batch norms become part of the convolutions before them.
 
-In evaluation a batch norm is a fixed scale and shift of each channel, so that of a convolution and its batch norm one
-convolution remains, and a pass over the largest maps is saved (Jacob et al., CVPR 2018, section 3.2). Results are equal
-to float32's rounding. In bf16 nothing is folded: a folded weight is rounded anew, by enough to change one episode in
-five. Training's own validations do not fold either: which weights are best is decided to the bit.
+In evaluation a batch norm is a fixed scale and shift of each channel, so a convolution and its batch norm can become
+one convolution, which saves a pass over the largest maps (Jacob et al., CVPR 2018, section 3.2). Results are equal up
+to float32 rounding. In bf16 nothing is folded: a folded weight is rounded again, by enough to change one episode in
+five. The validations of training do not fold either: which weights are best is decided to the bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROUNDING = 1e-4  # of the largest feature: what the order of additions in float
 
 
 def batch(network: nn.Module, compute: Compute) -> int:
-    """How many images a network embeds at once in a test: fewer on the CPU, where we know what they need."""
+    """How many images a network embeds at once in a test: fewer for our models on the CPU, whose needs we know."""
     return AT_ONCE if compute.device.type == "cpu" and isinstance(network, Model) else VALIDATION_BATCH
 
 
@@ -34,8 +34,8 @@ def batch(network: nn.Module, compute: Compute) -> int:
 def folded(model: Model, compute: Compute) -> Model:
     """A copy of `model`, in evaluation mode, with each batch norm folded into the convolution whose output it is given.
 
-    `model` itself, in the mode that it is in: in bf16, where there is none, and where a few images of noise show that
-    the copy is not the same function: a network may use a convolution's output elsewhere, too.
+    Returns `model` itself, in the mode that it is in, for bf16, if there is no such batch norm, or if a few images of
+    noise show that the copy is not the same function: a network may use a convolution's output elsewhere, too.
     """
     if compute.precision != "fp32":
         return model
@@ -57,10 +57,10 @@ def folded(model: Model, compute: Compute) -> Model:
 def _pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
     """Names of convolutions and of the batch norms that are given their outputs, each called once; and the embedding.
 
-    Of torch's own classes only: another may do more than its base.
+    Only of torch's own classes: a subclass may do more than its base.
     """
     names = {module: name for name, module in model.named_modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)}
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # by identity; the tensors are kept so that none takes another's
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # by id; the tensors are kept so that no id is used again
     calls: list[nn.Module] = []
     found: list[tuple[nn.Module, nn.Module]] = []
 

@@ -1,8 +1,8 @@
 """A run folder for what was trained elsewhere: results that compare and rank like those of our own runs.
 
-Its config.json has the regime `foreign`, and says nothing of a training but what the user says (`Origin`). Network and
-weights are not in it. Two such runs are one training only where they agree in that and in `digest`, which is made of
-what was scored; with a seed that the user names, in the rest alone.
+Its config.json has the regime `foreign`, and says no more about a training than the user says (`Origin`). Network and
+weights are not in it. Two such runs count as one training only if they agree in that and in `digest`, which is made
+from what was scored; if the user names a seed, `digest` is not compared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LETTERS = 16  # of a digest
 
 @dataclass(frozen=True)
 class Origin:
-    """What you say of a network that fewshot did not train. Tables show it, and nobody can check it."""
+    """What you say about a network that fewshot did not train. Tables show it, and nobody can check it."""
 
     network: str = ""
     """Its name; by default that of its class."""
@@ -41,10 +41,10 @@ class Origin:
     dataset: str = "unknown"
     """What it was trained on."""
     seed: int | None = None
-    """Of its training. Runs that differ in nothing else are then pooled as seeds of one method; without it, two
-    networks are two methods."""
+    """The seed of its training. Runs that differ in nothing else are then pooled as seeds of one method; without a
+    seed, two networks are two methods."""
     train_seconds: float = 0.0
-    """How long its training took; 0 where nobody knows."""
+    """How long its training took; 0 if nobody knows."""
 
     def __post_init__(self) -> None:
         if mistake := typed.wrong(vars(self), typing.get_type_hints(Origin)):
@@ -56,21 +56,21 @@ class Solver:
     """What solved the tasks, as rows name it."""
 
     network: str
-    """Where the origin gives no name."""
+    """Used if the origin gives no name."""
     head: str
     setting: str
     digest: str
-    """Of what was scored: another network has another."""
+    """Of what was scored: another network has another digest."""
     transform: str = "none"
     parameters: int | None = None
-    """Of the network; None where it is not known."""
+    """Of the network; None if not known."""
     features: int | None = None
     code: str = ""
-    """Digest of the user's own modules behind head and transform, if there are any."""
+    """Digest of the user's own modules that head and transform come from, if there are any."""
 
 
 def check_free(out: str | os.PathLike | None) -> None:
-    """UserError where no new folder `out` can be made: to be asked before any work. None makes none."""
+    """Raise UserError if no new folder `out` can be made: to be called before any work. None: none is to be made."""
     if out is not None:
         if os.path.lexists(out):
             raise UserError(f"{out} exists: give another out")
@@ -86,10 +86,10 @@ def keep(
     scored: Sequence[np.ndarray],
     compute: Compute,
 ) -> None:
-    """Make the run folder `out`, whole or not at all. UserError where it exists by now.
+    """Make the run folder `out`, whole or not at all. Raises UserError if it exists by now.
 
-    `tasks`: those wanted, then in the same order those of `score.disjoint_tasks`; `scored`: the right queries of each
-    class in each of their episodes, (episodes, W).
+    `tasks`: the wanted ones, then, in the same order, those of `score.disjoint_tasks`; `scored`: the right queries of
+    each class in each of their episodes, (episodes, W).
     """
     config = TrainConfig(
         regime=FOREIGN, recipe=FOREIGN, dataset=origin.dataset, reg=origin.reg, epochs=0, seed=origin.seed or 0,
@@ -116,7 +116,7 @@ def keep(
 
 
 def digest(*parts: Tensor | nn.Module | np.ndarray) -> str:
-    """Of embeddings and other arrays, and of modules: what they are and their weights."""
+    """A digest of embeddings and other arrays, and of modules: what they are and their weights."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, nn.Module):
@@ -130,5 +130,5 @@ def digest(*parts: Tensor | nn.Module | np.ndarray) -> str:
 
 
 def named(part: nn.Module) -> str:
-    """A head or transform that came as an object: its class, and a digest of its options and weights."""
+    """The name of a head or transform given as an object: its class, and a digest of its options and weights."""
     return f"{type(part).__name__}-{digest(part)[:8]}"

@@ -3,10 +3,10 @@
     new images       what other images of the same classes would give: the test images are a sample of them
     training anew    what the same training would give with other seeds, on these images
 
-(On these very images the accuracy is known; there is nothing to estimate.) With one training seed on either side new
-images are answered by McNemar's test and Newcombe's interval. Where there are several seeds, an image's value is the
-mean over the networks that were trained, 0..1, as a task's is in few-shot results, and differences are paired image by
-image: Student's t over images.
+(On these very images the accuracy is known; there is nothing to estimate.) With one training seed on each side,
+McNemar's test and Newcombe's interval answer for new images. With several seeds, an image's value is the mean over the
+trained networks, 0..1, like that of a task in few-shot results, and differences are paired image by image: Student's t
+over images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QUESTIONS = ("new images", "training anew")
 
 @dataclass(frozen=True)
 class Right:
-    """Which of the same n images the networks of a configuration name rightly, by training seed: (n,) bool."""
+    """Which of the same n images the networks of a configuration classify correctly, by training seed: (n,) bool."""
 
     truth: np.ndarray
     """(n,) the images' class numbers."""
@@ -37,7 +37,7 @@ class Right:
 
     @classmethod
     def of(cls, verdicts: Mapping[int, Verdicts]) -> Right:
-        """From one network's for each seed. UserError where these are not of the same images."""
+        """From one network's verdicts for each seed. Raises UserError if these are not of the same images."""
         truth = next(iter(verdicts.values())).truth
         for each in verdicts.values():
             _check_same(each.truth, truth)
@@ -45,12 +45,12 @@ class Right:
 
     @property
     def mean(self) -> np.ndarray:
-        """(n,) float64: the share of the networks that name each image rightly."""
+        """(n,) float64: the share of the networks that classify each image correctly."""
         return np.stack(list(self.seeds.values())).mean(0, dtype=np.float64)
 
     @property
     def only(self) -> np.ndarray | None:
-        """Where there is one seed, its network's."""
+        """If there is one seed, the (n,) bool of its network; else None."""
         return next(iter(self.seeds.values())) if len(self.seeds) == 1 else None
 
 
@@ -66,7 +66,7 @@ def answers(right: Right) -> Answers:
 
 
 def difference(a: Right, b: Right) -> Answers:
-    """The same for the accuracy of a less that of b. UserError where these are not of the same images."""
+    """The same for the accuracy of a minus that of b. Raises UserError if these are not of the same images."""
     _check_same(a.truth, b.truth)
     one, other = a.only, b.only
     if one is not None and other is not None:
@@ -79,21 +79,21 @@ def difference(a: Right, b: Right) -> Answers:
 
 
 def differences(each: Sequence[Right]) -> dict[tuple[int, int], Answers]:
-    """Answers for each[i] - each[j], i < j; each question's p-values are Holm's over all pairs."""
+    """Answers for each[i] - each[j], i < j; each question's p-values are Holm-adjusted over all pairs."""
     return adjust({(i, j): difference(each[i], each[j]) for i, j in combinations(range(len(each)), 2)}, QUESTIONS)
 
 
 def pairs(a: Right, b: Right) -> Pairs | None:
-    """How many images both, one or neither of two networks name rightly. None where a side has several seeds."""
+    """How many images both, one or neither of two networks classify correctly. None if a side has several seeds."""
     one, other = a.only, b.only
     return None if one is None or other is None else Pairs.of(one, other)
 
 
 def distinguishable(right: Sequence[Sequence[np.ndarray]], level: float = 0.05) -> np.ndarray:
-    """(k, k) bool: which of k configurations differ, each by its networks' (n,) bool of the same images.
+    """(k, k) bool: which of k configurations differ, each given by its networks' (n,) bool of the same images.
 
-    Two networks by McNemar's test, from one matrix of products; where a configuration has several, by the paired t-test
-    over images of the means. Holm over all pairs, at `level`.
+    Two networks by McNemar's test, from one matrix of products; if a configuration has several, by the paired t-test of
+    the means over images. Holm over all pairs, at `level`.
     """
     values = np.stack([np.mean(each, axis=0) for each in right])
     a, b = np.triu_indices(len(right), 1)

@@ -2,14 +2,14 @@
 
 An accuracy can be meant in four ways, from the narrowest to the widest:
 
-    this test set     what every possible episode of these very images would average
+    this test set     the average over every possible episode of these very images
     new images        what other images of the same classes would give
     new classes       what other classes of the same kind, with their images, would give
     training anew     what the same training would give with other seeds, on these very tasks
 
 All functions take accuracies, or differences of two runs on the same tasks: what both find easy or hard then
 cancels. `scripts/coverage.py` measures in a simulation how often each interval holds its own value
-(results/coverage.md). How often it holds another value belongs to that simulation, of 24 images a class and one query.
+(results/coverage.md). How often it holds another value depends on that simulation, of 24 images a class and one query.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NEW_CLASSES = "these networks on new classes of this kind"
 TRAINING_ANEW = "the same training with other seeds, on these very tasks or images"
 
 _RESAMPLES = 9_999
-_EPISODES_PER_CLASS = 10  # with fewer the classes' effects drown in the episodes' noise
+_EPISODES_PER_CLASS = 10  # with fewer, the classes' effects drown in the episodes' noise
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Interval:
     estimand: str
     method: str
     p_value: float | None
-    """Two-sided, of the hypothesis that the value is zero: for differences. None where the method has none."""
+    """Two-sided, of the hypothesis that the value is zero: for differences. None if the method has none."""
     units: Units | None = None
-    """What one more of them would change. None where the method has none."""
+    """What one more of them would change. None if the method has none."""
     unadjusted: float | None = None
-    """The p-value before it was made Holm's, where it was."""
+    """The p-value before Holm's adjustment, if there was one."""
 
     @property
     def half_width(self) -> float:
@@ -67,15 +67,15 @@ class Interval:
 
     @property
     def symmetric(self) -> bool:
-        """Whether the estimate is its middle: Newcombe's and Wilson's are not."""
+        """Whether the estimate is its middle: not so in Newcombe's and Wilson's intervals."""
         return abs(self.low + self.high - 2 * self.estimate) < 1e-9
 
 
 def this_test_set(values: np.ndarray, method: str = "t") -> Interval:
     """Interval of the mean over all episodes of this test set, from (n,) drawn ones.
 
-    Given the images, episodes are drawn independently, so that these hold (Student, Biometrika 1908; Efron,
-    Annals of Statistics 1979), and so that the interval shrinks to nothing as n grows:
+    Given the images, episodes are drawn independently. So these intervals hold (Student, Biometrika 1908; Efron,
+    Annals of Statistics 1979), and shrink to nothing as n grows:
 
         field       mean +- 1.96 * std / sqrt(n), with std of divisor n - 1
         t           mean +- t(n - 1) * std / sqrt(n)
@@ -83,7 +83,7 @@ def this_test_set(values: np.ndarray, method: str = "t") -> Interval:
     """
     values = _checked(values)
     if method == "bootstrap":
-        distinct, counts = np.unique(values, return_counts=True)  # few: a resample is how often each of them comes
+        distinct, counts = np.unique(values, return_counts=True)  # few: a resample is how often each of them occurs
         random, at_once = np.random.default_rng(0), -(-10_000_000 // len(distinct))
         drawn = [
             random.multinomial(len(values), counts / len(values), min(at_once, _RESAMPLES - start)) @ distinct
@@ -106,13 +106,13 @@ def new_images(values: np.ndarray, classes: np.ndarray) -> Interval:
 
     The open interval of Lafargue et al., "Oops, I Sampled it Again: Reinterpreting Confidence Intervals in
     Few-Shot Learning" (TMLR 2024): tasks without a common image (`episodes.DisjointSampler`) are independent given
-    their classes, so that mean +- t(n - 1) * std / sqrt(n) holds. That is somewhat wide: the tasks use the classes
-    evenly, so that hard and easy classes spread the tasks but not their mean. With at least twice as many tasks as
-    classes we remove that part. With effects b by least squares, value = mean of its classes' b + residual,
+    their classes, so mean +- t(n - 1) * std / sqrt(n) holds. That is somewhat wide: the tasks use the classes evenly,
+    so hard and easy classes spread the tasks but not their mean. With at least twice as many tasks as classes we remove
+    that part. With effects b by least squares, value = mean of its classes' b + residual,
 
         estimate = mean(b),  error^2 = s^2 * sum((X'X)^-1) / C^2,  s^2 = residuals^2 / (n - C),  t(n - C)
 
-    for C classes, and X (n, C) holding 1 / ways where a class takes part.
+    for C classes, and X (n, C), which holds 1 / ways where a class takes part.
     """
     values = _checked(values)
     if len(values) < 2 * len(np.unique(classes)):
@@ -132,15 +132,15 @@ def new_classes(values: np.ndarray, classes: np.ndarray) -> Interval:
     or hard, and also those of the classes that it meets. So its effect is the difference between whole episodes with it
     and without it: the spread of its own queries' accuracy alone misses the second part. The mean over episodes is
     a U-statistic of the classes (Hoeffding, 1948). Its variance comes from the delete-one-class jackknife
-    (Arvesen, Annals of Mathematical Statistics 1969); where episodes are balanced, its pseudo-values are the
+    (Arvesen, Annals of Mathematical Statistics 1969); if episodes are balanced, the jackknife's pseudo-values are the
     least squares effects b of value = mean of its classes' b + residual. For C classes:
 
         estimate = mean(values),  error^2 = max(0, var(b) - v) / C + var(values) / n,  t(C - 1)
 
     where v = s^2 * (trace((X'X)^-1) - sum((X'X)^-1) / C) / (C - 1) is the part of var(b) that comes from drawing only n
-    episodes, s^2 the variance of residuals and X as in `new_images`. Where an episode's value is no sum of effects of
+    episodes, s^2 the variance of residuals and X as in `new_images`. If an episode's value is not a sum of effects of
     its classes, the interval is somewhat wide: on average the jackknife's variance is not too small (Efron and Stein,
-    Annals of Statistics 1981). UserError where the effects cannot be estimated: too few classes, or too few episodes.
+    Annals of Statistics 1981). Raises UserError if the effects cannot be estimated: too few classes or episodes.
     """
     values = _checked(values)
     count, ways = len(np.unique(classes)), classes.shape[1]
@@ -159,10 +159,10 @@ def new_classes(values: np.ndarray, classes: np.ndarray) -> Interval:
 def training_anew(values: np.ndarray) -> Interval:
     """Interval of what further training seeds would average, from (s,) seeds' values: mean +- t(s - 1) * std / sqrt(s).
 
-    For two recipes: the differences of runs of the same seed. Seeds' values are taken to be normal; the tasks are the
-    same for all, so nothing is said of others: what the draw of these tasks leaves open is common to all seeds, is in
-    each one's own interval, and not in this one (Bouthillier et al., "Accounting for Variance in Machine Learning
-    Benchmarks", MLSys 2021).
+    For two recipes: the differences of runs of the same seed. Seeds' values are taken to be normal. The tasks are the
+    same for all seeds, so nothing is said about other tasks: what the draw of these tasks leaves open is common to all
+    seeds, and is in each one's own interval but not in this one (Bouthillier et al., "Accounting for Variance in
+    Machine Learning Benchmarks", MLSys 2021).
     """
     values = _checked(values)
     error = values.std(ddof=1) / len(values) ** 0.5
@@ -181,7 +181,7 @@ class _ClassEffects:
             for j in range(ways):
                 flat += np.bincount(place[:, i] * count + place[:, j], minlength=count * count) / ways**2
         moments = flat.reshape(count, count)
-        self.inverse = np.linalg.pinv(moments, hermitian=True)  # singular where every task has all classes
+        self.inverse = np.linalg.pinv(moments, hermitian=True)  # singular if every task has all classes
         self.effects = self.inverse @ sums
         self.freedom = len(values) - np.linalg.matrix_rank(moments, hermitian=True)
         self.noise = float(np.sum((values - self.effects[place].mean(1)) ** 2) / self.freedom)
@@ -193,7 +193,7 @@ def _checked(values: np.ndarray) -> np.ndarray:
 
 
 def _alike(values: np.ndarray) -> Units:
-    """Independent values of one law."""
+    """Independent values from one distribution."""
     return Units(len(values), float(values.var(ddof=1)))
 
 
@@ -202,6 +202,6 @@ def _student(estimate: float, error: float, units: Units, estimand: str, method:
     half = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * error
     if error > 0:
         p_value = float(2 * special.stdtr(freedom, -abs(estimate) / error))
-    else:  # two runs that never differ, or always by the same
+    else:  # two runs that never differ, or always by the same amount
         p_value = float(estimate == 0)
     return Interval(estimate, estimate - half, estimate + half, LEVEL, estimand, method, p_value, units)

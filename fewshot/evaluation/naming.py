@@ -1,4 +1,4 @@
-"""What results call a classifier: different ones differently, and one alike in every process."""
+"""What results call a classifier: different ones have different names, and each has the same in every process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from fewshot.evaluation import classify, foreign
 from fewshot.identity import digest
 
-_DEEPEST = 20  # of what objects hold within one another; some hold themselves
+_DEEPEST = 20  # levels of objects that hold one another; some hold themselves
 
 
 def name(classifier: object) -> str:
-    """As `classify.called`; and a digest of what it holds, where that is cut, or is not all that it says."""
+    """As `classify.called`, with a digest of what the classifier holds if that name is cut or does not say it all."""
     text, estimator = classify.called(classifier), hasattr(classifier, "get_params")
     if estimator and not text.endswith("..."):
         return text
@@ -24,12 +24,12 @@ def name(classifier: object) -> str:
 
 
 def _held(value: Any) -> dict[str, Any]:
-    """An estimator's options, of scikit-learn's kind; any other object's attributes."""
+    """The options of an estimator like scikit-learn's; the attributes of any other object."""
     return value.get_params() if hasattr(value, "get_params") else dict(getattr(value, "__dict__", {}))
 
 
 def _told(value: Any, depth: int = 0) -> Any:
-    """A value in lists and texts, the same in every process: without addresses, and without the order of sets."""
+    """A value as lists and texts, the same in every process: without addresses, and without the order of sets."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
         return repr(value)
     if depth == _DEEPEST:

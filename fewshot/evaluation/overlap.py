@@ -12,11 +12,11 @@ from fewshot.runs import Run
 
 
 def seen(training: Dataset, tested: Dataset, split: str, trained: Sequence[str] = ("train",)) -> dict[str, int]:
-    """How many `classes` (by name) and `images` (by pixels) of a split were trained on; {} where none were.
+    """How many `classes` (by name) and `images` (by pixels) of a split were trained on; {} if none were.
 
     `trained`: the splits of `training` that were trained on. Both data sets have images of one size. Images in files,
-    such as ImageNet's, are not compared. Within one data set pixels are not compared: `prepare` has done that, and
-    `trained` was seen whole.
+    such as ImageNet's, are not compared. Within one data set pixels are not compared: `prepare` has done that, and all
+    of `trained` was seen.
     """
     known, asked = [training[name] for name in trained], tested[split]
     classes = len({name for each in known for name in each.classes} & set(asked.classes))
@@ -34,7 +34,7 @@ def trained_splits(run: Run) -> Sequence[str]:
 
 
 def _shared_images(known: Iterable[Split], asked: Split) -> int:
-    """How many images of `asked` are in one of `known` as well."""
+    """How many images of `asked` are also in one of `known`."""
     if isinstance(asked.images, ImageFiles):
         return 0  # to decode all of ImageNet for that would take hours
     digests: set[bytes] = set()

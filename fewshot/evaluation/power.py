@@ -1,12 +1,12 @@
-"""What it would take: how many seeds, images or classes establish a difference, by the variances that were measured.
+"""How many seeds, images or classes it would take to establish a difference, by the variances that were measured.
 
-A two-sided t-test of a difference d finds it with n units at the rate of a noncentral t (Student's test under the
+With n units, a two-sided t-test finds a difference d at the rate of a noncentral t (Student's test under the
 alternative; Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, chapter 2):
 
     power(n) = P(|T| > t(1 - level / 2, f)),  T noncentral with f = n - lost and shift d / sqrt(variance / n + rest)
 
 `Units` says what a unit is worth. Its variance is an estimate, too: `Need` has the n of both ends of its 95% interval.
-`scripts/coverage.py` measures how often tests that were planned so find their difference (results/coverage.md).
+`scripts/coverage.py` measures how often tests planned in this way find their difference (results/coverage.md).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from fewshot.evaluation.intervals import LEVEL, Units
 
 POWER = 0.8
 MOST = 10_000_000
-"""More units than that are none that anybody will have."""
+"""Nobody will have more units than that."""
 
-_CERTAIN = 6  # standard errors, which normal noise makes up for once in 10^9
+_CERTAIN = 6  # standard errors, which normal noise outweighs once in 10^9
 
 
 @dataclass(frozen=True)
 class Need:
-    """How many units a test takes to find a difference with the power asked for, where there are `have`.
+    """How many units a test needs to find a difference with the power asked for, when there are `have`.
 
     `low` .. `high`: the same for the smallest and the largest variance that the measured one leaves plausible (its 95%
-    interval, of normal values). None: MOST are not enough.
+    interval, for normal values). None: MOST are not enough.
     """
 
     have: int
@@ -40,13 +40,13 @@ class Need:
     high: int | None
 
     def times(self, factor: float, pack: int = 1) -> Need:
-        """The same in other units, of which each of these is `factor`, and which come in packs of `pack` alone."""
+        """The same in other units: each of these is `factor` of the others, which come only in packs of `pack`."""
         scaled = (None if n is None else pack * ceil(n * factor / pack - 1e-9) for n in (self.n, self.low, self.high))
         return Need(pack * ceil(self.have * factor / pack - 1e-9), *scaled)
 
     @property
     def enough(self) -> bool:
-        """Whether those that there are will do."""
+        """Whether the units that there are will do."""
         return self.n is not None and self.n <= self.have
 
 
@@ -60,12 +60,12 @@ def power(difference: float, units: Units, n: int, level: float = 1 - LEVEL) -> 
     shift = abs(difference) / error
     if shift > _CERTAIN * critical:
         return 1.0
-    wrong_way = np.nan_to_num(special.nctdtr(freedom, shift, -critical))  # scipy gives nan where it is next to 0
+    wrong_way = np.nan_to_num(special.nctdtr(freedom, shift, -critical))  # scipy gives nan if it is next to 0
     return float(1 - special.nctdtr(freedom, shift, critical) + wrong_way)
 
 
 def needed(difference: float, units: Units, wanted: float = POWER, level: float = 1 - LEVEL) -> int | None:
-    """The fewest units with which `power` is at least `wanted`. None where MOST of them are not enough."""
+    """The fewest units with which `power` is at least `wanted`. None if MOST of them are not enough."""
     fewest = high = units.lost + 1
     while power(difference, units, high, level) < wanted:
         if high >= MOST:

@@ -1,4 +1,4 @@
-"""Intervals and tests of proportions: how many of n images a classifier names rightly, and how two of them differ.
+"""Intervals and tests of proportions: how many of n images a classifier gets right, and how two classifiers differ.
 
 The images of a test set are taken as a sample of all images of these classes: other images would give another
 proportion. (The proportion on the images themselves is known exactly.)
@@ -29,7 +29,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
         (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),  p = right / n
 
-    It stays within 0..1 and is not empty where all or none are right. Brown, Cai and DasGupta (Statistical Science
+    It stays within 0..1 and is not empty if all or none are right. Brown, Cai and DasGupta (Statistical Science
     2001) recommend it over p +- z sqrt(p (1 - p) / n).
     """
     p, square = right / n, _Z**2 / n
@@ -49,7 +49,7 @@ class Pairs:
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> Pairs:
-        """From which images each names rightly, (n,) bool."""
+        """From which images each gets right, (n,) bool."""
         counts = (first & second, first & ~second, ~first & second, ~first & ~second)
         return cls(*(int(each.sum()) for each in counts))
 
@@ -59,24 +59,24 @@ class Pairs:
 
     @property
     def discordant(self) -> int:
-        """Images that exactly one of the two names rightly: all that tells them apart."""
+        """Images that exactly one of the two gets right: all that tells them apart."""
         return self.first + self.second
 
 
 def mcnemar(pairs: Pairs) -> tuple[float, str]:
-    """p-value, two-sided, of the hypothesis that both name equally many images rightly, and how it was calculated."""
+    """Two-sided p-value of the hypothesis that both get equally many images right, and how it was calculated."""
     (p_value,) = mcnemar_p_values(np.array([pairs.first]), np.array([pairs.second]))
     how = "exact binomial" if pairs.discordant < FEW else "chi-squared"
     return float(p_value), f"McNemar's test, {how}"
 
 
 def mcnemar_p_values(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(m,) p-values of `mcnemar` from the numbers of images, (m,) integers, that the one and the other alone name
-    rightly.
+    """(m,) p-values of `mcnemar` from the numbers of images, (m,) integers, that only the first or only the second gets
+    right.
 
-    With fewer than FEW discordant pairs exactly, by the binomial distribution of `first` among them, share 1/2: the sum
-    of both tails. Else by (first - second)^2 / (first + second), chi-squared with one degree of freedom, without a
-    correction for continuity (McNemar, Psychometrika 1947).
+    With fewer than FEW discordant pairs they are exact, by the binomial distribution of `first` among them, share 1/2:
+    the sum of both tails. Else by (first - second)^2 / (first + second), chi-squared with one degree of freedom,
+    without continuity correction (McNemar, Psychometrika 1947).
     """
     some = first + second
     few = some < FEW
@@ -90,8 +90,8 @@ def newcombe(pairs: Pairs) -> tuple[float, float]:
     """The 95% interval of the difference of two paired proportions, first - second.
 
     Method 10 of Newcombe (Statistics in Medicine 1998, 17:2635-2650): the distances of each proportion from the ends
-    of its Wilson interval are put together as standard errors are, with the correlation phi of the pairs, whose
-    covariance is made smaller by n/2 where it is positive (to 0 at least):
+    of its Wilson interval are combined as standard errors are, with the correlation phi of the pairs. The covariance in
+    phi is made smaller by n/2 if it is positive (but not less than 0):
 
         d - sqrt(dl1^2 - 2 phi dl1 du2 + du2^2)  ..  d + sqrt(du1^2 - 2 phi du1 dl2 + dl2^2)
     """
@@ -109,7 +109,7 @@ def newcombe(pairs: Pairs) -> tuple[float, float]:
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Interval:
-    """What two classifiers, (n,) bool of the same images, differ by on new images of these classes.
+    """How much two classifiers, (n,) bool of the same images, differ on new images of these classes.
 
     The interval is Newcombe's, the p-value McNemar's. `units`: images, for the plan of how many more it would take.
     """

@@ -1,7 +1,7 @@
 """Files beside result.json that its rows name: written once, never replaced, checked and bounded when they are read.
 
 A row names a file of a KIND as "KIND_file", and its SHA-256 as "KIND_sha256". Files are written first, under names that
-no row has for other bytes; they begin to count when result.json is renamed into its place.
+no row has for other bytes; they count only once result.json is renamed into its place.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from fewshot.identity import digest
 from fewshot.runs import Run
 
 _LARGEST = 256 * 2**20  # bytes of a file, and of an array in it: those of ten million episodes
-_LONGEST = 255  # bytes of a file's name: more than that no file system has
-_KINDS = {"episodes": ".npy", "tasks": ".npz", "images": ".npz"}  # and how names of these files end
+_LONGEST = 255  # bytes of a file's name: no file system has more
+_KINDS = {"episodes": ".npy", "tasks": ".npz", "images": ".npz"}  # kind -> how the names of its files end
 _OURS = re.compile(rf"({'|'.join(_KINDS)})-[A-Za-z0-9.,=+@_-]+\.np[yz]")
 
 
 def numbers(classes: np.ndarray) -> np.ndarray:
-    """Class numbers as they are kept: uint16, and uint32 where a number is larger."""
+    """Class numbers as they are kept: uint16, or uint32 if a number is larger."""
     return classes.astype(np.uint32 if classes.size and classes.max() > np.iinfo(np.uint16).max else np.uint16)
 
 
 def keep(run: Run, readable: str, contents: Mapping[str, bytes]) -> dict[str, str]:
     """Write the files of one row, by their kinds; returns what the row says of them.
 
-    They are called KIND-NAME. NAME is `readable`, and a digest of their content where other files have that name: no
+    They are called KIND-NAME. NAME is `readable`, plus a digest of their content if other files have that name: no
     file is replaced, so that rows and records agree whenever the process is killed.
     """
     digests = {kind: sha256(data) for kind, data in contents.items()}
@@ -62,18 +62,18 @@ def forget(run: Run, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def at_hand(folder: Path, row: dict[str, Any], kind: str) -> bool:
-    """Whether a row's file of a kind is there. UserError where what the row names is no file's name."""
+    """Whether a row's file of a kind is there. Raises UserError if what the row names is not a file's name."""
     return f"{kind}_file" in row and os.path.lexists(_path(folder, row, kind))
 
 
 def array(folder: Path, row: dict[str, Any], kind: str) -> tuple[Path, np.ndarray]:
-    """A row's .npy file of a kind, and its array. UserError where it is missing, damaged or another run's."""
+    """A row's .npy file of a kind, and its array. Raises UserError if it is missing, damaged or another run's."""
     path = _path(folder, row, kind)
     return path, _npy(path, _bytes(path, row.get(f"{kind}_sha256")))
 
 
 def arrays(folder: Path, row: dict[str, Any], kind: str, members: Sequence[str]) -> tuple[Path, dict[str, np.ndarray]]:
-    """A row's .npz file of a kind, and its arrays, which are these. UserError likewise."""
+    """A row's .npz file of a kind, and its arrays, which must be `members`. Raises UserError as `array` does."""
     path = _path(folder, row, kind)
     return path, _npz(path, _bytes(path, row.get(f"{kind}_sha256")), members)
 
@@ -93,7 +93,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def check(path: Path, array: np.ndarray, shape: tuple[int, ...], kinds: str) -> None:
-    """UserError where an array is not of this shape and of one of these kinds of NumPy's, or not finite."""
+    """Raise UserError if an array does not have this shape and one of these NumPy kinds, or is not finite."""
     if array.shape != shape or array.dtype.kind not in kinds or not np.isfinite(array).all():
         raise UserError(f"{path} is not what result.json says: evaluate {path.parent} again")
 
@@ -127,7 +127,7 @@ def _bytes(path: Path, digest: str | None) -> bytes:
 
 
 def _npy(path: Path, data: bytes) -> np.ndarray:
-    """A .npy file's array. The header promises a size, and no memory is set aside for a promise."""
+    """A .npy file's array. The header promises a size, but no memory is allocated for a promise."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
@@ -136,12 +136,12 @@ def _npy(path: Path, data: bytes) -> np.ndarray:
         if dtype.hasobject or dtype.kind not in "fuib" or in_columns and len(shape) > 1:
             raise ValueError
         return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)
-    except Exception:  # of a header that may be any text, which NumPy parses as Python
+    except Exception:  # the header may be any text, and NumPy parses it as Python
         raise _damaged(path) from None
 
 
 def _npz(path: Path, data: bytes, members: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, which are unpacked no further than is read of any file."""
+    """The arrays of an .npz file. No more of each is unpacked than is read of any file."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sorted(archive.namelist()) != sorted(f"{name}.npy" for name in members):

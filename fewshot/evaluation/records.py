@@ -5,9 +5,9 @@ For each result, in the run folder, with NAME like `mini-imagenet-test-5w1s15q` 
     episodes-NAME.npy   (n,) float32: accuracy of each episode                     "episodes_file" of the result row
     tasks-NAME.npz      classes (n, ways) uint16: the episodes' class numbers      "tasks_file"
                         disjoint (t,) float32: accuracies in the tasks that share no image (DisjointSampler)
-                        disjoint_classes (t, ways) uint16: their class numbers. uint32 where one is above 65,535
+                        disjoint_classes (t, ways) uint16: their class numbers. uint32 if one is above 65,535
 
-A result row claims what these files prove. A reader gets nothing of a row that says something else than they do.
+A result row claims what these files prove. A reader gets nothing from a row that contradicts them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Outcomes:
     """Accuracies of n tasks, and which classes each had."""
 
     accuracies: np.ndarray  # (n,) fractions of 1
-    classes: np.ndarray | None  # (n, ways) class numbers; None where they were not kept
+    classes: np.ndarray | None  # (n, ways) class numbers; None if they were not kept
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Record:
 
     episodes: Outcomes
     disjoint: Outcomes | None
-    """The tasks that share no image; None where they were not kept."""
+    """The tasks that share no image; None if they were not kept."""
 
 
 def keep(run: Run, readable: str, record: Record) -> dict[str, str]:
@@ -59,12 +59,12 @@ def keep(run: Run, readable: str, record: Record) -> dict[str, str]:
 
 
 def at_hand(folder: Path, row: dict[str, Any]) -> bool:
-    """Whether the accuracies behind a result row are there. UserError where what it names is no file's name."""
+    """Whether the accuracies behind a result row are there. Raises UserError if what it names is not a file's name."""
     return record_files.at_hand(folder, row, "episodes")
 
 
 def read_accuracies(folder: Path, row: dict[str, Any]) -> np.ndarray:
-    """(n,) float64: the accuracy of each episode behind a result row. UserError as in `read`."""
+    """(n,) float64: the accuracy of each episode behind a result row. Raises UserError as `read` does."""
     path, accuracies = record_files.array(folder, row, "episodes")
     record_files.check(path, accuracies, (max(2, row["episodes"]),), "f")
     _check_range(path, accuracies)
@@ -76,7 +76,7 @@ def read_accuracies(folder: Path, row: dict[str, Any]) -> np.ndarray:
 def read(run: Run, row: dict[str, Any]) -> Record:
     """The record behind a result row.
 
-    UserError where a file is missing, damaged, or not of this row, and where the row's accuracy, deviation or interval
+    Raises UserError if a file is missing, damaged, or not of this row, or if the row's accuracy, deviation or interval
     is not what the file gives.
     """
     accuracies = read_accuracies(run.folder, row)
@@ -92,11 +92,11 @@ def read(run: Run, row: dict[str, Any]) -> Record:
 
 
 def check_claims(row: dict[str, Any]) -> str | None:
-    """What in a row cannot be, whatever its record: None where nothing is."""
+    """What in a row is impossible, whatever its record; None if nothing is."""
     for name in ("accuracy", "std", "ci95"):
         if name in row and not 0 <= row[name] <= 1:
             return f"{name} {row[name]}"
-    alpha = row.get("query_alpha", "")  # as leaderboards have it where there is none
+    alpha = row.get("query_alpha", "")  # as leaderboards have it if there is none
     if alpha != "" and not ALPHAS[0] <= alpha <= ALPHAS[1]:
         return f"query_alpha {alpha}"
     return f"ci_method {row['ci_method']!r}" if row.get("ci_method", CI_METHOD) != CI_METHOD else None

@@ -40,9 +40,9 @@ def score(
     """Right queries of each class in each episode, (episodes, W), for each of `wanted`, all of one split.
 
     Each image is embedded once. `head` and `transform`: by default the model's own. `base`: the split of the base
-    classes, for those that are fitted on them. `fold`: embed by a copy with its batch norms folded, faster and equal to
-    rounding; a validation that selects weights does not. UserError where `base` is needed and not given, or where
-    nothing finite comes out.
+    classes, for those that are fitted on them. `fold`: embed by a copy with its batch norms folded, which is faster and
+    equal up to rounding; a validation that selects weights does not fold. Raises UserError if `base` is needed and not
+    given, or if what comes out is not finite.
     """
     head = (head or model.head).to(compute.device)
     transform = (transform or model.transform).to(compute.device)
@@ -63,8 +63,8 @@ def embed_for(
     base: Split | None = None,
     fold: bool = False,
 ) -> tuple[Tensor, Base | None]:
-    """What `score` solves tasks from: the embeddings (I, D) of a split, and those of the base classes where the head or
-    the transform is fitted on them. Of several processes each calls it, and embeds its share.
+    """What `score` solves tasks from: the embeddings (I, D) of a split, and those of the base classes if the head or
+    the transform is fitted on them. If there are several processes, each calls this and embeds its share.
     """
     model.eval()
     network, at_once = model, VALIDATION_BATCH
@@ -89,11 +89,11 @@ def score_run(
 ) -> list[dict[str, Any]]:
     """Score on one split's tasks; keep rows and every episode's outcome in the run folder, whose lock is held.
 
-    `dataset` has images of the model's size. `head` and `transform`: in place of the run's own, as written.
-    `replace`: earlier results of the same protocols, on whichever tasks and pixels; else only those on the same ones.
-    `training`: the data set that the run was trained on, where it is at hand: rows say what was seen in it.
+    `dataset` has images of the model's size. `head` and `transform`: instead of the run's own, as written.
+    `replace`: replace earlier results of the same protocols on any tasks and pixels; else only those on the same ones.
+    `training`: the data set that the run was trained on, if it is at hand: rows say what was seen in it.
     `tested`: whether this is the test that the run's configuration asks for.
-    `base`: the data set on whose training split head and transform are fitted, where they are; by default `training`.
+    `base`: the data set on whose training split head and transform are fitted, if they are; by default `training`.
     """
     split = wanted[0].sampler.split
     solver = model.head if head is None else model.head_for(head)
@@ -125,14 +125,14 @@ def disjoint_tasks(wanted: Sequence[Tasks]) -> list[Tasks]:
 
 
 def make_records(tasks: Sequence[Tasks], scored: Sequence[np.ndarray]) -> list[Record]:
-    """What is kept of how `tasks` were solved: those wanted, then in the same order those of `disjoint_tasks`."""
+    """The records of solved tasks. `tasks`: the wanted ones, then, in the same order, those of `disjoint_tasks`."""
     outcomes = [_outcomes(*each) for each in zip(tasks, scored, strict=True)]
     wanted = len(tasks) // 2
     return [Record(*each) for each in zip(outcomes[:wanted], outcomes[wanted:], strict=True)]
 
 
 def evaluated_by(compute: Compute) -> dict[str, Any]:
-    """The versions and the machine behind a result. Asks git: once for all rows."""
+    """The versions and the machine behind a result. This asks git, so call it once for all rows."""
     environment = runs.environment()
     by = {key: environment[key] for key in ("commit", "versions")}
     return by | {"device": describe(compute.device), "precision": compute.precision}
@@ -149,8 +149,8 @@ def add_rows(
 ) -> list[dict[str, Any]]:
     """Write records and their rows into the run folder; returns the rows.
 
-    `shared`: what every row says, the name of the data set among it. `other`: what names of files say of a solver that
-    is not the run's own. `replace`, `tested`: as in `score_run`.
+    `shared`: what every row says, including the name of the data set. `other`: what file names say of a solver that is
+    not the run's own. `replace`, `tested`: as in `score_run`.
     """
     rows = [_row(tasks, record) | shared for tasks, record in zip(wanted, records, strict=True)]
     before = run.rows
@@ -162,7 +162,7 @@ def add_rows(
 
 
 def users_code(head: object, transform: Transform) -> str:
-    """Short digest of the user's own modules that solve: "" where head and transform are ours."""
+    """Short digest of the user's own modules that solve: "" if head and transform are ours."""
     parts = [head, *(part for part in transform.modules() if isinstance(part, Transform))]
     files = sources.users(dict.fromkeys(type(part).__module__ for part in parts))
     return digest({name: sources.digest(path) for name, path in files.items()}) if files else ""

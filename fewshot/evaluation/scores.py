@@ -1,4 +1,4 @@
-"""What scoring gives back in Python: one line for each number of shots."""
+"""What scoring returns in Python: one line for each number of shots."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Score:
     std: float
     """Of the episodes, divisor n - 1."""
     ci95: float
-    """Half-width of the field's interval, 1.96 * std / sqrt(n): of this test set's own value."""
+    """Half-width of the field's interval, 1.96 * std / sqrt(n): for this test set's own value."""
     episodes_digest: str
     task_list: str | None
     """The frozen list that the episodes were verified against, if there is one."""
     fingerprint: str
     """Of the data set's pixels."""
     setting: str
-    """"inductive", or "transductive" where the head saw all queries of a task together. Never rank the two together."""
+    """"inductive", or "transductive" if the head saw all queries of a task together. Never rank the two together."""
     query_alpha: float | None
-    """Dirichlet's concentration, where numbers of queries are drawn; None for balanced tasks. Never rank the two
-    together."""
+    """Concentration of the Dirichlet distribution that numbers of queries are drawn from; None for balanced tasks.
+    Never rank the two together."""
     accuracies: np.ndarray = field(repr=False, compare=False)
-    """(episodes,) float64: to compare two networks task by task, `evaluation.statistics.paired_difference`."""
+    """(episodes,) float64: for `evaluation.statistics.paired_difference`, which compares two networks task by task."""
 
     def __str__(self) -> str:
         task = f"{self.dataset} {self.split}, {protocol_name(self.ways, self.shots, self.query_alpha)}"
@@ -65,7 +65,7 @@ class Score:
 def protocols(
     shots: int | Iterable[int], ways: int, queries: int, episodes: int, query_alpha: float | None = None
 ) -> list[Protocol]:
-    """The form of the tasks for each number of shots. UserError for numbers that cannot be."""
+    """The form of the tasks for each number of shots. Raises UserError for impossible numbers."""
     if typed.integer(episodes, "episodes", 0, MOST_EPISODES) < 2:
         raise UserError(f"episodes={episodes}: an interval needs at least 2")
     form = {name: typed.integer(value, name) for name, value in (("ways", ways), ("queries", queries))}

@@ -1,4 +1,4 @@
-"""Solve episodes from the embeddings of a split, by looking up inner products where the head allows it.
+"""Solve episodes from the embeddings of a split, by looking up inner products if the head allows it.
 
     embeddings -> transform -> head, batch by batch of episodes -> how many queries of each class are right
 
@@ -29,7 +29,7 @@ _BATCH_BYTES = 64 * 2**20  # of what is gathered at a time: solving is bound by 
 _GRAM_BYTES = 2 * 2**30  # largest matrix of all products that is made
 _GRAM_SIDE = 2048  # images a block of it
 _EPISODE_BYTES = 4 * 2**20  # of one episode's embeddings: more, as of Conv-512F, are not gathered if that can be helped
-_PRODUCT_COST = 1 / 400  # of a multiplication in a large matrix product, where gathering a number is 1 (measured, CPU)
+_PRODUCT_COST = 1 / 400  # of a multiplication in a large matrix product, if gathering a number costs 1 (measured, CPU)
 _OFFSET = 1e4  # times the variance: float32 keeps less than three digits of what lies on top of a larger squared mean
 _WORDS_PER_COUNTER = 4  # Philox 4x64 gives four 64-bit words a count
 
@@ -50,13 +50,13 @@ def solve_episodes(
 ) -> list[np.ndarray]:
     """How many queries of each class were right in each episode, (episodes, W) int32: one array for each of `wanted`.
 
-    embeddings: of their split, (I, D) float32. Memory grows with the episodes by the result alone.
+    embeddings: of their split, (I, D) float32. With the number of episodes, only the result's memory grows.
     head: in evaluation mode; fitted here if it needs base features.
     transform: of the embeddings, fitted here if it needs to be; none by default.
-    base: where `wants_base` says so; untransformed.
+    base: needed if `wants_base` says so; untransformed.
 
-    UserError where base features are missing, where the head's logits are not finite, where a user's head looks at
-    other queries and does not declare `transductive`, and where a user's transform looks at other images.
+    Raises UserError if base features are missing, if the head's logits are not finite, if a user's head looks at other
+    queries and does not declare `transductive`, or if a user's transform looks at other images.
     """
     whole = head
     embeddings = prepare(head, embeddings, transform, base)
@@ -78,9 +78,9 @@ def solve_episodes(
 
 
 def prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: Base | None) -> Tensor:
-    """Fit the transform and the head on the base classes where they need it; returns the transformed embeddings.
+    """Fit the transform and the head on the base classes if they need it; returns the transformed embeddings.
 
-    UserError where base features are missing, and where a user's transform looks at other images.
+    Raises UserError if base features are missing, or if a user's transform looks at other images.
     """
     transform = transform or Identity()
     if base is None:
@@ -98,25 +98,25 @@ def prepare(head: Head, embeddings: Tensor, transform: Transform | None, base: B
 
 
 def _mostly_offset(embeddings: Tensor) -> bool:
-    """Whether the images differ by so little of their common offset that inner products in float32 hardly show it."""
+    """Whether images differ so little, next to their common offset, that float32 inner products hardly show it."""
     mean = embeddings.mean(0)
     variance = sum((part - mean).square().sum() for part in embeddings.split(_GRAM_SIDE)) / len(embeddings)
     return bool(mean.square().sum() > _OFFSET * variance)
 
 
 def accuracies(right: np.ndarray, queries: int) -> np.ndarray:
-    """Accuracy (episodes,) float64 of each episode over all its queries: from `solve_episodes`' counts, and how many
-    queries a class has, on average."""
+    """Accuracy (episodes,) float64 of each episode over all its queries: from the counts of `solve_episodes`, and how
+    many queries a class has on average."""
     return right.sum(1) / (right.shape[1] * queries)
 
 
 def _few_supports(tasks: Tasks, embeddings: Tensor) -> bool:
-    """Whether an episode's support images span no more than their features: else their products are singular."""
+    """Whether an episode has no more support images than features: else their products are singular."""
     return tasks.protocol.ways * tasks.protocol.shots <= embeddings.shape[1]
 
 
 def _wants_gram(embeddings: Tensor, wanted: Sequence[Tasks]) -> bool:
-    """Whether to multiply all images with all once is possible, and less work than to gather each episode's."""
+    """Whether multiplying all images with all, once, is possible, and less work than gathering each episode's."""
     images, features = embeddings.shape
     if embeddings.element_size() * images**2 > _GRAM_BYTES:
         return False
@@ -126,15 +126,15 @@ def _wants_gram(embeddings: Tensor, wanted: Sequence[Tasks]) -> bool:
 
 
 def gram_matrix(embeddings: Tensor, centred: bool = False) -> Tensor:
-    """(I, I): every inner product of embeddings (I, D), `centred`: less their mean.
+    """(I, I): every inner product of embeddings (I, D); `centred`: minus their mean.
 
-    Half of the blocks are computed, the others are their mirror.
+    Half of the blocks are computed; the others mirror them.
     """
     gram = embeddings.new_empty(len(embeddings), len(embeddings))
     mean = embeddings.mean(0) if centred else None
 
     def block(part: Tensor) -> Tensor:
-        return part if mean is None else part - mean  # of a block, for a copy of them all may not fit
+        return part if mean is None else part - mean  # block by block: a copy of them all may not fit
 
     parts = embeddings.split(_GRAM_SIDE)
     for i in range(len(parts)):
@@ -148,7 +148,7 @@ def gram_matrix(embeddings: Tensor, centred: bool = False) -> Tensor:
 
 
 def _solve(head: Head, embeddings: Tensor, gram: Tensor | None, tasks: Tasks) -> np.ndarray:
-    """`solve_episodes` for one of them: by `gram`, or where there is none by the embeddings themselves."""
+    """`solve_episodes` for one of `wanted`: by `gram`, or, if there is none, by the embeddings themselves."""
     protocol, sampler, device = tasks.protocol, tasks.sampler, embeddings.device
     labels = torch.arange(protocol.ways, device=device).repeat_interleave(protocol.shots)
     targets = F.one_hot(labels, protocol.ways).to(embeddings.dtype)
@@ -188,8 +188,8 @@ def _gathered(head: Head, embeddings: Tensor, gram: Tensor | None, protocol: Pro
 def query_order(seed: int, first: int, count: int, queries: int) -> np.ndarray:
     """The order in which a transductive head sees the queries of tasks first .. first+count-1.
 
-    (count, queries) int64, a permutation a task: (seed, the task's number, queries) decides it. Without it queries come
-    class by class, and a head that sees them all could tell their classes from their places.
+    (count, queries) int64, a permutation a task, which (seed, the task's number, queries) decides. Without it, queries
+    come class by class, and a head that sees them all could tell their classes from their places.
     """
     counters = -(-queries // _WORDS_PER_COUNTER)
     stream = np.random.Philox(key=derive(seed, queries, "order of queries"), counter=first * counters)

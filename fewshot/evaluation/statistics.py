@@ -25,7 +25,7 @@ class Summary:
     """Sample standard deviation, divisor n - 1."""
     ci95: float
     """Half-width of the field's 95% interval, 1.96 * std / sqrt(n), for the mean over all possible episodes of this
-    test set; it says nothing of new images or new classes."""
+    test set; it says nothing about new images or new classes."""
 
 
 def summarise(accuracies: np.ndarray) -> Summary:
@@ -37,7 +37,7 @@ def summarise(accuracies: np.ndarray) -> Summary:
 
 
 def at_chance(accuracy: float, ci95: float, ways: int) -> bool:
-    """Whether the interval reaches down to what guessing gives; float32 accuracies are that far from exact."""
+    """Whether the interval reaches down to what guessing gives, up to the rounding of float32 accuracies."""
     return accuracy - ci95 <= 1 / ways + 1e-6
 
 
@@ -45,7 +45,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Summary:
     """Summary of a - b over the same (n,) episodes: what both find easy or hard cancels.
 
     Its interval is about the difference between these two trained networks on this test set; training again may give
-    another one. UserError where the two have not the same number of episodes.
+    another one. Raises UserError if the two do not have the same number of episodes.
     """
     if a.shape != b.shape:
         raise UserError(f"these are not the same episodes: {len(a):,} and {len(b):,}")
@@ -53,7 +53,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Summary:
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Adjusted p-values (m,): claiming those below 0.05 makes one false claim or more in 5% of such tables at most.
+    """Adjusted p-values (m,): claiming those below 0.05 makes one or more false claims in at most 5% of such tables.
 
     In rising order, p(i) becomes max over j <= i of (m - j + 1) * p(j), at most 1 (Holm, Scandinavian Journal of
     Statistics 1979).
@@ -78,10 +78,10 @@ def distinguishable(accuracies: np.ndarray, level: float = 0.05) -> np.ndarray:
 
 
 def paired_p_values(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(m,) two-sided p-values of the t-tests of values[a] - values[b], (k, n) and twice (m,).
+    """(m,) two-sided p-values of the t-tests of values[a] - values[b]: values (k, n), a and b (m,).
 
     From one matrix of products, so that thousands of pairs take no longer than a few: var(x - y) = var x + var y -
-    2 cov(x, y). Where the two hardly differ that loses its digits, and the difference itself is taken.
+    2 cov(x, y). If the two hardly differ, that loses its digits, and the difference itself is taken.
     """
     n = values.shape[1]
     means = values.mean(1)
@@ -103,10 +103,11 @@ def apart_by_intervals(
 ) -> np.ndarray:
     """(k, k) bool: which of k configurations differ by more than their 95% intervals, taken as independent, allow.
 
-    means, half_widths: (k,) of each one's interval, in one unit. trainings: (k,) how many seeds it has. The interval of
-    n seeds, t(0.975, n - 1) * std / sqrt(n), is of what training again gives on average; that of one seed is of one
-    network. So where only one of two has several seeds, these tell how far a single training strays: for that pair the
-    half-width of the one is theirs * sqrt(n). The pair's is then theirs * sqrt(n + 1), Student's for one more training.
+    means, half_widths: (k,) of each one's interval, in the same unit. trainings: (k,) how many seeds each has. The
+    interval of n seeds, of half-width h = t(0.975, n - 1) * std / sqrt(n), is about what training again gives on
+    average; that of one seed is about one network. So if only one of two has several seeds, these tell how far a single
+    training strays: for that pair the other's half-width is h * sqrt(n). The pair's half-width is then h * sqrt(n + 1),
+    Student's for one more training.
     """
     centres, widths, single = np.asarray(means), np.asarray(half_widths), np.asarray(trainings) == 1
     strays = widths * np.sqrt(trainings)
@@ -115,20 +116,20 @@ def apart_by_intervals(
 
 
 def established(apart: np.ndarray, accuracies: Sequence[Sequence[float]]) -> np.ndarray:
-    """(k, k) bool: of which of k configurations a difference is established. Leaderboard and `compare` rank by it.
+    """(k, k) bool: between which of k configurations a difference is established. Leaderboard and `compare` rank by it.
 
     apart: (k, k) bool, by a paired test, which is about these networks. accuracies: of each configuration, one for each
-    of its seeds. Where one of two has several, they must differ by `apart_by_intervals`, too.
+    of its seeds. If one of two has several, they must differ by `apart_by_intervals`, too.
     """
     anew = [training_anew(np.array(each)).half_width if len(each) > 1 else 0.0 for each in accuracies]
     return apart & apart_by_intervals([float(np.mean(each)) for each in accuracies], anew, list(map(len, accuracies)))
 
 
 def ranks(means: Sequence[float] | np.ndarray, apart: np.ndarray) -> list[int]:
-    """Ranks of k configurations: 1 + how many are established better than it.
+    """Ranks of k configurations: 1 + how many others are established to be better.
 
-    means: (k,) accuracies. apart: (k, k) bool, which of them differ. A rank says that and no more. Configurations that
-    share one are not equal for that, and one that is hard to tell from others, as its seeds scatter, may have a better
+    means: (k,) accuracies. apart: (k, k) bool, which of them differ. A rank says that and no more: configurations that
+    share one need not be equal, and one that is hard to tell from others because its seeds scatter may have a better
     rank than one that is more accurate.
     """
     better = np.asarray(means)[:, None] > np.asarray(means)  # [i, j]: i than j

@@ -3,10 +3,10 @@
 In the run folder (evaluation/record_files.py), with NAME like `fashion-mnist-test`:
 
     images-NAME.npz   truth (n,) uint16: each image's class number, in the order of the split   "images_file" of the row
-                      predicted (n,) uint16: the class of the largest logit. uint32 where one is above 65,535
+                      predicted (n,) uint16: the class of the largest logit. uint32 if one is above 65,535
                       top5 (n,) bool: whether the true class is among the five largest
 
-Among equal logits the class of the lower number counts as the larger. The row claims what this file proves.
+Among equal logits, that of the class with the lower number counts as the larger. The row claims what this file proves.
 
 Shapes: n images.
 """
@@ -48,7 +48,7 @@ class Verdicts:
         return self.predicted == self.truth
 
     def figures(self, classes: int) -> dict[str, Any]:
-        """What a row says of them. `top5` only where there are more than five classes."""
+        """What a row says of them. `top5` only if there are more than five classes."""
         n, right = len(self.truth), int(self.top1.sum())
         figures: dict[str, Any] = {
             "images": n, "top1": right / n, "top1_ci95": list(wilson(right, n)), "error": (n - right) / n,
@@ -74,14 +74,14 @@ def keep(run: Run, readable: str, found: Verdicts) -> dict[str, str]:
 
 
 def at_hand(folder: Path, row: Mapping[str, Any]) -> bool:
-    """Whether the record behind a row is there. UserError where what it names is no file's name."""
+    """Whether the record behind a row is there. Raises UserError if what it names is not a file's name."""
     return record_files.at_hand(folder, dict(row), "images")
 
 
 def read(folder: Path, row: Mapping[str, Any]) -> Verdicts:
     """The record behind a row.
 
-    UserError where the file is missing, damaged, or not of this row, and where a figure of the row is not what the file
+    Raises UserError if the file is missing, damaged, or not of this row, or if a figure of the row is not what the file
     gives.
     """
     path, found = record_files.arrays(folder, dict(row), "images", _MEMBERS)

@@ -1,6 +1,6 @@
-"""One experiment: a configuration in, a finished run folder out. No console in it; a sweep's worker calls it, too.
+"""One experiment: a configuration in, a finished run folder out. It uses no console; a sweep's worker calls it, too.
 
-    setup.py       the configuration -> everything that a training needs, built and checked
+    setup.py       the configuration -> everything that training needs, built and checked
     this file      that -> a folder, trained weights, their test results
     recorded.py    what the folder says of the setup, and of the code behind it
 """
@@ -37,22 +37,22 @@ def run(
     config: TrainConfig, out: str | os.PathLike | None = None, reporter: Reporter = QUIET, *, resume: bool = False,
     elsewhere: bool = False, crew: Crew = ALONE,
 ) -> Run:  # fmt: skip
-    """Train, select on validation, evaluate on test; the finished run folder.
+    """Train, select on validation, evaluate on test; returns the finished run folder.
 
     config: complete, as `fewshot.configure` makes it.
-    out: the folder to make; without it, a new one under runs/ that says what the run is.
-    reporter: hears how it goes; by default warnings alone are heard, as Python's.
-    resume: go on with the run that `out` holds, to the same bits as if it had not been cut; where there is none, begin;
-        where it is finished, return it as it is. `config` may have another device, threads and time between
+    out: the folder to make; without it, a new one under runs/ whose name says what the run is.
+    reporter: is told how it goes; by default only warnings are passed on, as Python warnings.
+    resume: continue the run that `out` holds, to the same bits as if it had not been interrupted. If there is none,
+        begin one; if it is finished, return it. `config` may have another device, threads, data root and time between
         checkpoints than the run began with (`identity.HOW`).
-    elsewhere: go on in this machine's own precision and number of threads, and in this number of processes, where the
-        run was last trained in others: it is then not the run that it would have been, and says so.
-    crew: the processes that train it together, each of which calls this (core/crew.py). The first one alone writes, and
+    elsewhere: continue with this machine's own precision and number of threads, and with this number of processes, if
+        the run was last trained with others: it is then not the run that it would have been, and says so.
+    crew: the processes that train it together; each of them calls this (core/crew.py). Only the first one writes, and
         only it needs the folder.
 
     Raises UserError for what the user can mend: an `out` that exists, or that holds another configuration; components
-    that do not fit; images too few for the tasks; a machine that cannot go on as the run began. Raises
-    KeyboardInterrupt at SIGINT, SIGTERM or SIGHUP, once the checkpoint is saved.
+    that do not fit; too few images for the tasks; a machine that cannot continue as the run began. Raises
+    KeyboardInterrupt on SIGINT, SIGTERM or SIGHUP, once the checkpoint is saved.
     """
     if config.dataset == "auto":
         raise UserError("this configuration names no data set: complete it by fewshot.configure(...)")
@@ -80,7 +80,7 @@ def run(
         except KeyboardInterrupt as interrupt:
             if str(interrupt):
                 raise
-            # In a test, or by a second Ctrl-C: the loop has not said how to go on.
+            # During the test, or by a second Ctrl-C: the loop has not said how to continue.
             raise KeyboardInterrupt(f"interrupted; go on with --out {folder.folder} --resume") from None
     return folder
 

@@ -11,7 +11,8 @@ from fewshot.core import sources
 from fewshot.experiment.setup import Setup
 from fewshot.transforms import Transform
 
-# Ours that every training runs through, validations too, which choose its weights; its components' files come besides.
+# Our files that every training runs through, including its validations, which choose the weights. The files of its
+# components are added.
 TRAINING_CODE = (
     "model.py", "core/compute.py", "core/crew.py", "core/pace.py", "core/seeding.py", "data/augment.py",
     "data/image_files.py", "data/images.py", "data/joined.py", "episodes/sampler.py", "evaluation/classification.py",
@@ -61,7 +62,7 @@ def code_files(setup: Setup) -> dict[str, dict[str, Path]]:
 
 
 def digests(code: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
-    """The same with each file's digest in place of its path: what a run keeps as `resolved.code`."""
+    """The same, with each file's digest instead of its path: what a run keeps as `resolved.code`."""
     return {
         whose: {name: sources.digest(path) for name, path in sorted(files.items())} for whose, files in code.items()
     }

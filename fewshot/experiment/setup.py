@@ -1,4 +1,4 @@
-"""The configuration -> everything that a training needs, built and checked before a folder is made."""
+"""The configuration -> everything that training needs, built and checked before a folder is made."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from fewshot.runs import Run
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a training needs, built and checked: what `prepare` makes."""
+    """Everything that training needs, built and checked: what `prepare` makes."""
 
     compute: Compute
     dataset: Dataset
     validation: list[Tasks]
-    """The first decide which weights are best. None where images decide."""
+    """The first ones decide which weights are best. Empty if images decide instead."""
     test: list[Tasks]
-    """None where the test is of images."""
+    """Empty if the test is on images instead."""
     model: Model
     regime: Regime
     init: str = ""
-    """SHA-256 of the weights of another run's with which training begins; "" where there are none, or it goes on."""
+    """SHA-256 of another run's weights with which training begins; "" if there are none, or if training continues."""
 
 
 def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE) -> Setup:
-    """Build and check everything. UserError for whatever would fail later: an hour's training must not end in it.
+    """Build and check everything. Raises UserError for whatever would fail later, after an hour's training.
 
-    `begun`: the run that goes on. What `auto` came to for it, it comes to again: device, precision, threads. UserError
-    where that cannot be had here. Unless it has a checkpoint, training begins, with the weights that the backbone's
-    options name.
+    `begun`: the run that continues. `auto` is resolved as it was for that run: device, precision, threads. Raises
+    UserError if that is not possible here. Unless the run has a checkpoint, training starts from the beginning, with
+    the weights that the backbone's options name.
     """
     where, threads = resuming.where(config, begun, crew)
     crew.check_alike({"the kind of device": where.device.type, "the precision": where.precision})
     if config.sync_bn and where.device.type != "cuda":
         raise UserError("--sync-bn is for CUDA devices: leave it out; batch norm is then over each process's own share")
-    if config.sync_bn and not crew.several and begun is None:  # who goes on with what several began has the whole batch
+    if config.sync_bn and not crew.several and begun is None:  # one that continues a run of several has the whole batch
         raise UserError("--sync-bn is for several processes, and there is one: leave it out, or give --processes")
     compute.settle(where, threads, config.deterministic)
     if config.compile:
@@ -90,8 +90,8 @@ def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE)
 
 
 def _begin_with(init: str, model: Model, begun: Begun | None) -> str:
-    """Give the model the weights of the run `init`; their digest. UserError where they are not those of the run that
-    goes on."""
+    """Give the model the weights of the run `init`; returns their digest. Raises UserError if a run that continues
+    began with other weights."""
     found = models.begin_with(model, Run.open(init))
     if begun is not None and begun.run.resolved.get("init", {}).get("weights", found) != found:
         raise UserError(
@@ -110,7 +110,7 @@ def model_of(config: TrainConfig, dataset: Dataset, regime: Regime, fresh: bool)
 
 
 def _check_shared(config: TrainConfig, regime: Regime, crew: Crew) -> None:
-    """UserError where several processes cannot share the work of a step."""
+    """Raise UserError if several processes cannot share the work of a step."""
     items = regime.pace(config).per_step
     if not regime.shared:
         raise UserError(f"--regime {config.regime} trains in one process: it does not say that it is `shared`")
@@ -146,7 +146,7 @@ def plan(config: TrainConfig, regime: Regime) -> Plan:
 
 
 def schedule(config: TrainConfig, pace: Pace) -> Schedule:
-    """The learning rates: epochs become the steps in which they have passed."""
+    """The learning rates: an epoch becomes the first step after that many epochs."""
     return Schedule(
         config.schedule, config.lr, pace.steps, tuple(map(pace.first_step, config.lr_epochs)), config.lr_values,
         pace.first_step(config.warmup_epochs),

@@ -1,1 +1,1 @@
-"""Neighbours: data, tasks and learners of other packages with ours. A module needs the package of its name."""
+"""Data, tasks and learners of other packages, used with ours. Each module needs the package that it is named after."""

@@ -8,7 +8,7 @@
     logits = maml(support, labels, query)                                           # differentiable, for meta-training
     l2l.evaluate(maml, dataset, shots=1, out="runs/maml")                           # a row of the leaderboard
 
-examples/maml.py trains one. Importing this module needs learn2learn: it raises UserError, and says how to install it.
+examples/maml.py trains one. Importing this module needs learn2learn; without it, a UserError says how to install it.
 
 Images are float32 (3, S, S) in [0, 1]. Shapes: N support and Q query images a task, W ways (classes).
 """
@@ -65,18 +65,18 @@ class Images(torch.utils.data.Dataset):
 
 
 def meta_dataset(split: Split, preprocess: Callable[[Tensor], Tensor] | None = None) -> MetaDataset:
-    """A split of a prepared data set as learn2learn's MetaDataset, its bookkeeping done.
+    """A split of a prepared data set as learn2learn's MetaDataset, with its bookkeeping done.
 
-    preprocess: of images (B, 3, S, S) in [0, 1]; none by default.
+    preprocess: applied to images (B, 3, S, S) in [0, 1]; none by default.
     """
     return MetaDataset(Images(split, preprocess), indices_to_labels=dict(enumerate(split.labels.tolist())))
 
 
 class OurTasks(Taskset):
-    """Tasks of ours as learn2learn's Taskset: task n is (images (W*(S+Q), 3, S, S), labels (W*(S+Q),) in 0..W-1).
+    """Our tasks as learn2learn's Taskset: task n is (images (W*(S+Q), 3, S, S), labels (W*(S+Q),) in 0..W-1).
 
-    Class by class, of each its support images first, so that `learn2learn.data.partition_task(images, labels, shots)`
-    gives support and queries.
+    The images come class by class, the support images of each class first, so that
+    `learn2learn.data.partition_task(images, labels, shots)` gives support and queries.
     """
 
     def __init__(self, meta: MetaDataset, tasks: Tasks) -> None:
@@ -92,9 +92,9 @@ class OurTasks(Taskset):
 
 
 def taskset(tasks: Tasks, preprocess: Callable[[Tensor], Tensor] | None = None) -> OurTasks:
-    """Tasks of ours, such as `frozen.standard_tasks(...)`, as learn2learn's Taskset. `preprocess`: as above.
+    """Our tasks, such as `frozen.standard_tasks(...)`, as learn2learn's Taskset. `preprocess`: as for `meta_dataset`.
 
-    UserError for unbalanced tasks: learn2learn's `partition_task` takes every class to have as many images.
+    Raises UserError for unbalanced tasks: learn2learn's `partition_task` assumes equally many images of every class.
     """
     if tasks.protocol.query_alpha is not None:
         raise UserError(f"{tasks.protocol}: learn2learn's tasks have as many queries of each class; give balanced ones")
@@ -102,7 +102,7 @@ def taskset(tasks: Tasks, preprocess: Callable[[Tensor], Tensor] | None = None) 
 
 
 class Embedding(nn.Module):
-    """Images (N, 3, S, S) in [0, 1] to embeddings (N, D), regularized in training mode, clones included."""
+    """Images (N, 3, S, S) in [0, 1] to embeddings (N, D), regularized in training mode, also in clones."""
 
     def __init__(self, backbone: Backbone, normalise: Normalise) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Embedding(nn.Module):
 def _own_hooks(backbone: Backbone) -> None:
     """Let the hooks of a clone run its own regularizers: learn2learn clones modules, and its clones share their hooks.
 
-    Without it a clone would run the original's regularizers, in the original's mode and with its weights.
+    Without this, a clone would run the original's regularizers, in the original's mode and with its weights.
     """
     for module in backbone.modules():
         others = {
@@ -133,9 +133,9 @@ def _own_hooks(backbone: Backbone) -> None:
 class Adapter(nn.Module):
     """Adapts to each task by gradient steps: `adapter(support, labels, query)` gives the logits (Q, W) after them.
 
-    `algorithm` is learn2learn's MAML around what adapts: the whole network, or its classifier, above `fixed`. Gradients
-    of the logits reach the weights from which adaptation begins. Call `adapter.backbone.begin_step` before each step of
-    the optimizer, as for any backbone of ours.
+    `algorithm` is learn2learn's MAML around what adapts: the whole network, or its classifier, on top of `fixed`.
+    Gradients of the logits reach the weights from which adaptation begins. Call `adapter.backbone.begin_step` before
+    each step of the optimizer, as for any of our backbones.
     """
 
     def __init__(self, fixed: nn.Module, algorithm: MAML, steps: int) -> None:
@@ -144,7 +144,7 @@ class Adapter(nn.Module):
 
     @property
     def backbone(self) -> Backbone:
-        """Our network in it."""
+        """The backbone inside."""
         return next(module for module in self.modules() if isinstance(module, Backbone))
 
     def adapted(self, support: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
@@ -168,16 +168,16 @@ def maml(
     steps: int = 1,
     first_order: bool = False,
 ) -> Adapter:
-    """MAML (Finn, Abbeel & Levine, ICML 2017): all weights adapt, those of a linear classifier for `ways` included.
+    """MAML (Finn, Abbeel & Levine, ICML 2017): all weights adapt, including those of a linear classifier for `ways`.
 
     dataset: its training split's mean and standard deviation normalise images. lr, steps: of the adaptation.
 
-    The classifier's first weights are zero, so that it does not matter which class is called which (Ye & Chao, ICLR
-    2022), and the first step is already one towards class means. UserError for a backbone whose regularizers need class
-    weights (camdrop).
+    The classifier's first weights are zero, so that it does not matter which class has which number (Ye & Chao, ICLR
+    2022), and the first step is already one towards class means. Raises UserError for a backbone whose regularizers
+    need class weights (camdrop).
     """
     embedding, classifier = _parts(backbone, dataset, ways)
-    # A regularizer's own weights may be out of the gradient's reach, as TargetDrop's are.
+    # The gradient may not reach a regularizer's own weights, such as TargetDrop's.
     algorithm = MAML(nn.Sequential(embedding, classifier), lr=lr, first_order=first_order, allow_unused=True)
     return Adapter(nn.Identity(), algorithm, steps)
 
@@ -191,7 +191,7 @@ def anil(
     steps: int = 1,
     first_order: bool = False,
 ) -> Adapter:
-    """ANIL (Raghu et al., ICLR 2020): as `maml`, but only the classifier adapts, and the backbone serves all tasks."""
+    """ANIL (Raghu et al., ICLR 2020): as `maml`, but only the classifier adapts; all tasks share the backbone."""
     embedding, classifier = _parts(backbone, dataset, ways)
     return Adapter(embedding, MAML(classifier, lr=lr, first_order=first_order), steps)
 
@@ -206,7 +206,7 @@ def _parts(backbone: Backbone, dataset: Dataset, ways: int) -> tuple[Embedding, 
 
 
 class _Tested(nn.Module):
-    """An adapter that nobody trains any more: no gradient is kept, and the answers are the same."""
+    """An adapter that is no longer trained: no gradient is kept, and the answers are the same."""
 
     def __init__(self, adapter: Adapter) -> None:
         super().__init__()
@@ -222,12 +222,12 @@ class _Tested(nn.Module):
 def evaluate(
     adapter: Adapter, dataset: Dataset | str, *, batch_statistics: bool = False, **options: Any
 ) -> list[Score]:
-    """`fewshot.evaluate_learner` of a copy in evaluation mode: no mask is drawn, and `adapter` stays as it is.
+    """`fewshot.evaluate_learner` on a copy in evaluation mode: no mask is drawn, and `adapter` is not changed.
 
     batch_statistics: batch norm takes its mean and variance from the images of the task, as in learn2learn's examples,
         rather than from training. Then a query's answer depends on the other queries: such results are transductive.
-    options: of `evaluate_learner`: shots, episodes, name, out, origin and others. UserError for setting, preprocess and
-        device: they are the adapter's own, which says them.
+    options: of `evaluate_learner`: shots, episodes, name, out, origin and others. Raises UserError for setting,
+        preprocess and device: these follow from the adapter and `batch_statistics`.
     """
     if own := {"setting", "preprocess", "device"} & options.keys():
         raise UserError(f"{', '.join(sorted(own))}: the adapter says it itself, and batch_statistics the setting")

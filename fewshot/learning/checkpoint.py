@@ -1,8 +1,8 @@
 """Everything needed to go on exactly, in one file that is there whole or not at all.
 
-No generator state is kept: all randomness of a step comes from (seed, step). Behind what torch writes stands the file's
-own digest (core/sealed.py); within, the identity of its run, and the digests of the metrics and weights that it counts
-on.
+No generator state is kept: all randomness of a step comes from (seed, step). The file's own digest follows what torch
+writes (core/sealed.py). What torch writes includes the identity of the run, and the digests of the metrics and weights
+that the checkpoint counts on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Progress:
     metrics_bytes: int = 0
     """Length of metrics.jsonl at this step."""
     metrics_sha256: str = ""
-    """Of so many bytes of it; "" in checkpoints of older versions."""
+    """Of the first `metrics_bytes` bytes of it; "" in checkpoints of older versions."""
     best_sha256: str = ""
     """Of best.safetensors; "" before the first validation, and in checkpoints of older versions."""
     train_seconds: float = 0.0
@@ -48,14 +48,14 @@ _ALWAYS = _TYPES.keys() - {"metrics_sha256", "best_sha256"}
 def save(path: Path, state: dict[str, Any], progress: Progress, identity: str) -> None:
     """Write a checkpoint atomically: state dicts by name, how far training has come, and the run's identity.
 
-    UserError where it would be too large to be read again.
+    Raises UserError if it would be too large to be read again.
     """
-    data = dump(state, progress, identity)  # torch.save on a full disk raises what no one can tell from a bug of ours
+    data = dump(state, progress, identity)  # to memory first: on a full disk, torch.save fails as if by a bug of ours
     write_atomic(path, data, sealed.seal_line(data), most=_LARGEST)
 
 
 def dump(state: dict[str, Any], progress: Progress, identity: str) -> memoryview:
-    """What a checkpoint's file has, without its digest."""
+    """The content of a checkpoint's file, without its digest."""
     buffer = io.BytesIO()
     torch.save(state | {"progress": dataclasses.asdict(progress), "run": identity}, buffer)
     return buffer.getbuffer()
@@ -64,8 +64,8 @@ def dump(state: dict[str, Any], progress: Progress, identity: str) -> memoryview
 def load(path: Path, restore: Callable[[dict[str, Any]], None], identity: str, sealed_only: bool = True) -> Progress:
     """Read a checkpoint, and hand its state dicts to `restore`.
 
-    UserError where it is damaged, or not of the run of this `identity`. `sealed_only`: also where it has no digest, as
-    those of older versions.
+    Raises UserError if it is damaged, or not of the run of this `identity`; with `sealed_only`, also if it has no
+    digest, like those of older versions.
     """
     data = read_bounded(path, _LARGEST)
     try:
@@ -80,7 +80,10 @@ def load(path: Path, restore: Callable[[dict[str, Any]], None], identity: str, s
 
 
 def parse(data: bytes, restore: Callable[[dict[str, Any]], None], identity: str) -> Progress:
-    """What `dump` gave, its state dicts handed to `restore`. ValueError, or what torch raises, where it is not that."""
+    """Read what `dump` gave, and hand its state dicts to `restore`.
+
+    Raises ValueError, or what torch raises, if it is not that.
+    """
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if state.get("run", identity) != identity:
         raise ValueError("it is another run's")

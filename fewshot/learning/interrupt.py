@@ -1,4 +1,4 @@
-"""Ctrl-C, `kill` and a closed terminal wait for the end of a step, where a checkpoint is whole."""
+"""Ctrl-C, `kill` and a closed terminal wait for the end of a step, so that the checkpoint is whole."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fewshot.core.process import STOPS
 
 
 class Interrupt:
-    """While entered, the first signal of `process.STOPS` only sets `asked`; a second one interrupts at once.
+    """Inside it, the first signal of `process.STOPS` only sets `asked`; a second one interrupts at once.
 
-    A signal that the process ignores, as SIGHUP under nohup, stays ignored. `patient`: further signals do nothing, from
-    then on, for torchrun repeats what all its processes have heard already.
+    A signal that the process ignores, such as SIGHUP under nohup, stays ignored. `patient`: from the first signal on,
+    further ones do nothing, because torchrun repeats signals that all its processes have already received.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -21,7 +21,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         self._previous = {}
-        if threading.current_thread() is threading.main_thread():  # Python lets only this one set handlers
+        if threading.current_thread() is threading.main_thread():  # Python lets only this thread set handlers
             for number in STOPS:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._ask)

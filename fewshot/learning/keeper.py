@@ -1,4 +1,4 @@
-"""What training changes, and what it leaves of that in its run folder. Of several processes the first one writes."""
+"""What training changes, and what it leaves of that in its run folder. Of several processes, only the first writes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Keeper:
         self.run, self.parts, self.crew = run, parts, crew
 
     def start(self) -> Progress:
-        """Where to begin, together. UserError where a file is not what the checkpoint counts on.
+        """Where to begin, together. Raises UserError if a file is not what the checkpoint counts on.
 
         All processes get the state of the first, whatever their own weights.
         """
@@ -85,7 +85,7 @@ class Keeper:
             self._metrics.append(rows)
 
     def keep_best(self, progress: Progress) -> None:
-        """Write the weights as they are: they are the best so far."""
+        """Write the current weights: they are the best so far."""
         if self.crew.first:
             progress.best_sha256 = self.run.keep_weights(self.parts.judged.serialised(), progress.step)
 
@@ -100,8 +100,8 @@ class Keeper:
         self.run.note_metrics(self._metrics)
 
     def check_same(self) -> None:
-        """UserError where the processes' models or moving averages are no longer the same, together: each was to take
-        the same steps."""
+        """Raises UserError if the processes' models or moving averages are no longer the same, together: all should
+        have taken the same steps."""
         if not self.crew.several:
             return
         digest = hashlib.sha256()

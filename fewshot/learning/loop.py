@@ -1,4 +1,4 @@
-"""The training loop. It knows steps, not what a step is: that is the regime's."""
+"""The training loop. It knows steps, not what a step is: that is up to the regime."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOG_EVERY = 10  # steps between looks at the losses: each look waits for the dev
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, and by which rules."""
+    """How long to train, and by which rules."""
 
     seed: int
     schedule: Schedule
@@ -40,9 +40,9 @@ class Plan:
     pace: Pace
     checkpoint_seconds: float
     clip_norm: float = 0.0
-    """Largest norm of the gradient; 0: any."""
+    """Largest norm of the gradient; 0: no limit."""
     ema: float = 0.0
-    """Decay of the weights' moving average, which is then what is validated and kept; 0: none."""
+    """Decay of the weights' moving average, which is then validated and kept instead of them; 0: no average."""
     compile: bool = False
 
     @property
@@ -56,13 +56,13 @@ def train(
 ) -> Progress:  # fmt: skip
     """Train `model` (already on its device), from the run's checkpoint if it has one.
 
-    Leaves metrics, checkpoint and the best validation's weights in the run folder. SIGINT, SIGTERM and SIGHUP end
-    the step, save the checkpoint, and raise KeyboardInterrupt. Raises UserError where the loss, a weight or a statistic
-    is no longer finite; the best weights until then stay.
+    Leaves metrics, checkpoint and the best validation's weights in the run folder. After SIGINT, SIGTERM or SIGHUP, the
+    step is completed, the checkpoint saved, and KeyboardInterrupt raised. Raises UserError if the loss, a weight or a
+    statistic is no longer finite; the best weights until then are kept.
 
-    `intact` is called before each validation and each checkpoint: what it raises, they must not see.
+    `intact` is called before each validation and each checkpoint: if it raises, they do not take place.
 
-    Each process of a `crew` calls it, and has the same model after each step. Only the first needs the run folder.
+    Each process of a `crew` calls `train`, and has the same model after each step. Only the first needs the run folder.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu:
@@ -94,7 +94,7 @@ def train(
                 batch = regime.batch(step)
                 loss, accuracy = regime.loss(model, batch)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward(of_loss)  # its part in the loss of the whole batch
+                loss.backward(of_loss)  # its share in the loss of the whole batch
                 crew.unite(model, weight)
                 if plan.clip_norm:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
@@ -140,7 +140,7 @@ def _dropped(model: Model, like: Tensor) -> Tensor:
 def _validate(
     regime: Regime, parts: Parts, plan: Plan, progress: Progress, keeper: Keeper, log: _Log, rate: float
 ) -> None:
-    """Validate; keep the weights where the selected figure rises. UserError where one is not finite."""
+    """Validate; keep the weights if the selected figure rises. UserError if that is NaN, or a weight is not finite."""
     for name, tensor in parts.judged.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise _diverged(f"{name} is", progress, rate)

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-_SCHEDULED = {"lr", "weight_decay"}  # of a group: set anew before each step
+_SCHEDULED = {"lr", "weight_decay"}  # of a group: set again before each step
 
 
 def build(
     name: str, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """ "sgd": Nesterov's momentum where `momentum` is not 0; "adamw": decoupled weight decay, torch's betas."""
+    """ "sgd": Nesterov's momentum if `momentum` is not 0; "adamw": decoupled weight decay, torch's betas."""
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
     assert name == "sgd"
     sgd = torch.optim.SGD(
         parameters, lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, fused=True
     )
-    if momentum:  # torch's fused step fails where a weight has its first gradient later than others
+    if momentum:  # torch's fused step fails if a weight has its first gradient later than others
         for weight in itertools.chain.from_iterable(group["params"] for group in sgd.param_groups):
             if weight.requires_grad:
                 sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
@@ -33,7 +33,7 @@ def build(
 class MovingAverage(AveragedModel):
     """A copy whose weights and statistics follow the model's: decay * its own + (1 - decay) * the model's.
 
-    torch's own update gives the same bits, but copies its count to the device in every step, and waits for that.
+    torch's own update gives the same bits, but copies its count to the device in every step and waits for the copy.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -44,7 +44,7 @@ class MovingAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         pairs = list(zip(_moved(self.module), _moved(model), strict=True))
         moving = [(mine, its) for mine, its in pairs if mine.is_floating_point()]
-        if self.n_averaged == 0:  # in the processor's memory
+        if self.n_averaged == 0:  # this count is in the CPU's memory
             for mine, its in pairs:
                 mine.copy_(its)
         else:
@@ -56,15 +56,15 @@ class MovingAverage(AveragedModel):
 
 
 def _moved(model: nn.Module) -> Iterator[Tensor]:
-    """All that an average follows: parameters, and buffers, those too that are not saved."""
+    """All that an average follows: parameters, and buffers, including those that are not saved."""
     return itertools.chain(model.parameters(), model.buffers())
 
 
 def check_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """ValueError where a state is not of such an optimizer of these weights: torch takes it, and fails at the step."""
+    """ValueError if a state is not of such an optimizer of these weights: torch accepts it, and fails at the step."""
     ours, theirs = optimizer.state_dict()["param_groups"], state["param_groups"]
     for group, kept in zip(ours, theirs, strict=True):
-        for name in (group.keys() & kept.keys()) - _SCHEDULED:  # another torch may have settings more, or fewer
+        for name in (group.keys() & kept.keys()) - _SCHEDULED:  # another torch may have more settings, or fewer
             if group[name] != kept[name]:
                 raise ValueError(f"its optimizer has another {name}")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]

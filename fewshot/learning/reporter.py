@@ -17,23 +17,23 @@ class Reporter:
         """Training begins in `run`, at step `done` of `steps`. Its metrics.jsonl holds the lines up to there."""
 
     def step_begins(self, step: int) -> None:
-        """The step after `step` others begins. Called for each: do little here."""
+        """Step `step` (counted from 0) begins. Called for each step: do little here."""
 
     def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Some steps were done, up to `step`, and logged; mean training loss and accuracy over them."""
+        """Some steps, up to `step`, are done and logged; mean training loss and accuracy over them."""
 
     def validation(self, epoch: int, epochs: int, accuracy: dict[str, float], best: bool) -> None:
         """A validation: accuracies (fractions of 1) by their names, and whether the weights were the best so far."""
 
     def trained(self, seconds: float, best_accuracy: float, best_step: int) -> None:
-        """Training has come to its end, after so many seconds in all; the best validation, and its step."""
+        """Training is complete, after so many seconds in all; the best validation, and its step."""
 
     def end(self) -> None:
         """The loop has stopped, for whatever reason."""
 
 
 class Forwarding(Reporter):
-    """Tells another reporter all that it hears: what listens besides overrides some of it."""
+    """Passes all that it hears on to another reporter; a subclass that wants to listen overrides some of it."""
 
     def __init__(self, to: Reporter) -> None:
         self.to = to
@@ -61,7 +61,7 @@ class Forwarding(Reporter):
 
 
 class Quiet(Reporter):
-    """For calls from Python: says nothing but warnings, as Python's."""
+    """For calls from Python: says nothing but warnings, as Python warnings."""
 
     def say(self, text: str) -> None:
         for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""A run that goes on: what its folder says, whether this machine can go on as it began, and what has changed since."""
+"""A run that goes on: what its folder says, whether this machine can go on as before, and what has changed since."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from fewshot.runs.provenance import version
 
 @dataclass(frozen=True)
 class Begun:
-    """A run that is there already, and what its folder says: of several processes only the first has looked."""
+    """A run that exists already, and what its folder says. Of several processes, only the first has looked."""
 
     run: Run
     finished: bool
     fresh: bool
     """Whether it has no checkpoint yet."""
     sitting: dict[str, Any] | None
-    """On what it was trained last: device, precision, threads, processes."""
+    """What it was last trained with: device, precision, threads, processes."""
 
 
 def find(config: TrainConfig, out: str | os.PathLike | None, resume: bool, elsewhere: bool = False) -> Begun | None:
-    """The run that `out` holds, if it is to go on. UserError where it is another configuration's."""
+    """The run that `out` holds, if it is to go on. Raises UserError if it is of another configuration."""
     if not resume or out is None or vacant(Path(out)):
         return None
     run = Run.open(out)
@@ -44,10 +44,10 @@ def find(config: TrainConfig, out: str | os.PathLike | None, resume: bool, elsew
 
 
 def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute, int]:
-    """Device, precision and threads: those that the run was last trained on and in, where `auto` is asked for; else as
-    configured. Threads are a CPU's: those of a run on CUDA decide nothing.
+    """Device, precision and threads: if `auto` is asked for, those that the run was last trained with; else as
+    configured. Threads matter on a CPU only: those of a run on CUDA decide nothing.
 
-    UserError where it cannot go on as it was last trained, also in another number of processes.
+    Raises UserError if the run cannot go on as it was last trained, also if the number of processes is another.
     """
     if begun is None or begun.sitting is None:
         return choose(config.device, config.precision, crew), config.threads
@@ -88,9 +88,9 @@ def _began(folder: Run) -> float:
 
 
 def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[str, str]], reporter: Reporter) -> None:
-    """UserError where the images have changed; a warning, and a note in the run, where the code or machine has.
+    """Raises UserError if the images have changed. Warns if the machine or the code has, and notes the code in the run.
 
-    `code`: the digests of what trains here and now.
+    `code`: the digests of the code that trains here and now.
     """
     here = {"precision": compute.precision, "processes": compute.crew.size, "torch": version("torch")}
     if compute.device.type == "cpu":
@@ -105,7 +105,7 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
     if not dataset.is_known_as(folder.resolved["fingerprint"]):
         name = dataset.name
         raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
-    if dataset.root and Watch(dataset).newest() > _began(folder):  # a file may be other than its record
+    if dataset.root and Watch(dataset).newest() > _began(folder):  # a file may differ from its record
         store.verify(dataset.root)
     before, now = folder.resolved.get("code"), code
     if before is None or before == now:

@@ -13,7 +13,7 @@ class Schedule:
 
     `kind`: "cosine", half a wave from `lr` to 0 over all `steps` (Loshchilov & Hutter, ICLR 2017, eq. 5, without
     restarts); "steps", `lr`, then `values[i]` from step `changes[i]` on; "constant", `lr`. In the first `warmup` steps
-    the rate is multiplied with 1/warmup, 2/warmup, ..., 1 (Goyal et al., arXiv:1706.02677, sec. 2.2).
+    the rate is multiplied by 1/warmup, 2/warmup, ..., 1 (Goyal et al., arXiv:1706.02677, sec. 2.2).
     """
 
     kind: str

@@ -1,6 +1,6 @@
-"""Regularizers: one file a method. To add yours, copy `dropout.py` and change it.
+"""Regularizers: one file per method. To add yours, copy `dropout.py` and change it.
 
-Here is how they are found and built; what they have in common is in `_base.py`.
+This file finds and builds them; `_base.py` holds what they have in common.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ FAMILY: Family[Regularizer] = Family(
 
 
 def build(spec: str | Spec, site: Site) -> Regularizer:
-    """One regularizer at one site: `build("targetdrop:drop_prob=0.5,block_size=3", site)`.
+    """Build one regularizer at one site: `build("targetdrop:drop_prob=0.5,block_size=3", site)`.
 
-    Raises UserError for an unknown name or option, a value out of range, or a combination that the
-    method declines; and for a method of the user's that does not do what `Regularizer` says.
+    Raises UserError for an unknown name or option, a value out of range, a combination that the method declines,
+    and a user's own method that does not do what `Regularizer` says.
     """
     if isinstance(spec, str):
         (spec, *more) = parse(spec)
@@ -38,35 +38,35 @@ def build(spec: str | Spec, site: Site) -> Regularizer:
             raise UserError("build takes one regularizer; build each part of a `+` by itself")
     component, options = FAMILY.check(spec)
     method = component(site, **options)
-    if "." in spec.name:  # ours are held to all laws by tests
+    if "." in spec.name:  # tests hold ours to all laws
         with torch.random.fork_rng(devices=[]):
             check_method(component(site, **options), spec.name)
     return method
 
 
 def expand(text: str, original: str = "none") -> list[Spec]:
-    """The single regularizers of a `+`-joined text; the part `original` is what the backbone was published with."""
+    """The single regularizers of a `+`-joined text; `original` is replaced by what the backbone was published with."""
     return [part for spec in parse(text) for part in (parse(original) if spec.name == "original" else [spec])]
 
 
 def without_effect(methods: Iterable[Regularizer]) -> list[str]:
-    """Classes of a user's whose methods change no map, wherever they are, though their rate is not 0."""
+    """The user's own classes whose methods change no map at any of their sites, though their rate is not 0."""
     effects: dict[str, bool] = {}
     for method in methods:
         if is_users(method) and method.active:
             name = f"{type(method).__module__}.{type(method).__qualname__}"
             try:
                 effects[name] = effects.get(name, False) or not idle(method)
-            except Exception:  # what cannot be copied, or not be tried so: nothing is known of it
+            except Exception:  # it cannot be copied, or not be tried like this: nothing is known of it
                 effects[name] = True
     return [name for name, acts in effects.items() if not acts]
 
 
 def build_all(specs: list[Spec], sites: list[Site]) -> list[Regularizer]:
-    """Every regularizer at each of its sites, in the order written.
+    """Build every regularizer at each of its sites, in the order written.
 
-    `sites` are all that a backbone has, and the named modules that `specs` ask for. A spec without `@` goes where its
-    class's `default_sites` says. UserError where a method is to act where it cannot.
+    `sites` are all that a backbone has, and the named modules that `specs` ask for. A spec without `@` goes to its
+    class's `default_sites`. Raises UserError if a method is asked to act where it cannot.
     """
     return [build(spec, site) for spec in specs for site in _sites(spec, sites)]
 

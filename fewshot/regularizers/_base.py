@@ -1,13 +1,13 @@
-"""What every regularizer is: most often a float32 multiplier over a map, in training only.
+"""What every regularizer is: usually a float32 multiplier over a map, in training only.
 
-Shapes: N images, C channels, H x W positions. A method implements `multiplier`, or, where it is none, `forward`.
-For a multiplier this class keeps these laws
+Shapes: N images, C channels, H x W positions. A method implements `multiplier`, or `forward` if it is no multiplier.
+For a multiplier, this class keeps these laws:
 
-- evaluation mode, or `active` false (a configured rate of 0): `forward` returns x itself;
-- mask arithmetic and the product with it are float32 whatever the autocast, the mask without gradient;
+- in evaluation mode, or if `active` is false (a configured rate of 0), `forward` returns x itself;
+- the mask and the product with it are computed in float32 whatever the autocast, the mask without gradient;
 - noise comes from the device's default generator, which the training loop seeds at every step;
-- what is drawn, or scheduled, once a step is set by `begin_step` and kept in buffers: nothing is
-  counted in `forward`, so validation, resuming and replicas change nothing.
+- what is drawn or scheduled once per step is set by `begin_step` and kept in buffers. `forward` counts nothing, so
+  validation, resuming and replicas change nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fewshot.core.errors import UserError
 
-_FEW = 4  # threads: so many of torch's top-k are slower than one of NumPy's selection
+_FEW = 4  # threads: with at most so many, torch's top-k is slower than NumPy's selection in one
 
 Place = Literal["map", "branch", "input", "image"]
 
@@ -31,11 +31,11 @@ class Site:
     """Where a regularizer sits: after stage `depth` (from 1) of `depths`, on C x H x W maps.
 
     - `channels`, `height`, `width`: of the map.
-    - `depth`, `depths`: the stage, counted from 1, and how many the network has; of a branch its number among all. A
-      named module belongs to the stage in which its call ends.
+    - `depth`, `depths`: the stage, counted from 1, and how many the network has; for a branch, its number among all
+      branches, and how many there are. A named module belongs to the stage in which its call ends.
     - `place`: "map", on a module's output; "branch", at the end of a residual branch, before the shortcut is added;
-      "input", on the normalised images before the network, and "image", before they are normalised, in [0, 1]: there
-      `depth` is 0.
+      "input", on the normalised images before the network; "image", on images in [0, 1], before they are normalised.
+      For the last two, `depth` is 0.
     - `label`: what the user writes after `@`: a stage's number ("3"), or a module's name ("layer3"). By default the
       depth.
     - `image_size`: the side in pixels of the images that the network sees; 0 if it is not known.
@@ -63,7 +63,7 @@ class Site:
     def small_images(self) -> bool:
         """Whether the network's images are small (32 px rather than 84).
 
-        Where their size is not known, each of the stages up to here is taken to have halved the map.
+        If their size is not known, each of the stages up to here is assumed to have halved the map.
         """
         return (self.image_size or self.height * 2**self.depth) < 64
 
@@ -73,8 +73,8 @@ class Guide(NamedTuple):
 
     - `weights` (K, C): each class's weight for each channel of the deepest map.
     - `labels` (N,) int64: the row of `weights` that is each image's own class.
-    - `named` (N,) int64: the row of the class that the network names by itself, with the regularizers off; for the
-      support images of an episode, whose classes the head is given, their own. None where no method asks for it.
+    - `named` (N,) int64: the row of the class that the network itself names, with the regularizers off. For the support
+      images of an episode it is their own class, which the head is given. None if no method asks for it.
 
     From an episode's head, or from any linear classifier on embeddings:
 
@@ -88,25 +88,25 @@ class Guide(NamedTuple):
 
 
 class Regularizer(nn.Module):
-    """Base of all methods. A subclass implements `multiplier`, and sets `active` to False where it does nothing.
+    """Base class of all methods. A subclass implements `multiplier`, and sets `active` to False if it does nothing.
 
-    A method that is no multiplier overrides `forward` instead: it has no mask, it drops nothing that we count, and it
-    must itself return x in evaluation mode.
+    A method that is no multiplier overrides `forward` instead. It has no mask, drops nothing that we count, and must
+    itself return x in evaluation mode.
 
-    Class attributes that a method may set, for all or in `__init__`:
+    Class attributes that a method may set, in the class or in `__init__`:
 
-    - `place` ("map", "branch", "input" or "image"; default "map"): the kind of site that it acts on. A backbone has it
-      nowhere else, and declines it where there is none.
-    - `active` (bool, True): False where the configured rate is 0: then forward is the identity.
+    - `place` ("map", "branch", "input" or "image"; default "map"): the kind of site that it acts on. A backbone puts it
+      nowhere else, and declines it if it has no such site.
+    - `active` (bool, True): False if the configured rate is 0; `forward` is then the identity.
     - `differentiable_mask` (bool, False): True only for straight-through modes, whose mask carries a gradient to the
       method's own weights.
     - `guided` (bool, False): True for a method that needs a `Guide` in training: `Backbone.guided_by` sets it for a
       pass, and the loop fits one to each episode.
     - `guided_by_name` (bool, False): True for a guided method that goes by `Guide.named`, not by an image's own class.
-      Without it `Guide.named` is None.
-    - `weight_decay_scale` (float, 1.0): what the optimizer's weight decay is multiplied with in this step. Set by
+      If no method sets it, `Guide.named` is None.
+    - `weight_decay_scale` (float, 1.0): what the optimizer's weight decay is multiplied by in this step. Set by
       `begin_step`, read by the loop.
-    - `remark` (str, ""): what a run's record says of it besides its options, such as a default that had to be clipped.
+    - `remark` (str, ""): what a run's record says about it besides its options, such as a default that was clipped.
 
     Buffers: `progress` (), 0..1, how far training is; `dropped` (), the fraction of zeros in the last mask.
     """
@@ -131,11 +131,11 @@ class Regularizer(nn.Module):
 
     @classmethod
     def default_sites(cls, sites: list[Site]) -> tuple[int, ...]:
-        """Numbers of the sites used where the user gives none, among all numbered `sites` of its place.
+        """Numbers of the sites used if the user gives none, among all numbered `sites` of its place.
 
-        For maps the two last, and on small images the two before the last: of one or two there are, what is left, but
-        at least one. For other places every one. The two last are what the papers use on large images; one earlier on
-        small ones is our reading (TargetDrop takes the first two groups there).
+        For maps, the last two; on small images, the two before the last: if there are only one or two sites, what is
+        left of these, but at least one. For other places, all. The papers use the last two on large images; one earlier
+        on small images is our reading (TargetDrop takes the first two groups there).
         """
         depths = tuple(sorted(site.depth for site in sites))
         if cls.place != "map" or not sites:
@@ -144,7 +144,7 @@ class Regularizer(nn.Module):
 
     @property
     def warning(self) -> str:
-        """What the user should know before a training with it, without a full stop; "" if nothing."""
+        """What the user should know before training with it, without a full stop; "" if nothing."""
         if not self.guided or self.guided_by_name:
             return ""
         return (
@@ -154,21 +154,22 @@ class Regularizer(nn.Module):
 
     @classmethod
     def has_mask(cls) -> bool:
-        """Whether it acts by a multiplier: it implements one."""
+        """Whether it acts by a multiplier, that is, implements one."""
         return cls.multiplier is not Regularizer.multiplier
 
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
-        """Once per optimizer step: `progress` runs from 0 to 1 over training; `generator` is a CPU one.
+        """Called once per optimizer step: `progress` runs from 0 to 1 over training; `generator` is a CPU one.
 
-        The backbone hands every regularizer the generator in the same state: what a method draws from it is
+        The backbone hands every regularizer the generator in the same state, so what a method draws from it is
         the same at all of its sites.
         """
         self.progress.fill_(progress)
 
     def multiplier(self, x: Tensor, guide: Guide | None = None) -> Tensor:
-        """What x (N, C, H, W), float32 and without gradient here, is multiplied with: broadcastable to it, float32.
+        """The float32 mask that x (N, C, H, W) is multiplied by, broadcastable to x.
 
-        The mask alone: `forward` multiplies. UserError from a method that has none.
+        Here, x is float32 and has no gradient. Return the mask alone: `forward` multiplies. Raises UserError if the
+        method has none.
         """
         name = f"{type(self).__module__}.{type(self).__qualname__}"
         raise UserError(f"{name} has no mask: it does not implement `multiplier`")
@@ -188,7 +189,7 @@ class Regularizer(nn.Module):
         return (x * mask).to(x.dtype)
 
     def check_rate(self, **rates: float) -> None:
-        """UserError unless each named rate is within [0, 1]."""
+        """Raises UserError unless each named rate is within [0, 1]."""
         for name, rate in rates.items():
             if not 0.0 <= rate <= 1.0:
                 raise UserError(f"{type(self).__name__.lower()}:{name}={rate} is not within 0..1")
@@ -212,7 +213,7 @@ class Regularizer(nn.Module):
 
 
 def largest(values: Tensor, count: int) -> Tensor:
-    """1.0 for exactly `count` of the largest along the last dimension, lowest index first among equals, else 0.0."""
+    """1.0 for exactly the `count` largest along the last dimension, lowest index first among equals; else 0.0."""
     if count == 0:
         return torch.zeros_like(values)
     last = _ranked(values.detach(), count)
@@ -230,6 +231,6 @@ def _ranked(values: Tensor, count: int) -> Tensor:
 
 
 def inverse_mean(keep: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """numel / sum of `keep` over `dims` (kept as 1): what makes its mean 1; 0 where all is dropped."""
+    """numel / sum of `keep` over `dims` (kept as 1): the factor that makes its mean 1; 0 where all is dropped."""
     mean = keep.mean(dims, keepdim=True)
     return torch.where(mean > 0, 1 / mean, 0)

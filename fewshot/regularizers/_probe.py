@@ -1,5 +1,5 @@
-"""Is a user's method what it says? Found out on random maps, before a training: its mistakes would be silent there, or
-come as errors of torch's.
+"""Is a user's method what it says? It is tried on random maps before training: in training, its mistakes would be
+silent, or appear as errors from torch.
 
 Shapes: N images, C channels, H x W positions.
 """
@@ -16,30 +16,31 @@ from fewshot.core.errors import UserError
 from fewshot.regularizers._base import Guide, Regularizer
 
 LARGER = 1024.0
-GROWTH = 32.0  # a map grows as its input does, a mask of weights or zeros not at all
-TRIES = 20  # steps of a training, of which a method may sit some out
+GROWTH = 32.0  # a map grows with its input, a mask of weights or zeros does not
+TRIES = 20  # training steps; a method may sit some of them out
 
 
 def is_users(method: Regularizer) -> bool:
-    """Whether a method's class is a user's own. Ours are held to all laws by tests."""
+    """Whether a method's class is a user's own. Tests hold ours to all laws."""
     return not type(method).__module__.startswith("fewshot.")
 
 
 def grows(mask: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether the multiplier of LARGER * x is more than GROWTH times as large as that of x.
 
-    Both on average, as more of the map may exceed a threshold, and at its largest, as weights may gather at a position.
+    Both its mean and its maximum must be: the mean alone may grow because more of the map exceeds a threshold, the
+    maximum alone because weights gather at a position.
     """
     usual, larger = mask(x).abs(), mask(LARGER * x).abs()
     return all(bool(size(larger) > GROWTH * size(usual) > 0) for size in (Tensor.mean, Tensor.max))
 
 
 def check_method(method: Regularizer, name: str) -> None:
-    """UserError where a freshly built method does not do what `Regularizer` says, on maps of its site.
+    """Raises UserError if a freshly built method does not do what `Regularizer` says, on maps of its site.
 
-    It must have called its base's `__init__`, change nothing in evaluation mode, and return maps in training. What it
-    multiplies with must be a mask: a finite float tensor that fits the maps, and does not grow with them. It draws from
-    torch's generator and may change the method: call it on one that is thrown away.
+    The method must have called its base's `__init__`, change nothing in evaluation mode, and return maps in training.
+    What it multiplies by must be a mask: a finite float tensor that fits the maps and does not grow with them. This
+    check draws from torch's generator and may change the method: call it on one that is thrown away.
     """
     if "_modules" not in vars(method) or not hasattr(method, "site"):
         raise UserError(f"{name}: its `__init__` does not call `super().__init__(site)`: let that be its first line")
@@ -47,7 +48,7 @@ def check_method(method: Regularizer, name: str) -> None:
         return
     x, guide = _like(method)
     method.eval()
-    found = method(x.clone(), guide)  # which may be changed in its place
+    found = method(x.clone(), guide)  # a clone: the method may change it in place
     if not (isinstance(found, Tensor) and found.shape == x.shape and found.equal(x)):
         raise UserError(
             f"{name}: its `forward` changes its input in evaluation mode, too: let it return x itself unless"
@@ -83,7 +84,7 @@ def _check_mask(method: Regularizer, name: str, x: Tensor, guide: Guide) -> None
             raise UserError(f"{name}: its `multiplier` does not fit its maps: {shapes}") from None
 
     dead = x.relu()
-    dead[:, 0] = 0  # as a channel is whose weights have died
+    dead[:, 0] = 0  # like a channel whose weights have died
     for given, where in ((x, "random maps"), (dead, "maps of which one is all zero (does it divide by 0?)")):
         if not mask(given).isfinite().all():
             raise UserError(f"{name}: its `multiplier` is not finite on {where}; training would end in NaN")
@@ -95,9 +96,9 @@ def _check_mask(method: Regularizer, name: str, x: Tensor, guide: Guide) -> None
 
 
 def idle(method: Regularizer) -> bool:
-    """Whether a method changes no random map in a forward pass, nor the weight decay, in TRIES steps of a training.
+    """Whether a method changes neither a random map in a forward pass nor the weight decay, in TRIES training steps.
 
-    A copy of it is asked, and torch's random numbers are afterwards as they were.
+    It tries a copy, and leaves the state of torch's random numbers unchanged.
     """
     tried = copy.deepcopy(method).cpu().train()
     with torch.random.fork_rng(devices=[]):
@@ -112,7 +113,7 @@ def idle(method: Regularizer) -> bool:
 
 
 def _like(method: Regularizer) -> tuple[Tensor, Guide]:
-    """Random maps of a method's site, and a random guide."""
+    """Random maps for a method's site, and a random guide."""
     site = method.site
     drawn = torch.rand if site.place == "image" else torch.randn
     x = drawn(2, site.channels, site.height, site.width)

@@ -1,12 +1,12 @@
 """AttentionDrop (Ouyang et al., ICME 2019): drop, or weaken, what is strongest in each map.
 
-Per map F: Fhat = (F - min) / (max - min), and M = S where a Bernoulli draw falls, else 1. AM: S = 0 on
+Per map F: Fhat = (F - min) / (max - min), and M = S where a Bernoulli draw is 1, else 1. AM: S = 0 on
 the top percent, else 1. SM: S = 1 - Fhat. AD: S = 1 - Fhat on the top percent, else 1.
 
-Where the paper is silent or contradicts itself, our reading is: min, max, percentile and sum are each
-map's own; the draw is one a map for AM, which "drops the units in the region altogether", and one an
-element for SM and AD (algorithm 1); the rescaling is HW / sum(M), where eq. 9 divides by sum(M) alone and so
-shrinks activations about HW-fold against an identity at test time (`literal=true` does just that).
+Where the paper is silent or contradicts itself, our reading is: min, max, percentile and sum are taken over
+each map; there is one draw per map for AM, which "drops the units in the region altogether", and one per
+element for SM and AD (algorithm 1); the rescaling is HW / sum(M). Eq. 9 divides by sum(M) alone, and so shrinks
+activations about HW-fold compared with the identity at test time (`literal=true` does just that).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from fewshot.regularizers._base import Regularizer, Site, inverse_mean, largest
 
 
 def weakening(x: Tensor, mode: str, count: int) -> Tensor:
-    """1 - S (N, C, H, W): how much of each element goes where the draw falls, `count` the size of the top percent.
+    """1 - S (N, C, H, W): how much each element loses where the draw is 1; `count` is the size of the top percent.
 
-    Nothing of a constant map (max = min), which has no top.
+    A constant map (max = min) loses nothing: it has no top.
     """
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     varies = high > low
@@ -33,7 +33,7 @@ def weakening(x: Tensor, mode: str, count: int) -> Tensor:
 
 
 def attentiondrop_mask(x: Tensor, drawn: Tensor, mode: str, count: int, literal: bool = False) -> Tensor:
-    """Multiplier (N, C, H, W) for x of that shape and `drawn`, 1.0 where the Bernoulli draw fell (broadcastable to x).
+    """Multiplier (N, C, H, W) for x of that shape and `drawn`, Bernoulli draws of 0.0 or 1.0 (broadcastable to x).
 
     Each map is rescaled by HW / sum(M), or by eq. 9's literal 1 / sum(M); a map with nothing left stays 0.
     """
@@ -43,16 +43,16 @@ def attentiondrop_mask(x: Tensor, drawn: Tensor, mode: str, count: int, literal:
 
 
 class AttentionDrop(Regularizer):
-    """`mode`: am (the top percent goes), sm (everything is weakened) or ad (the top percent is weakened).
+    """`mode`: am (the top percent is dropped), sm (everything is weakened) or ad (the top percent is weakened).
 
     The draw's probability grows linearly from 0 to `drop_prob` over training. `top_percent`: the paper's
     "for example" 20; exactly ceil(top_percent * HW / 100) elements, first index on ties. The default sites are our
-    reading, the same for all methods here: the paper, whose experiments are in classification, places it after the
+    reading, the same for all methods here. The paper, whose experiments are in classification, places it after the
     first two groups (`attentiondrop@1,2`).
 
-    Expected drop fraction at the full rate, of maps that are not constant: drop_prob * ceil(...) / HW in
-    mode am; drop_prob / HW in sm and ad, where the maximum alone becomes exactly 0. They weaken more: sm
-    every element but the minimum, with probability `drop_prob`; ad the top percent only.
+    Expected drop fraction at the full rate, for maps that are not constant: drop_prob * ceil(...) / HW in
+    mode am; drop_prob / HW in sm and ad, where only the maximum becomes exactly 0. These two weaken more than they
+    drop: with probability `drop_prob`, sm weakens every element but the minimum, and ad the top percent only.
     """
 
     def __init__(

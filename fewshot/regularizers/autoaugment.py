@@ -1,4 +1,4 @@
-"""AutoAugment (Cubuk et al., CVPR 2019): each image is changed by a learned pair of operations. torchvision's."""
+"""AutoAugment (Cubuk et al., CVPR 2019), from torchvision: each image is changed by a learned pair of operations."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fewshot.regularizers._base import Guide, Regularizer, Site
 
 
 class AutoAugment(Regularizer):
-    """`policy`: imagenet (the default: mini-ImageNet's images are such), cifar10 or svhn, the paper's three.
+    """`policy`: imagenet (the default: mini-ImageNet's images come from it), cifar10 or svhn, the paper's three.
 
-    In training, support and query alike, after the other augmentation and before images are normalised:
-    each image, rounded to 8 bits, gets one of the policy's pairs of operations, drawn for it alone, with
+    It acts in training, on support and query alike, after the other augmentation and before images are normalised.
+    Each image, rounded to 8 bits, gets one of the policy's pairs of operations, drawn for it alone, with
     torchvision.transforms.v2.AutoAugment's defaults (nearest neighbour, black where nothing is left to show).
 
-    It is no multiplier, so it has no mask and drops nothing; nor is it differentiated or compiled. torchvision draws
-    from the CPU's generator, wherever the images are.
+    It is no multiplier, so it has no mask and drops nothing. It is neither differentiated nor compiled. torchvision
+    draws from the CPU's generator, wherever the images are.
     """
 
     place = "image"
@@ -31,11 +31,11 @@ class AutoAugment(Regularizer):
 
     @torch.no_grad()
     def forward(self, x: Tensor, guide: Guide | None = None) -> Tensor:
-        """Images (N, 3, S, S) in [0, 1] to such images, in x's dtype and memory format; x itself in evaluation."""
+        """Images (N, 3, S, S) in [0, 1] -> changed ones, in x's dtype and memory format; x itself in evaluation."""
         if not self.training:
             return x
         with torch.autocast(x.device.type, enabled=False):  # in bf16, products of positions move pixels
-            # On the CPU: of single images a GPU would wait for each of torchvision's small steps.
+            # On the CPU: with single images, a GPU would wait for each of torchvision's small steps.
             changed = [self.transform(image) for image in (x * 255).round().to(torch.uint8).cpu()]
         return torch.empty_like(x).copy_(torch.stack(changed)).div_(255)
 

@@ -1,8 +1,8 @@
 """CamDrop (Wang, Wang, Li & Lin, CIKM 2019): blocks are dropped where the network looks when it names the class.
 
-Of each image's own class y, alpha (C,) is the classifier's weight vector and J = sum_c alpha_c X_c its class
+For each image's own class y, alpha (C,) is the classifier's weight vector and J = sum_c alpha_c X_c is the class
 activation map. A seed is one of the n most important positions of J, in one of the n' channels of largest
-alpha, where a block of r x r fits, and where a Bernoulli draw falls. The block around it goes.
+alpha, where a block of r x r fits and a Bernoulli draw is 1. The block around it is dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fewshot.regularizers._base import Guide, Regularizer, Site, inverse_mean, l
 def compress(weights: Tensor, channels: int) -> Tensor:
     """Class weights (N, C') of the deepest map's channels -> (N, C) for a map of `channels`.
 
-    Sums over contiguous groups of C' / C channels, or, where that is no whole number, adaptive averages times it.
+    Sums over contiguous groups of C' / C channels; if that is no whole number, adaptive averages times it.
     """
     ratio = weights.shape[1] / channels
     return F.adaptive_avg_pool1d(weights[:, None], channels)[:, 0] * ratio
@@ -36,9 +36,9 @@ def important(importance: Tensor, count: int) -> Tensor:
 def camdrop_mask(noise: Tensor, positions: Tensor, channels: Tensor, rate: float, block_size: int) -> Tensor:
     """Multiplier (N, C, H, W) of mean 1 over each image (eq. 10): 0 in the blocks; an image with nothing left stays 0.
 
-    Uniform `noise` (N, C, H-b+1, W-b+1), one for each block that fits, named by its upper left corner; candidate
-    `positions` (N, H, W) and `channels` (N, C), 1.0 or 0.0. A seed is the middle of its block, of an even one
-    the position after the middle.
+    `noise` (N, C, H-b+1, W-b+1): uniform, one value for each block that fits, indexed by the block's upper left corner.
+    `positions` (N, H, W) and `channels` (N, C): the candidates, 1.0 or 0.0. A seed is the middle of its block, or the
+    position after the middle if the block's side is even.
     """
     half, (height, width) = block_size // 2, noise.shape[-2:]
     middles = positions[:, None, half : half + height, half : half + width]
@@ -50,32 +50,32 @@ def camdrop_mask(noise: Tensor, positions: Tensor, channels: Tensor, rate: float
 class CamDrop(Regularizer):
     """`guide`: cam, the class activation map, or avg, the paper's ablation: J is the map's mean over channels.
 
-    `block_size`: r = 5, or 2 for small images (32 px); a default is clipped to the map. `channels`: n' = this
-    fraction of the C channels (the paper's dominant C/8), rounded, at least 1; of largest signed alpha, lowest
-    index first among equals; 1 is all, an ablation.
+    `block_size`: r = 5, or 2 for small images (32 px); a default is clipped to the map. `channels`: n' is this
+    fraction of the C channels (the paper's dominant C/8), rounded, at least 1. Those of largest signed alpha are taken,
+    lowest index first among equals. 1 takes all, an ablation.
 
     `candidates`: the paper contradicts itself on n = (1 - 1/r^2) HW. Its words, "the n most important" and
     "equivalent to DropBlock" when n is the resolution, make n the number of candidates: "kept". Its recursion
-    and the released code remove as many, and leave HW/r^2: "removed" (their strict ">" then loses one more, so
-    that one pixel in 8x8 becomes none and the method does nothing). n is rounded, ties are included.
-    `seed_rate`: dropblock, eq. 1 of that paper at `drop_prob` (as released), or direct, `drop_prob` (1 - gamma in
-    the paper) at each position (as written).
+    and the released code remove n positions, and leave HW/r^2: "removed" (their strict ">" then loses one more, so
+    that one pixel in 8x8 becomes none and the method does nothing). n is rounded; ties are included.
+    `seed_rate`: dropblock, eq. 1 of the DropBlock paper at `drop_prob` (as released), or direct, `drop_prob` (1 - gamma
+    in the paper) at each position (as written).
 
-    `label`: the class y of an image. "own" is the paper's, its true class: networks can learn to read it from the mask,
-    in episodes and in supervised training, and then fail without it; classifiers with the paper's site and block, the
-    last map and all of it, did not (results/camdrop-labels.md). "named" is the class that the network names with the
-    regularizers off, which takes one more pass: of an episode's queries (support images have their own class, which the
-    head is given), or of all images by the classifier.
+    `label`: the class y of an image. "own" is the paper's choice, the true class. Networks can learn to read it from
+    the mask, in episodes and in supervised training, and then fail without it; classifiers with the paper's site and
+    block, the last map and all of it, did not (results/camdrop-labels.md). "named" is the class that the network names
+    with the regularizers off. This takes one more pass: of an episode's queries (support images have their own class,
+    which the head is given), or of all images by the classifier.
 
-    Other readings of ours: the sites, the same as for all methods here, and with them DropBlock's blocks of 5 and 2
+    Our other readings: the sites, the same as for all methods here, and with them DropBlock's blocks of 5 and 2
     (the paper, in classification, has r = 8 on CIFAR's 8x8 maps and 7 on ImageNet's); a constant rate from the
-    first step, without a schedule; the square, not the L1 ring of the formula; rescaled over each image.
-    `Guide.weights` of shallow sites are compressed (`compress`). In training a guide is required, unless neither J
-    nor the channels ask for it (`guide=avg,channels=1`). The training loop fits one to each episode: the run's head, on
+    first step, without a schedule; the square, not the L1 ring of the formula; rescaling over each image.
+    For shallow sites, `Guide.weights` are compressed (`compress`). In training a guide is required, unless neither J
+    nor the channels need it (`guide=avg,channels=1`). The training loop fits one to each episode: the run's head, on
     embeddings before `--transform`.
 
-    Expected drop fraction: small by design, about drop_prob * n'/C * n/HW, `expected_drop` where every position is
-    as likely to be important, and candidates are many: .0112 for the defaults on 64 channels of 10x10.
+    Expected drop fraction: small by design, about drop_prob * n'/C * n/HW; `expected_drop` if all positions are
+    equally likely to be important and candidates are many: .0112 for the defaults on 64 channels of 10x10.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CamDrop(Regularizer):
         self.guided = self.active and (guide == "cam" or self.channels < site.channels)
 
     def multiplier(self, x: Tensor, guide: Guide | None = None) -> Tensor:
-        """(N, C, H, W) multiplier. UserError without the guide that it needs."""
+        """(N, C, H, W) multiplier. Raises UserError without the guide that it needs."""
         alpha = self._alpha(x, guide) if self.guided else x.new_zeros(x.shape[:2])
         importance = torch.einsum("nc,nchw->nhw", alpha, x) if self.guide == "cam" else x.mean(1)
         positions, channels = important(importance, self.count), largest(alpha, self.channels)
@@ -121,7 +121,7 @@ class CamDrop(Regularizer):
         return camdrop_mask(noise, positions, channels, self.rate, self.block_size)
 
     def _alpha(self, x: Tensor, guide: Guide | None) -> Tensor:
-        """(N, C): for each image, its class's weights of this map's channels."""
+        """(N, C): for each image, its class's weights for this map's channels."""
         labels = None if guide is None else guide.named if self.guided_by_name else guide.labels
         if guide is None or guide.weights is None or labels is None:
             given = "weights, labels, named" if self.guided_by_name else "weights, labels"
@@ -135,13 +135,13 @@ class CamDrop(Regularizer):
 
     @property
     def warning(self) -> str:
-        """See Regularizer.warning; the remedy, too."""
+        """See Regularizer.warning; it also names the remedy."""
         remedy = "; camdrop:label=named goes by the class that the network names (results/camdrop-labels.md)"
         return super().warning and super().warning + remedy
 
     @property
     def expected_drop(self) -> float:
-        """Expected fraction dropped where positions are candidates equally often, and independently of each other."""
+        """Expected fraction dropped if positions are candidates equally often, independently of each other."""
         height, width = self.site.height, self.site.width
         unit = dropblock.seed_rate(1.0, self.block_size, height, width)
         probability = self.rate / unit * self.count / (height * width)

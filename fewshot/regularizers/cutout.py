@@ -12,8 +12,8 @@ from fewshot.regularizers._base import Regularizer, Site
 def cutout_mask(rows: Tensor, columns: Tensor, size: int, height: int, width: int) -> Tensor:
     """Multiplier (N, 1, H, W): 0 in the square of `size` around (rows, columns), each (N,), clipped; else 1.
 
-    A square of odd size has its centre in the middle, one of even size begins size / 2 before it (rows
-    r - size // 2 .. r - size // 2 + size - 1, and so the columns).
+    A square of odd size has its centre in the middle; one of even size begins size / 2 before its centre (rows
+    r - size // 2 .. r - size // 2 + size - 1; columns likewise).
     """
 
     def within(centres: Tensor, length: int) -> Tensor:  # (N, length)
@@ -25,7 +25,7 @@ def cutout_mask(rows: Tensor, columns: Tensor, size: int, height: int, width: in
 
 
 def expected_drop(size: int, height: int, width: int) -> float:
-    """Mean over all centres of the share of the image within the clipped square, exactly."""
+    """Exact mean, over all centres, of the share of the image within the clipped square."""
 
     def share(length: int) -> float:
         starts = [centre - size // 2 for centre in range(length)]
@@ -35,16 +35,16 @@ def expected_drop(size: int, height: int, width: int) -> float:
 
 
 class Cutout(Regularizer):
-    """A square of `size` x `size` pixels an image, its centre uniform over all pixels, so that borders clip it.
+    """Hides a square of `size` x `size` pixels per image; its centre is uniform over all pixels, so borders clip it.
 
     Sec. 3.2 of the paper: a fixed-size zero-mask at a random location, on images normalised to mean 0, so
-    that what is hidden takes the mean of the data; nothing is rescaled. It acts on the input (site 0), support
+    that hidden pixels take the mean of the data; nothing is rescaled. It acts on the input (site 0), support
     and query alike, in training only.
 
     Our readings: the paper tunes the size to the data set (16 pixels of 32 for CIFAR-10, 8 for CIFAR-100,
-    sec. 4.1) and has none for few-shot, the default is a fifth of the image's side, rounded (17 of 84, 6 of
-    32); every image gets its square (the paper's alternative, half of the images and no clipping, is not
-    built); an odd size is hidden whole, where the authors' code hides size - 1.
+    sec. 4.1) and has none for few-shot learning; our default is a fifth of the image's side, rounded (17 of 84, 6 of
+    32); every image gets a square (the paper's alternative, half of the images and no clipping, is not
+    implemented); an odd size is hidden whole, while the authors' code hides size - 1.
 
     Expected drop fraction: `expected_drop`, .0369 for 17 of 84 and .0319 for 6 of 32 (unclipped squares would
     be .0410 and .0352).

@@ -1,10 +1,10 @@
 """DropBlock (Ghiasi, Lin & Le, NeurIPS 2018): contiguous squares of a map are dropped.
 
 The implementation that few-shot code has copied since MetaOptNet expands a seed to its whole block only
-where gcd(number of seeds, block_size^2) = 1. With blocks of 5 it fails in a fifth of the steps, and at a
-rate of .1 drops .084 instead of .10 of a 5x5 map, .079 instead of .0935 of a 10x10 one; with blocks of 2 it
-fails in half of them. Here every seed becomes its whole block; `variant=metaopt` is theirs, so that the
-published numbers can be traced.
+if gcd(number of seeds, block_size^2) = 1. With blocks of 5 it fails in a fifth of the steps, and at a
+rate of .1 drops .084 instead of .10 of a 5x5 map, and .079 instead of .0935 of a 10x10 map. With blocks of 2
+it fails in half of the steps. Here every seed becomes its whole block; `variant=metaopt` is that implementation,
+so that the published numbers can be traced.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ def seed_rate(drop_prob: float, block_size: int, height: int, width: int) -> flo
 @overload
 def seed_rate(drop_prob: Tensor | float, block_size: int, height: int, width: int) -> Tensor | float: ...
 def seed_rate(drop_prob: Tensor | float, block_size: int, height: int, width: int) -> Tensor | float:
-    """Eq. 1: a seed's probability, for `drop_prob` of an H x W map to go if blocks never met."""
+    """Eq. 1: a seed's probability such that `drop_prob` of an H x W map would be dropped if blocks never overlapped."""
     fits = (height - block_size + 1) * (width - block_size + 1)
     return drop_prob / block_size**2 * (height * width) / fits
 
 
 def blocks_from_seeds(seeds: Tensor, block_size: int) -> Tensor:
-    """Seeds (N, C, H-b+1, W-b+1), each a block's upper left corner, to the blocks' union (N, C, H, W).
+    """Seeds (N, C, H-b+1, W-b+1), each a block's upper left corner -> the union of the blocks (N, C, H, W).
 
-    A maximum over all windows, by doubling: a window of 2w is two of w. On a processor 3 to 18 times as fast as
-    max_pool2d.
+    A maximum over all windows, by doubling: a window of 2w is two of w. On a CPU, 3 to 18 times as fast as max_pool2d.
     """
     covered = F.pad(seeds.bool(), [block_size - 1] * 4)
     for dim in (-2, -1):
@@ -48,12 +47,12 @@ def blocks_from_seeds(seeds: Tensor, block_size: int) -> Tensor:
 
 
 def metaopt_blocks_from_seeds(seeds: Tensor, block_size: int) -> Tensor:
-    """The same as MetaOptNet's code has it: blocks are whole only where the batch's n seeds have gcd(n, b^2) = 1.
+    """The same as in MetaOptNet's code: blocks are whole only if the batch's number of seeds n has gcd(n, b^2) = 1.
 
-    It lists the seeds b^2 times over, and the b^2 offsets within a block n times over, and pairs the two
-    lists item by item: seed i mod n with offset i mod b^2. So seed s meets offset o only if some i is
-    both s (mod n) and o (mod b^2), which there is if s = o (mod gcd(n, b^2)). Besides, the map that blocks
-    are written into begins as the seeds, moved by (b-1)//2: the middle of each block is always dropped.
+    It repeats the list of seeds b^2 times, and the list of the b^2 offsets within a block n times, and pairs the
+    two lists item by item: seed i mod n with offset i mod b^2. So seed s meets offset o only if some i is
+    both s (mod n) and o (mod b^2); there is such an i if s = o (mod gcd(n, b^2)). In addition, the map that blocks
+    are written into starts as the seeds, moved by (b-1)//2: the middle of each block is always dropped.
     """
     height, width = seeds.shape[-2:]
     before, after = (block_size - 1) // 2, block_size // 2
@@ -73,9 +72,10 @@ BLOCKS = {"exact": blocks_from_seeds, "metaopt": metaopt_blocks_from_seeds}
 
 
 def expected_drop(drop_prob: float, block_size: int, height: int, width: int, variant: str = "exact") -> float:
-    """Expected fraction dropped: mean over positions of 1 - (1 - seed_rate)^(blocks covering it), exactly.
+    """Expected fraction dropped: the exact mean over positions of 1 - (1 - seed_rate)^(blocks covering it).
 
-    `variant="metaopt"`: over batches of so many seeds that their number modulo block_size^2 may be anything.
+    `variant="metaopt"`: over batches of so many seeds that their number modulo block_size^2 is equally likely to be
+    anything.
     """
     offsets = block_size**2
     rate = seed_rate(drop_prob, block_size, height, width)
@@ -101,16 +101,16 @@ def dropblock_mask(x: Tensor, drop_prob: Tensor | float, block_size: int, varian
 
 
 class DropBlock(Regularizer):
-    """Squares of block_size x block_size, seeded where they fit, independently in each channel.
+    """Drops squares of block_size x block_size, seeded where they fit, independently in each channel.
 
-    The rate grows linearly from 0 to `drop_prob` over the first `ramp` of training (a fraction;
-    0: constant; the paper's scheme, sec. 4, over all of it, is the default). Expected drop fraction:
-    `expected_drop` of the rate at the time (.0935 for 0.1 on 10x10 maps with block_size 5; metaopt: .0787).
-    `block_size`: 5, or 2 for small images (32 px), as MetaOptNet; a default is clipped to the map.
+    The rate grows linearly from 0 to `drop_prob` over the first `ramp` of training (a fraction; 0: constant). The
+    default is the paper's scheme, sec. 4: over all of training. Expected drop fraction: `expected_drop` of the
+    current rate (.0935 for 0.1 on 10x10 maps with block_size 5; metaopt: .0787).
+    `block_size`: 5, or 2 for small images (32 px), as in MetaOptNet; a default is clipped to the map.
 
-    `variant`: exact, or metaopt, the published flaw (`metaopt_blocks_from_seeds`). `ramp` holds for it, too.
-    MetaOptNet's own counts 40,000 forward passes, validation's included: with its defaults 6.7 of 60 epochs on
-    one GPU (`ramp=0.11`), and under data-parallel replicas, which forget their count, none.
+    `variant`: exact, or metaopt, the published flaw (`metaopt_blocks_from_seeds`). `ramp` applies to it, too.
+    MetaOptNet's own ramp counts 40,000 forward passes, validation's included: with its defaults, these are 6.7 of
+    60 epochs on one GPU (`ramp=0.11`). Under data-parallel replicas, which forget their count, it counts none.
     """
 
     def __init__(

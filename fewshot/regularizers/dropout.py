@@ -15,7 +15,7 @@ def dropout_mask(x: Tensor, drop_prob: float) -> Tensor:
 
 
 class Dropout(Regularizer):
-    """Each element is dropped by itself; expected drop fraction: `drop_prob`.
+    """Each element is dropped independently; expected drop fraction: `drop_prob`.
 
     The multiplier's mean is 1 in expectation, not in each sample (sec. 4 of the paper, inverted:
     kept units are scaled up in training, so that nothing changes at test time).

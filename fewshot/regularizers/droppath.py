@@ -8,12 +8,12 @@ from fewshot.regularizers.stochasticdepth import StochasticDepth, branch_mask
 
 
 class DropPath(StochasticDepth):
-    """Stochastic depth with one draw an image, each by itself, instead of one a batch.
+    """Stochastic depth with one independent draw per image, instead of one per batch.
 
     Our reading: Larsson et al. drop the inputs of a FractalNet's joins (sec. 3, local drop-path), of which one
-    always stays; in a residual block that one is the shortcut, and the other its branch. The draw per
-    image, the rates rising linearly to `drop_prob` at the last block (block l of L: l/L * drop_prob) and
-    the division by the probability to stay are the common practice (Zoph et al., CVPR 2018;
+    always stays; in a residual block, the one that stays is the shortcut, and the other is the branch. The draw per
+    image, the rates rising linearly to `drop_prob` at the last block (block l of L: l/L * drop_prob), and
+    the division by the probability of staying are common practice (Zoph et al., CVPR 2018;
     torchvision.ops.stochastic_depth, mode "row"). 0.5 is stochastic depth's default; the paper drops .15.
 
     Expected drop fraction, of the branches: l/L * drop_prob.

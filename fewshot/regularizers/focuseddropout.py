@@ -1,7 +1,7 @@
 """FocusedDropout (Xie et al., arXiv:2103.15425, 2021): keep the focus of an image, drop everything else.
 
-Not a random region goes, but all that the strongest channel does not point at; and only on a tenth of the
-batches, on which the weight decay is magnified.
+It drops not a random region, but everything that the strongest channel does not point at. It does so on only a
+tenth of the batches, and magnifies the weight decay on these.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fewshot.regularizers._base import Regularizer, Site
 
 
 def reference_map(x: Tensor) -> Tensor:
-    """(N, 1, H, W): of each image, the channel of largest mean, the first among equals."""
+    """(N, 1, H, W): for each image, the channel of largest mean, the first among equals."""
     strongest = x.mean((2, 3)).argmax(1)  # (N,)
     return x.take_along_dim(strongest[:, None, None, None], dim=1)
 
@@ -22,7 +22,7 @@ def reference_map(x: Tensor) -> Tensor:
 def focuseddropout_mask(reference: Tensor, share: Tensor | float, invert: bool = False) -> Tensor:
     """Multiplier (N, 1, H, W), for all channels: 1 where the reference map exceeds `share` of its maximum, else 0.
 
-    `share` is broadcastable to the map. No rescaling. `invert` keeps what is lost otherwise. An image whose
+    `share` is broadcastable to the map. No rescaling. `invert` swaps what is kept and what is dropped. An image whose
     reference map has no positive value has no focus: it stays whole.
     """
     peak = reference.amax((2, 3), keepdim=True)
@@ -31,22 +31,22 @@ def focuseddropout_mask(reference: Tensor, share: Tensor | float, invert: bool =
 
 
 class FocusedDropout(Regularizer):
-    """Algorithm 1, with a threshold of gamma * max, gamma ~ U(low, high), drawn once an image.
+    """Algorithm 1, with a threshold of gamma * max, gamma ~ U(low, high), drawn once per image.
 
     The text and the experiments say U(0.3, 0.6), the default; algorithm 1 says random(0.6, 0.9), within its
     loop over positions: `low=0.6,high=0.9,per_unit=true`. `invert`: the paper's "opposite approach" as we
-    understand it, for its sentence repeats the normal mask. The paper places it after the penultimate
-    group (`focuseddropout@3` here); the default sites are our reading, the same for all methods. `drops=false` drops
-    nothing, and magnifies the weight decay all the same (table 4, "MWD").
+    understand it, because the paper's sentence repeats the normal mask. The paper places the method after the
+    penultimate group (`focuseddropout@3` here); the default sites are our reading, the same for all methods.
+    `drops=false` drops nothing, but still magnifies the weight decay (table 4, "MWD").
 
-    `participation`: one draw an optimizer step, shared by all sites, by support and query. `begin_step`
+    `participation`: one draw per optimizer step, shared by all sites, and by support and query. `begin_step`
     takes it from its generator, which the backbone hands to all sites in the same state. The outcome is kept
     twice: in the buffer `participates`, which `forward` reads without a branch, and in the Python number
-    `weight_decay_scale`, which the loop reads without waiting for the device: on the steps that
-    participate the optimizer's weight decay is `weight_decay_scale` times as large (5e-4 -> 1e-3: the paper
-    names 1e-3 as best), and on no other. Outside our loop, where `begin_step` is not called, it participates.
+    `weight_decay_scale`, which the loop reads without waiting for the device. On the steps that participate, and
+    on no others, the optimizer's weight decay is `weight_decay_scale` times as large (5e-4 -> 1e-3: the paper
+    names 1e-3 as best). Outside our loop, where `begin_step` is not called, every pass participates.
 
-    Expected drop fraction: no formula, it is the share of the reference map below gamma of its maximum,
+    Expected drop fraction: no formula. It is the share of the reference map below gamma * max,
     times `participation` over training (for values uniform on 0..max: (low + high) / 2 * participation,
     .045). Images without a focus count as not dropped; `unfocused` is their fraction in the last pass.
     """

@@ -13,9 +13,9 @@ def spatialdropout_mask(x: Tensor, drop_prob: float) -> Tensor:
 
 
 class SpatialDropout(Dropout):
-    """Each channel of each image is dropped by itself, whole; expected drop fraction: `drop_prob`.
+    """Whole channels of each image are dropped independently; expected drop fraction: `drop_prob`.
 
-    One trial a feature map, its value extended across the map (sec. 3.2 of the paper, inverted: kept
+    One trial per feature map, its value extended across the map (sec. 3.2 of the paper, inverted: kept
     channels are scaled up in training, so that nothing changes at test time). The multiplier's mean is
     1 in expectation, not in each sample.
     """

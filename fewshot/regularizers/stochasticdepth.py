@@ -9,7 +9,7 @@ from fewshot.regularizers._base import Regularizer, Site
 
 
 def survival(drop_prob: float, depth: int, depths: int) -> float:
-    """Eq. 4: a branch's probability to stay, from 1 at the input, linearly, to 1 - drop_prob at the last block."""
+    """Eq. 4: a branch's probability of staying: linear, from 1 at the input to 1 - drop_prob at the last block."""
     return 1 - depth / depths * drop_prob
 
 
@@ -20,20 +20,20 @@ def branch_mask(draws: int, stays: float, device: torch.device) -> Tensor:
 
 
 class StochasticDepth(Regularizer):
-    """One draw a block and pass, for all images: their branch stays, or only the shortcut is left (eq. 2).
+    """One draw per block and pass, for all images: their branch stays, or only the shortcut is left (eq. 2).
 
     Block l of L stays with probability 1 - l/L * `drop_prob` (eq. 4, "linear decay"; the paper's p_L = 0.5 is
-    the default), L counting all blocks of the network, wherever the method is placed. Default sites: every
-    residual block; backbones without any decline it. Where a network does not number its blocks, name modules that end
-    branches (docs/networks.md): L is then the number of additions of such.
+    the default). L counts all blocks of the network, wherever the method is placed. Default sites: every
+    residual block; backbones without any decline it. If a network does not number its blocks, name modules that end
+    branches (docs/networks.md): L is then the number of additions at which branches end in the whole network.
 
-    Our reading: where the branch stays it is divided by its probability to stay, as
-    torchvision.ops.stochastic_depth does, and evaluation changes nothing. The paper multiplies with that
+    Our reading: a branch that stays is divided by its probability of staying, as
+    torchvision.ops.stochastic_depth does, and evaluation changes nothing. The paper multiplies by that
     probability in evaluation instead (eq. 5); batch norm, last in the branch, then learns another scale.
-    A draw is for one forward pass: with `--embed separate` support and query have one each. The branch is
-    computed even where it is dropped: no time is saved, but batch norm sees every batch.
+    A draw is for one forward pass: with `--embed separate`, support and query have one each. The branch is
+    computed even if it is dropped: no time is saved, but batch norm sees every batch.
 
-    Expected drop fraction, of the branches: l/L * drop_prob, over steps; in any one it is 0 or 1.
+    Expected drop fraction, of the branches: l/L * drop_prob, over steps; in any one step it is 0 or 1.
     """
 
     place = "branch"

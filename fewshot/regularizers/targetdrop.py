@@ -42,30 +42,31 @@ def targetdrop_mask(x: Tensor, chosen: Tensor, block_size: int) -> Tensor:
 
 
 class TargetDrop(Regularizer):
-    """M = sigmoid(W2 relu(W1 GAP(x))) (eq. 1-2) names the floor(drop_prob * C) target channels.
+    """M = sigmoid(W2 relu(W1 GAP(x))) (eq. 1-2) selects the floor(drop_prob * C) target channels.
 
     M enters the output through a sort and an indicator only, so as written neither W1 nor W2 ever receives a
     gradient, and the attention is a fixed random projection. `attention` chooses what to make of it:
 
     - "frozen" (default): the paper as written; W1, W2 are buffers, so that weight decay cannot shrink M to ties.
     - "ste": straight-through, the gradient reaches W1 and W2 as if the indicator were M.
-    - "ste_reversed": the same with its sign turned (learns to drop what hurts).
+    - "ste_reversed": the same with its sign reversed (learns to drop what hurts).
     - "gap": M = GAP(x), no weights.
     - "random": M is noise.
 
     A frozen attention hardly tells images apart. On 300 validation images of mini-ImageNet at 42 px, two images share a
-    median of 78 % (site 2) and 85 % (site 3) of their 9 of 64 target channels in untrained Conv-4, and of 62 % and
+    median of 78 % (site 2) and 85 % (site 3) of their 9 of 64 target channels in untrained Conv-4, and 62 % and
     67 % in networks trained with it for 3,000 steps; by chance it would be 14 %. Trained attention ("ste") tells them
-    apart less: 95 % and 97 %. "gap" does: 22 % and 18 %. With 64 channels and reduction 16 there are 4 hidden units:
-    in untrained networks they are all 0 for 4.6 % and 4.8 % of the images. Then all channels tie, and the lowest are
-    taken. Measured by scripts/targetdrop_attention.py; results/targetdrop-attention.md has the table.
+    apart less: 95 % and 97 %. "gap" does tell them apart: 22 % and 18 %. With 64 channels and reduction 16 there are 4
+    hidden units: in untrained networks they are all 0 for 4.6 % and 4.8 % of the images. Then all channels tie, and
+    those of lowest index are taken. Measured by scripts/targetdrop_attention.py; results/targetdrop-attention.md has
+    the table.
 
     `reduction`: C / reduction hidden units, at least 1, no biases (as the paper's 0.02% of parameters implies).
     `block_size`: 5, or 3 for small images (32 px); an even one acts as block_size + 1 (eq. 4 takes floor(k/2) to each
     side). `ties`: see `targets`.
 
-    Our readings: the sites, for the paper says of few-shot learning only that it replaces the network's own
-    regularization; on 32 px images blocks of 3 at the two sites before the last, where the paper has blocks of 5
+    Our readings: the sites, because the paper says about few-shot learning only that TargetDrop replaces the network's
+    own regularization; on 32 px images, blocks of 3 at the two sites before the last, while the paper has blocks of 5
     after the first two groups (`targetdrop@1,2:block_size=5`).
 
     Expected drop fraction: about floor(drop_prob * C) / C * block_size^2 / HW, less what borders

@@ -14,7 +14,7 @@ from fewshot.runs import Run
 def grouped(runs: Sequence[Run]) -> tuple[str, list[Group]]:
     """The picture's heading, and a line for each configuration: seeds together, unfinished runs marked.
 
-    UserError where a run has logged nothing, or is damaged.
+    Raises UserError if a run has logged nothing, or is damaged.
     """
     configs = [each.config for each in runs]
     groups = _by_configuration(runs)
@@ -37,7 +37,7 @@ def grouped(runs: Sequence[Run]) -> tuple[str, list[Group]]:
 
 
 def _by_configuration(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ in nothing but the seed together; a seed that comes twice, as in a copy, stays by itself."""
+    """Runs that differ in nothing but the seed, together; if a seed comes twice, as in a copy, each run by itself."""
     groups: dict[str, list[Run]] = {}
     for each in runs:
         groups.setdefault(digest([experiment_of(each), each.code_digest]), []).append(each)

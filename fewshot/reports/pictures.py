@@ -28,10 +28,10 @@ from fewshot.runs import Run
 
 _SHADES = matplotlib.colormaps["magma_r"](np.linspace(0.0, 0.85, 256))
 _SHADES[:64] = 1 - (1 - _SHADES[:64]) * np.linspace(0.0, 1.0, 64)[:, None]
-SHADE = ListedColormap(_SHADES, "shade")  # the more is taken away, the darker; white where nothing is
+SHADE = ListedColormap(_SHADES, "shade")  # the more is removed, the darker; white where nothing is
 LIGHT = matplotlib.colormaps["viridis"]  # the more the network looks there, the lighter
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":", (0, (8, 2)))  # fewer than colours: all pairs of the two come before one returns
+DASHES = ("-", "--", "-.", ":", (0, (8, 2)))  # fewer than colours: all pairs of the two come before one repeats
 MARKERS = "os^DvPX"
 SMOOTHED = 25  # parts of a training, over the last of which its loss is averaged
 
@@ -58,7 +58,7 @@ class Column:
     title: str
     values: np.ndarray
     notes: Sequence[str] = ()
-    """What stands below the title, each on a line of its own."""
+    """Lines below the title."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Group:
 
 
 def read_curves(run: Run) -> Curves:
-    """What the run has logged so far. UserError where that is nothing, or is damaged."""
+    """What the run has logged so far. Raises UserError if that is nothing, or is damaged."""
     try:
         rows = list(run.metrics())
         losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
@@ -102,7 +102,7 @@ def read_curves(run: Run) -> Curves:
 
 
 def run_labels(configs: Sequence[TrainConfig], folders: Sequence[str]) -> list[str]:
-    """Each run's regularizer and what else of its configuration differs; where nothing does, its folder."""
+    """Each run's regularizer and what else of its configuration differs; also its folder, if two would be the same."""
     values = [to_json(config) for config in configs]
     differing = [
         name for name in FIELDS if name not in _NOT_IN_LABELS and len({str(each[name]) for each in values}) > 1
@@ -138,8 +138,8 @@ def gallery(
 ) -> Figure:  # fmt: skip
     """Rows of images (N, S, S, 3) uint8, named; beside each its heat maps in 0..1 over the greyed image.
 
-    `scale` names what the colours measure: on one bar from 0 to 1 (`shared`), or under each column on one of its
-    own, from 0 to its largest value.
+    `scale` names what the colours measure: on one bar from 0 to 1 (`shared`), or on a bar under each column, from 0 to
+    its largest value.
     """
     with matplotlib.rc_context(STYLE):
         rows, wide = len(images), len(columns) + 1
@@ -190,7 +190,7 @@ def overlay(image: np.ndarray, values: np.ndarray, colours: ScalarMappable) -> n
 
 
 def histogram(heading: str, edges: np.ndarray, counts: dict[str, np.ndarray]) -> Figure:
-    """Densities of magnitudes: one step line a label, counts (B,) between edges (B + 1,)."""
+    """Densities of magnitudes: one step line for each label, counts (B,) between edges (B + 1,)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         panel = figure.subplots()
@@ -208,8 +208,8 @@ def histogram(heading: str, edges: np.ndarray, counts: dict[str, np.ndarray]) ->
 def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
     """Training loss, smoothed, and a panel of validation accuracy for each number of shots, or for top-1 and top-5.
 
-    One run: its every step in light, too. Several seeds: their mean, and a band from the lowest to the highest of them,
-    over the steps that all have logged.
+    One run: also its loss at every step, in a light line. Several seeds: their mean, and a band from the lowest to the
+    highest of them, over the steps that all have logged.
     """
     with matplotlib.rc_context(STYLE):
         names = {name for group in groups for run in group.runs for name in run.accuracies}
@@ -248,7 +248,7 @@ def training_curves(heading: str, groups: Sequence[Group]) -> Figure:
 
 
 def _named(figure: str) -> str:
-    """What a validation logs as 5shot or top1, as it is written: 5-shot, top-1."""
+    """What a validation logs as 5shot or top1, as usually written: 5-shot, top-1."""
     return figure.replace("shot", "-shot").replace("top", "top-")
 
 
@@ -260,7 +260,7 @@ def _common(logs: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np
 
 
 def _mean_and_band(panel: Axes, steps: np.ndarray, values: np.ndarray, style: dict[str, Any]) -> None:
-    """The mean of values (n, k) over n seeds as a line; behind it, of several, their range."""
+    """The mean of values (n, k) over n seeds as a line; behind it their range, if there are several."""
     panel.plot(steps, values.mean(0), **style)
     if len(values) > 1:
         panel.fill_between(steps, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0)

@@ -10,7 +10,7 @@ from fewshot import backbones
 
 
 def print_sites(console: Console, backbone: str, image_size: int) -> None:
-    """A line a module that gives a map: its number, name and map, and what it is. Images have `image_size` pixels."""
+    """A line for each module that gives a map: its number, name, map and class. Images have `image_size` pixels."""
     network = backbones.build(backbone, "none", image_size, begin=False)
     numbers = {stage: str(number) for number, stage in enumerate(network.stages, 1)}
     maps = network.maps()

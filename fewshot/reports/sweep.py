@@ -19,9 +19,9 @@ from fewshot.runs import Run
 
 
 def print_seeds(console: Console, runs: Sequence[Run]) -> None:
-    """What runs that differ in the seed average, for each protocol or split that all were tested on.
+    """Print the average of runs that differ only in the seed, for each protocol or split that all were tested on.
 
-    Runs that differ in more are not averaged: the line says which.
+    Runs that differ in more are not averaged: a line then says which.
     """
     if apart := _apart(runs):
         console.print(apart)
@@ -60,7 +60,7 @@ def _alike(one: dict[str, Any], other: dict[str, Any], fields: Sequence[str]) ->
 
 def _apart(runs: Sequence[Run]) -> str:
     """Why runs are not averaged, as on the leaderboard: the first that differs from the first run in more than the
-    seed, and in what. "" where none does."""
+    seed, and in what. "" if none does."""
     first, *others = [(run, experiment_of(run) | {"the code that trained it": run.code_digest}) for run in runs]
     for run, facts in others:
         known = first[1]
@@ -73,7 +73,7 @@ def _apart(runs: Sequence[Run]) -> str:
 
 
 def _task(run: Run, row: dict[str, Any]) -> str:
-    """The task, and what solved it where that is not the run's own head."""
+    """The task, and what solved it if that is not the run's own head and transform."""
     row = {"head": run.config.head} | DEFAULTS | row
     own = (row["head"], row["transform"]) == (run.config.head, run.config.transform)
     return task_name(row) + f", {head_name(row)}" * (not own)
@@ -115,6 +115,6 @@ def _cell(text: str) -> str:
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of text that is shown as it is; a cell that is `Bold`, in bold."""
+    """A Markdown table of literal text; cells that are `Bold` are in bold."""
     cells = [[*map(_cell, header)], ["---"] * len(header), *([*map(_cell, row)] for row in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)

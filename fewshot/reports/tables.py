@@ -16,7 +16,7 @@ from fewshot.episodes.sampler import protocol_name
 from fewshot.runs import Run
 
 DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": "", "regime": ""}
-"""What a few-shot row, or a line of a leaderboard, means by a field that is not there."""
+"""What a missing field means in a few-shot row, or in a line of a leaderboard."""
 
 _SORTED_BY = ("ways", "shots", "queries", "head")
 _WIDEST = 150  # characters
@@ -28,24 +28,24 @@ def percent(accuracy: float, ci95: float) -> str:
 
 
 def number(text: str) -> str:
-    """With thousands separated; nothing where it is not known."""
+    """With thousands separated; "" if it is not known."""
     return f"{int(text):,}" if text else ""
 
 
 def task_name(row: Mapping[str, Any]) -> str:
-    """`5-way 1-shot`; with unbalanced queries, `5-way 1-shot, Dirichlet 2`; either with `, transductive` where the head
+    """`5-way 1-shot`; with unbalanced queries, `5-way 1-shot, Dirichlet 2`; either with `, transductive` if the head
     sees all queries of a task at once."""
     name = protocol_name(row["ways"], row["shots"], row["query_alpha"])
     return name if row["setting"] == "inductive" else f"{name}, {row['setting']}"
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What the lines of a table are sorted by: of each data set balanced tasks first."""
+    """What the lines of a table are sorted by: for each data set, balanced tasks first."""
     return row["dataset"], row["split"], float(row["query_alpha"] or 0), *(row.get(key, "") for key in _SORTED_BY)
 
 
 def queries_a_class(row: Mapping[str, Any]) -> str:
-    """`15 queries a class`, and of unbalanced tasks `15 queries a class on average`."""
+    """`15 queries a class`; for unbalanced tasks `15 queries a class on average`."""
     return f"{row['queries']} queries a class" + " on average" * bool(row["query_alpha"])
 
 
@@ -66,8 +66,8 @@ def print_run(console: Console, run: Run) -> None:
 def print_results(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:
     """Result rows of one run, one line for each protocol; below them the formula of the interval.
 
-    Head and transform are a column where rows differ in them; a row that is transductive, or of unbalanced tasks, says
-    so behind its task. No name is cut, even where the table is then wider than the terminal.
+    Head and transform are a column if rows differ in them; a row that is transductive, or of unbalanced tasks, says so
+    after its task. No name is cut, even if the table is then wider than the terminal.
     """
     rows = sorted((DEFAULTS | row for row in rows), key=_place)
     heads = [head_name(row) for row in rows]
@@ -110,7 +110,7 @@ def print_classification(console: Console, title: str, rows: Iterable[Mapping[st
 
 
 def print_whole(console: Console, table: Table) -> None:
-    """Print a table in which nothing is cut, even where it is then wider than the terminal."""
+    """Print a table in which nothing is cut, even if it is then wider than the terminal."""
     table.width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
     console.print(table)
 
@@ -121,14 +121,14 @@ def within(value: float, interval: Sequence[float]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is, in one line: no table cell, tag, link or formula ends or begins in it."""
+    """Text that Markdown shows literally, in one line: no table cell, tag, link or formula ends or begins in it."""
     line = visible(" ".join(text.split()))
     line = re.sub(r"([\\`\[\]<>|~$]|(?<!\w)_|_(?!\w)|\*(?=\S)|(?<=\S)\*)", r"\\\1", line).replace("&", "&amp;")
     return re.sub(r"(?i)(www)\.|(https?|ftp)://", lambda found: re.sub(r"([.:])", r"\\\1", found[0]), line)
 
 
 def wrap(text: str, letters: int) -> str:
-    """Lines of at most `letters`, broken after a space or a sign of the component grammar where there is one."""
+    """Lines of at most `letters`, broken after a space or a sign of the component grammar if there is one."""
     lines = [""]
     for piece in re.split(r"(?<=[\s:,=/])|(?<=\+)(?=[A-Za-z_])", text):
         if len(lines[-1]) + len(piece.rstrip()) > letters and lines[-1]:

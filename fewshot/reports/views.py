@@ -1,6 +1,6 @@
 """What `show` draws of networks: computed by evaluation/inspection, drawn by pictures.py, headed here.
 
-Each view returns its heading and its figure; with `titled` the heading stands in the figure, too.
+Each view returns its heading and its figure; with `titled`, the heading is in the figure, too.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ SiteName = int | str
 
 @dataclass(frozen=True)
 class Network:
-    """One that is shown: a run's, or an untrained one."""
+    """A network to show: a run's, or an untrained one."""
 
     config: TrainConfig
     model: Model
     folder: str = ""
-    """The run's; "" of an untrained one."""
+    """The run's; "" for an untrained network."""
     unfinished: bool = False
     """Whether the run's training has not ended."""
     changed: str = ""
-    """The files behind its components that have changed since, if any has."""
+    """The files of its components that have changed since, if any."""
 
     @property
     def training(self) -> str:
@@ -45,7 +45,7 @@ class Network:
 
     @property
     def mark(self) -> str:
-        """What is added to the name of a run whose training has not ended, or was by other code."""
+        """What is added to the name of a run whose training has not ended, or used other code."""
         about = ["unfinished"] * self.unfinished + [f"{self.changed} has changed since"] * bool(self.changed)
         return f" ({', '.join(about)})" if about else ""
 
@@ -54,12 +54,11 @@ def masks(
     dataset: Dataset, network: Network, reg: str | None, site: SiteName | None,
     channel: int | Literal["most"] | None, images: int, seed: int, titled: bool,
 ) -> tuple[str, Figure]:  # fmt: skip
-    """What each regularizer takes away from so many images, a column each.
+    """What each regularizer removes from so many images, a column each.
 
-    `reg`: the regularizers to show; None for those that the network was trained with. `site`: after which they act;
-    None for the deepest that they share. `channel`: one that is shown; "most" for the one that loses most; None for a
-    mean.
-    UserError where a regularizer has no mask or is not at `site`.
+    `reg`: the regularizers to show; None for those that the network was trained with. `site`: where they act; None for
+    the deepest site that they share. `channel`: the one to show; "most" for the one that loses most; None for a mean.
+    Raises UserError if a regularizer has no mask or is not at `site`.
     """
     config, model = network.config, network.model
     if reg is None:
@@ -92,7 +91,7 @@ def cam(
 ) -> tuple[str, Figure]:
     """Class activation maps of runs over so many images, a column each; of `site`, or the deepest block.
 
-    UserError where a map has one value throughout.
+    Raises UserError if every map of a run has one value throughout.
     """
     scene = inspection.scene(dataset, images, seed)
     maps = [inspection.class_activation_maps(each.model, scene, site) for each in networks]
@@ -156,7 +155,7 @@ def _where(site: Site) -> str:
 
 
 def _notes(masked: Masked, headed: Site) -> list[str]:
-    """Where it acts, unless the heading says so, and how much it takes from the shown images."""
+    """Where it acts, unless the heading says so, and how much it removes from the shown images."""
     lines = [] if masked.site == headed else [_where(masked.site)]
     lines.append(f"{masked.dropped:.1%} dropped")
     taken = masked.taken.mean().item()

@@ -53,7 +53,7 @@ class SweepBoard:
             self.console.print(self._title(running, failed))
 
     def _scores(self, name: str) -> dict[str, float]:
-        """What a run scored in its own tests, by task; of a classifier the top-1 accuracy."""
+        """What a run scored in its own tests, by task; for a classifier, its top-1 accuracy."""
         from fewshot.runs import Run
 
         run = Run.open(self.sweep.path(name))

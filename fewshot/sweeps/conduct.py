@@ -1,4 +1,4 @@
-"""See a sweep through: start what is left, watch it, try again what a lost process left behind."""
+"""See a sweep through: start what is left, watch it, retry what a lost process left unfinished."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PAUSE = 0.3  # seconds between looks
 def conduct(
     sweep: Sweep, executor: Executor, look: Callable[[set[str], dict[str, str]], None] = lambda running, failed: None
 ) -> dict[str, str]:
-    """Train every run of the sweep that is not done. By name, the runs that failed, and why.
+    """Train every run of the sweep that is not done. Returns the runs that failed, by name, and why.
 
     Runs that another process works on are waited for, and taken over if it dies. `look(running, failed)` is called
-    several times a second. At KeyboardInterrupt, and at any error, the executor's processes are stopped, and save.
+    several times a second. On KeyboardInterrupt, and on any error, the executor's processes save and are stopped.
     """
     left = set(sweep.left())
     failed: dict[str, str] = {}
@@ -55,7 +55,7 @@ def conduct(
             look(executor.running() | others, failed)
             if left:
                 time.sleep(_PAUSE)
-    except BaseException as error:  # whatever it is, no process is to train on that nobody knows of
+    except BaseException as error:  # whatever it is, no process may go on training unnoticed
         executor.stop()
         if not isinstance(error, KeyboardInterrupt):
             raise

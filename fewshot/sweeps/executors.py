@@ -1,7 +1,7 @@
 """Where a sweep's runs are trained: in processes of this machine, on a Ray cluster, by Slurm.
 
-An executor is given names of runs, and says which have ended, and how. Each run is `worker.work`. Whatever becomes of
-its process, the run folder tells how far it came, and the next process goes on from there.
+An executor is given names of runs, and says which have ended, and how. Each run is a call of `worker.work`. Whatever
+happens to its process, the run folder says how far it came, and the next process goes on from there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Executor(ABC):
 
 
 class Local(Executor):
-    """`jobs` processes at once on this machine; on GPUs one each, which alone it sees."""
+    """`jobs` processes at once on this machine; with GPUs, each process sees only one of them."""
 
     def __init__(self, sweep: Sweep, jobs: int, gpus: int = 0) -> None:
         super().__init__(sweep)
@@ -100,7 +100,7 @@ def _visible_gpus(count: int) -> list[str]:
 
 
 class Ray(Executor):
-    """On a Ray cluster: the one at `address`, or one that begins on this machine. The folder must be seen by all."""
+    """On a Ray cluster: the one at `address`, or one started on this machine. All its nodes must see the folder."""
 
     def __init__(self, sweep: Sweep, address: str | None, threads: int, gpus: float) -> None:
         super().__init__(sweep)
@@ -143,7 +143,7 @@ class Ray(Executor):
 
 
 class Slurm(Executor):
-    """One array job of Slurm's, through submitit, which goes on without us. `cluster`: slurm, or local to try it."""
+    """One Slurm array job, through submitit; it goes on without us. `cluster`: slurm, or local to try it."""
 
     def __init__(
         self, sweep: Sweep, threads: int, gpus: int, minutes: int, partition: str, cluster: str = "slurm"

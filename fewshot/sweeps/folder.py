@@ -1,7 +1,7 @@
 """A sweep's folder: the plan, and one run folder for each of its configurations. Several processes may work in it.
 
     sweep.json      {"format": 1, "runs": {name: configuration}}: what is to be trained
-    NAME/           a run folder, once it was begun
+    NAME/           a run folder, once the run has begun
     logs/NAME.log   what its training printed, and why it failed
     .claims/NAME    locked by the process that is at work on it
 
@@ -27,7 +27,7 @@ from fewshot.runs import Run
 
 FORMAT = 1
 _LARGEST = 64 * 2**20  # bytes of a plan, and of a log
-_TAIL = 4096  # bytes of metrics, in which there is a whole line
+_TAIL = 4096  # last bytes of metrics, with a whole line in them
 
 
 class Sweep:
@@ -38,9 +38,9 @@ class Sweep:
 
     @classmethod
     def make(cls, folder: Path, plan: Mapping[str, TrainConfig]) -> Sweep:
-        """The sweep of `plan` in `folder`, new or there already: what it has planned and `plan` lacks stays.
+        """The sweep of `plan` in `folder`, new or already there; runs in sweep.json that `plan` lacks stay in it.
 
-        A run that lies there already is the plan's. UserError where one has another configuration.
+        A run that is already there is the plan's. Raises UserError if one has another configuration.
         """
         writable_parent(folder / "sweep.json")
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class Sweep:
 
     @classmethod
     def open(cls, folder: Path) -> Sweep:
-        """The sweep that a folder holds. UserError where there is none."""
+        """The sweep that a folder holds. Raises UserError if there is none."""
         path = folder / "sweep.json"
         try:
             written = json.loads(read_bounded(path, _LARGEST))
@@ -77,7 +77,7 @@ class Sweep:
 
     @property
     def configurations(self) -> dict[str, list[str]]:
-        """The names of its runs, those that differ in the seed alone together, by what their names share."""
+        """The names of the runs that differ only in the seed, by what these names share."""
         groups: dict[str, list[str]] = {}
         for name in self.plan:
             groups.setdefault(re.sub(r"-seed\d+$", "", name), []).append(name)
@@ -96,16 +96,16 @@ class Sweep:
         return self.folder / "logs" / f"{name}.log"
 
     def done(self, name: str) -> bool:
-        """Whether a run is finished. UserError where it is damaged."""
+        """Whether a run is finished. Raises UserError if it is damaged."""
         return (self.path(name) / "config.json").is_file() and Run.open(self.path(name)).finished
 
     def left(self) -> dict[str, TrainConfig]:
-        """The runs that are not finished. UserError where one is damaged."""
+        """The runs that are not finished. Raises UserError if one is damaged."""
         return {name: config for name, config in self.plan.items() if not self.done(name)}
 
     @contextmanager
     def claim(self, name: str) -> Iterator[None]:
-        """Keep a run from other processes. BlockingIOError where one has it."""
+        """Keep a run from other processes. Raises BlockingIOError if one has it."""
         claims = self.folder / ".claims"
         claims.mkdir(exist_ok=True)
         with locked(claims / name):

@@ -1,4 +1,4 @@
-"""What a sweep varies, and the configurations that come of it. Imports no torch."""
+"""What a sweep varies, and the configurations that result. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _LONGEST = 120  # characters of a run's name
 
 
 def parse_vary(text: str) -> tuple[str, list[Any]]:
-    """`lr=0.1,0.05` as a field and its values; where a value has commas itself, `|` separates them.
+    """`lr=0.1,0.05` as a field and its values; if a value has commas itself, `|` separates them.
 
-    `reg=none|targetdrop:drop_prob=0.1,block_size=3`. UserError for an unknown field, or values that are none of it.
+    `reg=none|targetdrop:drop_prob=0.1,block_size=3`. Raises UserError for an unknown field, or values that it cannot
+    have.
     """
     field, equals, values = text.partition("=")
     field = field.strip().replace("-", "_")
@@ -41,7 +42,7 @@ def parse_vary(text: str) -> tuple[str, list[Any]]:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
-    """A grid's file: the values that all runs share, those that vary by field, and the number of seeds if it is given.
+    """A grid's file: the values that all runs share, those that vary, by field, and the number of seeds if given.
 
         dataset = "mini-imagenet-42"
         epochs = 24
@@ -49,7 +50,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
         [vary]
         reg = ["none", "targetdrop", "dropblock"]
 
-    UserError where it is no such file.
+    Raises UserError if it is no such file.
     """
     try:
         written = read_toml(path, str(path))
@@ -70,8 +71,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int | None]:
 def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, TrainConfig]:
     """Every configuration of the grid by its run's name: seed by seed, so that comparisons come before repeats.
 
-    `seeds`: 0 .. seeds - 1, where the seed does not vary itself. UserError where a value comes twice, or where two
-    configurations would be one training twice.
+    `seeds`: 0 .. seeds - 1, if the seed does not vary itself. Raises UserError if a value comes twice, or if two
+    configurations would be the same training.
     """
     for field, values in vary.items():
         if field in flags:
@@ -98,7 +99,7 @@ def points(flags: Mapping[str, Any], vary: Mapping[str, Sequence[Any]], seeds: i
 
 
 def _check_differ(plan: Mapping[str, TrainConfig], varied: Sequence[str]) -> None:
-    """UserError where two configurations are sure to be one experiment with one seed, for all that varies."""
+    """UserError if two configurations are sure to be one experiment with one seed, in spite of what varies."""
     first: dict[str, str] = {}
     for name, config in plan.items():
         unsettled = [config.init, config.data_root, config.precision]  # files, and what `auto` will come to
@@ -113,7 +114,7 @@ def _check_differ(plan: Mapping[str, TrainConfig], varied: Sequence[str]) -> Non
 
 
 def check_at_hand(configurations: Iterable[TrainConfig]) -> None:
-    """UserError where a data set, or a class of the user's, is not there: before any run. No component is imported."""
+    """Before any run: UserError if a data set, or a user's own class, is not there. No component is imported."""
     from fewshot.data import open_dataset
 
     needed = list(configurations)
@@ -126,7 +127,7 @@ def check_at_hand(configurations: Iterable[TrainConfig]) -> None:
 
 
 def _check_names(field: str, value: str, where: str = "") -> None:
-    """UserError where a value is no component of ours, nor a dotted name: before any run, and without importing it."""
+    """Before any run: UserError if a value is neither a component of ours nor a dotted name. It is not imported."""
     known = [*catalogue.names(catalogue.FIELDS[field]), *(["original"] if field == "reg" else [])]
     try:
         specs = parse(value)
@@ -153,7 +154,7 @@ def _typed(field: str, values: Sequence[str]) -> list[Any]:
 
 
 def _name(chosen: Mapping[str, Any]) -> str:
-    """A run's folder: what varies in it, readable; what a folder's name cannot hold is told by a digest."""
+    """A run's folder: what varies in it, readable; a digest stands for what a folder's name cannot hold."""
     varied = {field: value for field, value in chosen.items() if field != "seed"}
     parts = [str(value) if field in _NAMED else f"{field}={value}" for field, value in varied.items()]
     text = "-".join(parts) or "run"

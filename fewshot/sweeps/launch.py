@@ -1,6 +1,6 @@
 """What commands that train a sweep have in common: flags that say where, and the training with its table.
 
-For their --help nothing here imports torch or NumPy.
+Nothing here imports torch or NumPy, for the sake of their --help.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """UserError where one of FLAGS is out of range."""
+    """UserError if one of FLAGS is out of range."""
     if args.jobs < 0 or args.gpus_per_run < 0 or args.minutes < 1:
         raise UserError("--jobs and --gpus-per-run are 0 or more, and --minutes 1 or more")
 
 
 def threads(args: argparse.Namespace, device: str) -> dict[str, Any]:
-    """{"threads": a run's share of the processor cores}, where runs share them; {} where they are trained on GPUs.
+    """{"threads": a run's share of the processor cores}, if runs share them; {} if they are trained on GPUs.
 
-    Stated in the configuration, so that a run goes on to the same bits wherever it is taken up again.
+    It goes into the configuration, so that a run comes to the same bits wherever it is resumed.
     """
     if _gpus(device) or device.startswith("cuda:"):
         return {}
@@ -55,7 +55,7 @@ def threads(args: argparse.Namespace, device: str) -> dict[str, Any]:
 
 
 def train(sweep: Sweep, args: argparse.Namespace, console: Console) -> dict[str, str]:
-    """Train every run of the sweep that is not done, and show it. By name, the runs that failed, and why."""
+    """Train every run of the sweep that is not done, and show it. Returns the runs that failed, by name, and why."""
     from fewshot.sweeps.board import SweepBoard
     from fewshot.sweeps.conduct import conduct
 
@@ -69,7 +69,7 @@ def train(sweep: Sweep, args: argparse.Namespace, console: Console) -> dict[str,
 
 
 def check_all_done(sweep: Sweep, failed: dict[str, str]) -> None:
-    """UserError where runs have failed."""
+    """UserError if runs have failed."""
     if failed:
         name, why = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(sweep.plan)} runs failed, {name} first ({why}): see {sweep.log(name)}")
@@ -89,7 +89,7 @@ def _executor(sweep: Sweep, args: argparse.Namespace) -> Executor:
 
 
 def _gpus(device: str) -> int:
-    """GPUs that runs may be spread over: 0 where the user names a device."""
+    """GPUs that runs may be spread over: 0 if the user names a device."""
     if device not in ("auto", "cuda"):
         return 0
     import torch

@@ -33,8 +33,8 @@ class Point:
 def plan(reg: str, backbone: str, image_size: int, asked: list[list[str]]) -> tuple[str, list[Point]]:
     """The regularizer that is varied, and the points of all sweeps; without `asked`, of all of SWEEPS that it has.
 
-    Points that come to the same, such as each option's default, have the same `reg`. What the user asks for must be
-    possible (UserError); what our lists ask for may be declined.
+    Points that amount to the same, such as each option's default, have the same `reg`. What the user asks for must be
+    possible (otherwise UserError); what our lists ask for may be declined.
     """
     (base, *more) = parse(reg)
     if more or base.name == "none":
@@ -58,7 +58,7 @@ def plan(reg: str, backbone: str, image_size: int, asked: list[list[str]]) -> tu
             except UserError as error:
                 if values:
                     raise
-                named, declined = str(spec), str(error).partition(";")[0]  # what follows it is how to mend it
+                named, declined = str(spec), str(error).partition(";")[0]  # what follows says how to mend it
             points[option, value] = Point(option, value, named, declined)
     return str(base), list(points.values())
 
@@ -74,7 +74,7 @@ def varied(base: Spec, option: str, value: str) -> Spec:
 
 
 def resolved(spec: Spec, backbone: str, image_size: int) -> tuple:
-    """What `spec` comes to: every site, and the value there of every option. UserError where it is declined."""
+    """What `spec` comes to: every site, and the value of every option there. Raises UserError if it is declined."""
     component, given = regularizers.FAMILY.check(spec)
     options = {name: default for name, (_, default) in regularizers.FAMILY.options(component).items()} | given
 

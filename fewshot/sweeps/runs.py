@@ -1,4 +1,4 @@
-"""The runs of a sweep: each is made, gone on with where it was cut, or left alone where it is done."""
+"""The runs of a sweep: each is started, continued if it was cut, or left alone if it is done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fewshot.runs import Run
 
 
 def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run:
-    """The finished run of `config` in `out`. UserError where `out` holds another configuration's."""
+    """The finished run of `config` in `out`. Raises UserError if `out` holds another configuration's."""
     begun = not vacant(out)
     if begun and Run.open(out).finished:
         reporter.say(f"{out} is done")
@@ -33,16 +33,16 @@ def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run
 
 
 def check_tasks(configs: Iterable[TrainConfig]) -> None:
-    """UserError where a run would not be tested on tasks, but on images; or where its data set is not there."""
+    """UserError if a run would be tested on images instead of tasks, or if its data set is not there."""
     for name, root, regime in dict.fromkeys((config.dataset, config.data_root, config.regime) for config in configs):
         if regimes.classifies(regime, open_dataset(name, root)):
             raise UserError(f"--regime {regime}: on {name} it is tested on images, and these are tables of tasks")
 
 
 def accuracies(runs: Sequence[Run], shots: int) -> np.ndarray:
-    """(seeds, episodes): what each run scored in each episode of its own test, of that number of shots.
+    """(seeds, episodes): what each run scored in each episode of its own test with that number of shots.
 
-    UserError where a run has no such test, or where two were tested on different tasks.
+    Raises UserError if a run has no such test, or if two were tested on different tasks.
     """
     scored, digests = [], set()
     for each in runs:

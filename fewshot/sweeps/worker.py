@@ -1,7 +1,7 @@
 """One run of a sweep in a process of its own: python -m fewshot.sweeps.worker FOLDER NAME [HOW].
 
-HOW is JSON: `Sweep.how` of the process that began it, which may train otherwise than another one at work in the folder.
-Exit status: that of `fewshot train`, or TAKEN where another process is at work on the run.
+HOW is JSON: `Sweep.how` of the process that started it; another process at work in the folder may have another one.
+Exit status: that of `fewshot train`, or TAKEN if another process is at work on the run.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TAKEN = 75  # EX_TEMPFAIL of sysexits.h: come again later
 
 
 def work(folder: Path, name: str, how: Mapping[str, Any] | None = None, own_process: bool = False) -> int:
-    """Train and test one run of the sweep in `folder`, or go on with it; the exit status.
+    """Train and test one run of the sweep in `folder`, or go on with it; returns the exit status.
 
-    `how`: fields of its configuration (`Sweep.how`). `own_process`: it was begun for this alone, and what it prints
-    goes to the run's log already.
+    `how`: fields of its configuration (`Sweep.how`). `own_process`: the process was started for this run alone, and
+    its output goes to the run's log already.
     """
     taken = False
 
@@ -52,7 +52,7 @@ def work(folder: Path, name: str, how: Mapping[str, Any] | None = None, own_proc
         with open(log, "a") as file, redirect_stdout(file), redirect_stderr(file):
             try:
                 status = console.run(attempt, [])
-            except Exception:  # Python would print it, in a process for this alone
+            except Exception:  # in a process for this alone, Python would print it
                 traceback.print_exc()
                 status = console.FAILED
     return TAKEN if taken else status

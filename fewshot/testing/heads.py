@@ -32,7 +32,7 @@ class Size:
     shots: int
     features: int
     side: int = 1
-    """Of the map that an embedding is, flattened."""
+    """Of the map that was flattened into an embedding."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,7 +50,7 @@ SIZES = (LONG, WIDE, TALL, LEAST)
 
 @dataclass(frozen=True)
 class Episodes:
-    """T tasks whose classes overlap. Support images are in random order, another one in each task."""
+    """T tasks whose classes overlap. Support images are in random order, a different one in each task."""
 
     support: Tensor
     """(T, N, D)"""
@@ -77,14 +77,14 @@ class Episodes:
 def check_head(spec: str) -> None:
     """Hold a head, written as on the command line, to every law and to its own declarations.
 
-    Takes a second. AssertionError names the law that is broken, and where; UserError where the head cannot be built.
+    Takes a second. Raises AssertionError that names the broken law, and where; UserError if the head cannot be built.
     """
     for law, size in TABLE:
         law(spec, size)
 
 
 def build(spec: str, size: Size, seed: int = 0) -> Head:
-    """The head in evaluation mode, as `seed` makes it, fitted on base classes of its own if it needs them."""
+    """The head in evaluation mode, initialised by `seed`, and fitted on random base classes if it needs them."""
     torch.manual_seed(seed)
     head = heads.build(spec, size.features, size.shape).eval()
     if head.needs_base:
@@ -115,7 +115,7 @@ def _same(one: Tensor, other: Tensor, tolerance: float = TOLERANCE) -> bool:
 
 
 def gives_finite_float32_logits(spec: str, size: Size) -> None:
-    """Of the right shape, also for embeddings that are all alike or zero; and its input stays as it is."""
+    """Of the right shape, also for embeddings that are all alike or zero; and its input stays unchanged."""
     head, noise = build(spec, size), episodes(size)
     for name, factor, offset in (("random", 1.0, 0.0), ("constant", 0.0, 0.7), ("zero", 0.0, 0.0)):
         given = replace(noise, support=noise.support * factor + offset, query=noise.query * factor + offset)
@@ -159,7 +159,7 @@ def the_order_of_support_images_does_not_matter(spec: str, size: Size) -> None:
 
 
 def permuting_queries_permutes_logits(spec: str, size: Size) -> None:
-    """The place of a query tells nothing; of a transductive head, either."""
+    """The place of a query tells nothing, not even to a transductive head."""
     head, given = build(spec, size), episodes(size)
     order = torch.randperm(given.query.shape[1], generator=torch.Generator().manual_seed(0))
     shuffled = replace(given, query=given.query[:, order])
@@ -184,12 +184,12 @@ def each_query_is_solved_by_itself(spec: str, size: Size) -> None:
             assert same, (
                 f"{spec}: the other queries of a task change a query's logits, {size}: declare transductive = True"
             )
-        elif size == LONG:  # where tasks are easier, the others may change next to nothing
+        elif size == LONG:  # on easier tasks, the others may change next to nothing
             assert not same, f"{spec}: declares transductive, and other queries change no logits, {size}"
 
 
 def solves_without_gradients_from_outside(spec: str, size: Size) -> None:
-    """Evaluation turns gradients off: a head that needs some inside takes them under torch.enable_grad()."""
+    """Evaluation turns gradients off: a head that needs some inside computes them under torch.enable_grad()."""
     head, given = build(spec, size), episodes(size)
     expected = given.solve(head)
     with torch.no_grad():
@@ -198,7 +198,7 @@ def solves_without_gradients_from_outside(spec: str, size: Size) -> None:
 
 
 def solves_in_float32_under_autocast(spec: str, size: Size) -> None:
-    """bf16 autocast changes nothing, though the network's embeddings are bf16 then."""
+    """bf16 autocast changes nothing, though the network's embeddings are then bf16."""
     head, given = build(spec, size), episodes(size).to(torch.bfloat16)
     expected = given.solve(head)
     with torch.autocast("cpu", torch.bfloat16):
@@ -228,9 +228,9 @@ def weights_hold_all_that_it_has_learned(spec: str, size: Size) -> None:
 
 
 def its_gradients_reach_everything(spec: str, size: Size) -> None:
-    """Where it is trainable: support and query embeddings, and every parameter of its own, which are shaken first.
+    """If it is trainable: support and query embeddings, and all its parameters, which are perturbed first.
 
-    Support embeddings are left out by a head of `first_order`.
+    If it declares first_order, they do not reach the support embeddings.
     """
     head, given = build(spec, size).train(), episodes(size)
     if not head.trainable:
@@ -251,7 +251,7 @@ def its_gradients_reach_everything(spec: str, size: Size) -> None:
 
 
 def products_give_the_logits_of_embeddings(spec: str, size: Size) -> None:
-    """Where it declares by_products: in float32, and in float64, in which evaluation solves what float32 cannot."""
+    """If it declares by_products: in float32, and in float64, which evaluation uses for what float32 cannot solve."""
     head, given = build(spec, size), episodes(size)
     if not head.by_products:
         return
@@ -267,7 +267,7 @@ def products_give_the_logits_of_embeddings(spec: str, size: Size) -> None:
 
 
 def its_parts_give_the_logits_of_the_whole(spec: str, size: Size) -> None:
-    """Where it has `split`: evaluation solves by these."""
+    """If it has `split`: evaluation solves by its parts."""
     head, given = build(spec, size), episodes(size)
     if (parts := head.split()) is None:
         return
@@ -277,7 +277,7 @@ def its_parts_give_the_logits_of_the_whole(spec: str, size: Size) -> None:
 
 
 def a_common_shift_changes_nothing(spec: str, size: Size) -> None:
-    """Where it declares shift_invariant."""
+    """If it declares shift_invariant."""
     head, given = build(spec, size), episodes(size)
     if not head.shift_invariant:
         return
@@ -287,7 +287,7 @@ def a_common_shift_changes_nothing(spec: str, size: Size) -> None:
 
 
 def class_weights_point_towards_their_classes(spec: str, size: Size) -> None:
-    """Where it implements `fit`: a query that moves along a class's weights moves towards this class above all."""
+    """If it implements `fit`: moving a query along a class's weights raises that class's logit the most."""
     head, given = build(spec, size), episodes(size)
     if type(head).fit is Head.fit:
         return
@@ -304,7 +304,7 @@ def class_weights_point_towards_their_classes(spec: str, size: Size) -> None:
 
 
 def fitting_base_again_forgets(spec: str, size: Size) -> None:
-    """Where it declares needs_base: one evaluation's base classes leave nothing for the next one's."""
+    """If it declares needs_base: nothing of one evaluation's base classes is left in the next evaluation."""
     head, given = build(spec, size), episodes(size)
     if not head.needs_base:
         return
@@ -327,7 +327,7 @@ LAWS: dict[Callable[[str, Size], None], tuple[Size, ...]] = {
     solves_in_float64: (WIDE, TALL),
     weights_hold_all_that_it_has_learned: (WIDE,),
     its_gradients_reach_everything: (WIDE, TALL),
-    products_give_the_logits_of_embeddings: (LONG, WIDE),  # evaluation uses products only where features are enough
+    products_give_the_logits_of_embeddings: (LONG, WIDE),  # evaluation uses products only if there are enough features
     its_parts_give_the_logits_of_the_whole: (LONG, WIDE),
     a_common_shift_changes_nothing: SIZES,
     class_weights_point_towards_their_classes: (WIDE,),

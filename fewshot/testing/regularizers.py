@@ -25,7 +25,7 @@ from fewshot.core.errors import UserError, unknown
 from fewshot.regularizers import Guide, Regularizer, Site
 from fewshot.regularizers._probe import grows
 
-SIZES = (42, 21, 10, 5, 2, 1)  # every backbone's maps of 84 px images, then the smallest there are
+SIZES = (42, 21, 10, 5, 2, 1)  # the maps of every backbone for 84 px images, then the smallest there are
 CHANNELS = 16  # of maps; images have 3
 DTYPES = (torch.float32, torch.bfloat16)
 FORMATS = (torch.contiguous_format, torch.channels_last)
@@ -42,14 +42,14 @@ Scope = Literal["map", "image", "batch", "expectation", "passes", "none"]
 
 @dataclass(frozen=True)
 class Case:
-    """A regularizer as written on the command line, and what is to be expected of it.
+    """A regularizer as written on the command line, and what to expect of it.
 
     - `spec`: such as "dropout:drop_prob=0.3" or "my_pkg.my_module.MyDrop:rate=0.2".
     - `drops`: the expected fraction of zeros in the multiplier on normal noise: a number (met within a tenth of it),
-      bounds (low, high), or a function of the built method, which knows its `site`, that gives either. None for a
+      bounds (low, high), or a function that gives either for the built method, which knows its `site`. None for a
       method without a mask.
-    - `mean_one`: over what the multiplier's mean is 1: each "map" (n, c), each "image", the "batch", in "expectation"
-      (over "passes", where a pass is drawn as one), or "none", if the method does not rescale.
+    - `mean_one`: what the multiplier's mean is 1 over: each "map" (n, c), each "image", the "batch", in "expectation"
+      (over "passes" if there is one draw per pass), or "none" if the method does not rescale.
     """
 
     spec: str
@@ -65,7 +65,7 @@ class Case:
     def build(self, size: int) -> Regularizer:
         """The method, always the same, at the third of four stages or, if it acts there, on the images.
 
-        UserError where it declines maps of that size.
+        Raises UserError if it declines maps of that size.
         """
         place = self.component.place
         torch.manual_seed(0)
@@ -82,11 +82,11 @@ def check_regularizer(
 ) -> None:
     """Hold a regularizer to every law, at each map size that it does not decline: `Case` explains the arguments.
 
-    A method without a mask (it overrides `forward` and implements no `multiplier`) is held to the laws that speak of
+    A method without a mask (it overrides `forward` and implements no `multiplier`) is held to the laws that need
     none: shape, dtype, memory format, finite values, determinism, identity in evaluation, nothing counted.
 
-    Takes some seconds. AssertionError names the law that is broken, and where; UserError where the method cannot
-    be built at all, and where `drops` is missing or cannot be measured.
+    Takes some seconds. Raises AssertionError that names the broken law, and where; UserError if the method cannot
+    be built at all, or if `drops` is missing or cannot be measured.
     """
     if mean_one not in get_args(Scope):
         raise unknown("mean_one", mean_one, get_args(Scope))
@@ -141,7 +141,7 @@ def _inputs(case: Case, size: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def keeps_shape_dtype_and_format_and_is_finite(case: Case, size: int) -> None:
-    """Whatever the input, which stays as it is; and the generator's state alone decides the outcome."""
+    """Whatever the input, which stays unchanged; and the generator's state alone decides the outcome."""
     method = case.build(size)
     for where, x in _inputs(case, size):
         kept, y = x.clone(), apply(method, x)
@@ -162,15 +162,15 @@ def is_the_identity_in_evaluation(case: Case, size: int) -> None:
 
 
 def is_a_mask_and_not_a_map(case: Case, size: int) -> None:
-    """The multiplier does not grow as its input does: the regularized map would, and be multiplied once more."""
+    """The multiplier does not grow with its input. The regularized map would, and would be multiplied once more."""
     method = case.build(size)
     x = torch.randn(8, *case.shape(size))
     assert not grows(lambda given: mask(method, given), x), f"{case.spec}: its multiplier is a map, not a mask"
 
 
 def rescales_to_mean_one(case: Case, size: int) -> None:
-    """The multiplier is float32 under bf16 autocast, and its mean is 1 over its scope: wherever anything is left there,
-    which it must be somewhere."""
+    """The multiplier is float32 under bf16 autocast. Its mean is 1 over its scope wherever anything is left there, and
+    something must be left somewhere."""
     method = case.build(size)
     x = torch.randn(64, *case.shape(size))
     with torch.autocast("cpu", torch.bfloat16):
@@ -209,7 +209,7 @@ def drops_what_it_says(case: Case, size: int) -> None:
 
 
 def chooses_in_float32_under_autocast(case: Case, size: int) -> None:
-    """bf16 autocast changes nothing: in its 8 bits of mantissa ties would decide the choice, and pixels move."""
+    """bf16 autocast changes nothing: in its 8 bits of mantissa, ties would decide the choice, and pixels would move."""
     method = case.build(size)
     x = torch.randn(8, *case.shape(size)).to(torch.bfloat16)
     if case.component.place == "image":
@@ -220,7 +220,7 @@ def chooses_in_float32_under_autocast(case: Case, size: int) -> None:
 
 
 def its_gradient_is_the_multiplier(case: Case, size: int) -> None:
-    """The gradient reaches x through the product only, and weights of the method in straight-through modes only."""
+    """The gradient reaches x through the product only, and the method's weights in straight-through modes only."""
     method = case.build(size)
     x = torch.randn(8, *case.shape(size), requires_grad=True)
     apply(method, x).sum().backward()
@@ -233,7 +233,7 @@ def its_gradient_is_the_multiplier(case: Case, size: int) -> None:
 
 
 def compiles_without_graph_breaks(case: Case, size: int) -> None:
-    """To the same outcome as without."""
+    """With the same outcome as uncompiled."""
     torch.compiler.reset()  # else every case before this one counts towards the limit of recompilations
     method = case.build(size)
     x = torch.randn(4, *case.shape(size))
@@ -258,7 +258,7 @@ def counts_nothing_in_forward(case: Case, size: int) -> None:
 
 
 def _state(method: Regularizer) -> dict[str, object]:
-    """All that a method holds, by name: tensors as lists, but those that report on the last pass, and plain values."""
+    """All that a method holds, by name: plain values, and tensors as lists, except those about the last pass."""
     reports = {name for name, buffer in method.named_buffers() if buffer.ndim == 0} - set(method.state_dict())
     held = {**dict(method.named_buffers()), **dict(method.named_parameters())}
     state: dict[str, object] = {name: tensor.tolist() for name, tensor in held.items() if name not in reports}

@@ -1,8 +1,8 @@
-"""Transforms of embeddings, applied before any head: one file a method. To add yours, copy `center.py` and change it.
+"""Transforms of embeddings, applied before any head: one file per method. To add yours, copy `center.py` and change it.
 
-    transforms.build("center+l2")       first the base mean is subtracted, then lengths are made 1
+    transforms.build("center+l2")       first subtract the base mean, then scale to length 1
 
-Here is how they are found, composed and checked; what they have in common is in `_base.py`.
+This file finds, composes and checks them; `_base.py` holds what they have in common.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ FAMILY: Family[Transform] = Family("fewshot.transforms", "transform", "Transform
 def build(spec: str, features: int = 64) -> Transform:
     """A transform, such as `build("l2")`, or several applied from left to right, such as `build("power:beta=0.5+l2")`.
 
-    A user's own is tried on random embeddings of length `features`: evaluation asks once more (`check_alone`), of the
-    real ones. Raises UserError for an unknown name or option, a value out of range, and one that looks at other images.
+    A user's own transform is tried on random embeddings of length `features`; evaluation tries it again on the real
+    ones (`check_alone`). Raises UserError for an unknown name or option, a value out of range, and a transform that
+    looks at other images.
     """
     specs = parse(spec)
     built = _built(specs)
@@ -46,7 +47,7 @@ def _build_one(spec: Spec) -> Transform:
 
 
 def check_trainable(transform: Transform) -> None:
-    """UserError where no network can be trained on episodes through this transform."""
+    """Raises UserError if no network can be trained on episodes through this transform."""
     if transform.fitted:
         raise UserError(
             f"transform {transform.label} is fitted on the base classes, whose embeddings change at every step of"

@@ -16,8 +16,8 @@ from fewshot.core.errors import UserError
 class Transform(nn.Module):
     """Maps embeddings (N, D) to embeddings (N, D'), each image by itself; subclasses implement `forward`.
 
-    One with `fitted` implements `learn` as well. It is fitted once, on the base classes (the training split), before it
-    is applied to all images of an evaluation. One without can also be used in training.
+    A transform with `fitted` also implements `learn`. It is fitted once, on the base classes (the training split),
+    before it is applied to all images of an evaluation. One without `fitted` can also be used in training.
     """
 
     fitted: bool = False
@@ -30,7 +30,7 @@ class Transform(nn.Module):
 
     @property
     def label(self) -> str:
-        """Its name in an error."""
+        """Its name in error messages."""
         return type(self).__name__
 
     def forward(self, z: Tensor) -> Tensor:
@@ -41,9 +41,9 @@ class Transform(nn.Module):
         raise NotImplementedError
 
     def fit(self, base: Tensor, labels: Tensor | None = None) -> Transform:
-        """Fit on embeddings (N, D) of the base classes and, for who uses them, their class numbers (N,) int64.
+        """Fit on embeddings (N, D) of the base classes and, for those that use them, their class numbers (N,) int64.
 
-        A second call replaces the first. Returns itself. UserError for fewer than two images.
+        A second call replaces the first. Returns itself. Raises UserError for fewer than two images.
         """
         if self.fitted:
             if base.ndim != 2 or len(base) < 2:
@@ -55,7 +55,7 @@ class Transform(nn.Module):
         return self
 
     def learn(self, base: Tensor, labels: Tensor | None) -> None:
-        """`fit` for one with `fitted`: keeps what `forward` needs, as buffers on the device of `base`."""
+        """`fit` of a transform with `fitted`: keeps what `forward` needs, as buffers on the device of `base`."""
         raise NotImplementedError
 
 
@@ -93,7 +93,7 @@ class Chain(Transform):
 
 
 def check_fitted(transform: Transform, learned: Tensor | None, z: Tensor) -> Tensor:
-    """What a transform learned, in the type of z. UserError where it is not fitted, or was on other lengths."""
+    """What a transform learned, in the type of z. UserError if it is not fitted, or was fitted on other lengths."""
     if learned is None:
         raise UserError(f"transform {transform.label} is not fitted: call fit with features of the base classes first")
     if learned.shape[-1] != z.shape[-1]:

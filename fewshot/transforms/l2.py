@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fewshot.transforms._base import Transform
 
-_LEAST = 1e-12  # length below which an embedding is not scaled up to 1: one of zeros stays zeros
+_LEAST = 1e-12  # length below which an embedding is not scaled up to 1: zeros stay zeros
 
 
 class L2(Transform):

@@ -1,8 +1,8 @@
 """Signed power: makes the skewed distribution of features after a ReLU more like a normal one.
 
-For features that are not negative, x^beta is the "power transform" of Hu, Gripon & Pateux (Leveraging the Feature
-Distribution in Transfer-based Few-Shot Learning, ICANN 2021), which they follow by l2: `power:beta=0.5+l2`. Features
-that are negative keep their sign, as in the signed square root of Perronnin, Sanchez & Mensink (ECCV 2010).
+For non-negative features, x^beta is the "power transform" of Hu, Gripon & Pateux (Leveraging the Feature Distribution
+in Transfer-based Few-Shot Learning, ICANN 2021), which they follow by l2: `power:beta=0.5+l2`. Negative features keep
+their sign, as in the signed square root of Perronnin, Sanchez & Mensink (ECCV 2010).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _EPS = 1e-6  # Hu et al.'s
 class Power(Transform):
     """sign(x) |x|^beta of each feature x, with `beta` > 0.
 
-    It is computed as x (|x| + 1e-6)^(beta - 1). That differs from the power by less than 0.1 % where |x| > 0.001 and
-    beta is 0.5, it is 0 at 0, and its gradient there is finite. Hu et al. take (x + 1e-6)^beta, which is 0.001 at 0.
+    It is computed as x (|x| + 1e-6)^(beta - 1). This differs from the power by less than 0.1 % if |x| > 0.001 and
+    beta is 0.5. It is 0 at 0, and its gradient there is finite. Hu et al. take (x + 1e-6)^beta, which is 0.001 at 0.
     """
 
     def __init__(self, *, beta: float = 0.5) -> None:

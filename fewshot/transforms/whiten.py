@@ -19,9 +19,9 @@ _MOST_FEATURES = 8192  # their covariance takes 512 MiB, and its eigenvectors mi
 class Whiten(Transform):
     """S^(-1/2) (z - mean), where S = (1 - eps) C + eps tr(C) / D I, with `eps` above 0 and at most 1.
 
-    C is the covariance of all base images around their mean, whatever their classes, divisor N - 1. Without shrinkage,
-    directions in which the base images hardly differ would be blown up to the length of all others. `eps=1` centres
-    and multiplies by one number.
+    C is the covariance of all base images around their mean, whatever their classes, with divisor N - 1. Without
+    shrinkage, directions in which the base images hardly differ would be blown up to the length of all others. `eps=1`
+    centres and multiplies by one number.
     """
 
     fitted = True
@@ -35,7 +35,7 @@ class Whiten(Transform):
         self.register_buffer("matrix", None, persistent=False)
 
     def learn(self, base: Tensor, labels: Tensor | None) -> None:
-        """See Transform.learn: the mean (D,) and S^(-1/2) (D, D), in float64. UserError where D is too large."""
+        """See Transform.learn: the mean (D,) and S^(-1/2) (D, D), in float64. Raises UserError if D is too large."""
         images, features = base.shape
         if features > _MOST_FEATURES:
             raise UserError(

@@ -16,7 +16,7 @@ from fewshot.data import open_dataset
 from fewshot.learning.regimes import FAMILY
 
 WINDOW = 10  # steps between two looks at the clock, as the training loop has it: each look waits for the device
-STEPS = {"cpu": 10, "cuda": 200}  # timed in a turn, where none are asked for
+STEPS = {"cpu": 10, "cuda": 200}  # timed in a turn, if none are asked for
 CASES: dict[str, Callable[[TrainConfig, int], dict[str, Any]]] = {}
 
 
@@ -47,8 +47,8 @@ def random_batch(config: TrainConfig) -> Tensor:
 def optimizer_step(network: nn.Module, batch: Tensor, config: TrainConfig, **options: bool) -> Callable[[], None]:
     """Forward, backward and the loop's SGD; `options` are the optimizer's.
 
-    At a learning rate of 0, which costs the same: on one random batch the weights would soon run off to where
-    numbers are denormal, and a CPU is slow.
+    The learning rate is 0, which costs the same: on one random batch the weights would soon drift to where numbers are
+    denormal, and a CPU is slow.
     """
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=config.momentum, nesterov=config.momentum > 0,

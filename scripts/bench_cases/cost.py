@@ -19,8 +19,8 @@ from fewshot.core.process import huge_pages
 def cost(config: TrainConfig, steps: int) -> dict[str, Any]:
     """Seconds of each of `steps` rounds, and the parameters, by regularizer: `none` and all that the backbone takes.
 
-    A step is the loop's on one batch that is already there: guide, forward, head, backward, optimizer. Its learning
-    rate is 0, for on one batch the weights would run off.
+    A step is the loop's on one batch that is already there: guide, forward, head, backward, optimizer. The learning
+    rate is 0, because on one batch the weights would drift off.
     """
     from fewshot import experiment
     from fewshot.core import compute
@@ -52,7 +52,7 @@ def cost(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 
 def _stepper(model, regime, batch):
-    """A function that takes one step of the training loop on the batch, drawing and augmenting it aside."""
+    """A function that takes one step of the training loop on the batch, without drawing or augmenting it."""
     optimizer = torch.optim.SGD(model.parameters(), 0.0, momentum=0.9, nesterov=True, fused=True)
 
     def step() -> None:

@@ -1,4 +1,4 @@
-"""Evaluation: the suite's own with each head, and learn2learn's, which embeds every episode's images anew."""
+"""Evaluation: the suite's own with each head, and learn2learn's, which embeds images again in every episode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def evaluate_r2d2(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 
 def _evaluate(config: TrainConfig) -> dict[str, Any]:
-    """Seconds of the test that every run ends with, its images' embedding included, by an untrained network."""
+    """Seconds of the test that every run ends with, including the embedding of its images, by an untrained network."""
     from fewshot import model as models
     from fewshot.core import compute
     from fewshot.episodes import EpisodeSampler, Protocol, Tasks
@@ -60,8 +60,8 @@ def _evaluate(config: TrainConfig) -> dict[str, Any]:
 def evaluate_learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     """ProtoNet tested as learn2learn's example does: each episode's images are embedded by themselves.
 
-    They come as normalised tensors at once, without a detour by PIL. Half of the episodes 1-shot and half 5-shot, of
-    15 queries, so that its rate is of the same mixture as ours.
+    They are read directly as normalised tensors, without PIL. Half of the episodes are 1-shot and half 5-shot, with 15
+    queries, so that its rate is for the same mixture as ours.
     """
     split = open_dataset(config.dataset, config.data_root)["test"]
 

@@ -17,8 +17,8 @@ from fewshot.data import Split
 class Peer:
     """Its Conv-4 and its tasks, as its mini-ImageNet example puts them together; `image(n)` gives image n as a tensor.
 
-    Of learn2learn: MetaDataset, Taskset, the transforms NWays, KShots, LoadData, RemapLabels, ConsecutiveLabels, and
-    CNN4Backbone. Besides, as in its example: a DataLoader of tasks without workers.
+    From learn2learn: MetaDataset, Taskset, the transforms NWays, KShots, LoadData, RemapLabels, ConsecutiveLabels, and
+    CNN4Backbone. Also as in its example: a DataLoader of tasks without workers.
     """
 
     def __init__(self, config: TrainConfig, split: Split, image: Callable[[int], Tensor]) -> None:
@@ -44,7 +44,7 @@ class Peer:
         self.network: nn.Module = network.to(self.device)
 
     def tasks(self, per_class: int) -> Any:
-        """An endless loader of tasks with so many images a class."""
+        """An endless loader of tasks with `per_class` images a class."""
         from learn2learn.data import Taskset
         from learn2learn.data.transforms import ConsecutiveLabels, KShots, LoadData, NWays, RemapLabels
 

@@ -1,7 +1,7 @@
 """Training: the loop, its limit, the step as the field writes it, learn2learn, and the machine's matrix products.
 
-The process is not claimed (core/process.py): the cases that show torch as it comes must find it so. Those of ours ask
-for huge pages, as our commands do.
+The process is not claimed (core/process.py), because some cases show torch with its own settings. Our cases ask for
+huge pages, as our commands do.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fewshot.data import open_dataset
 
 @case
 def machine(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """Measures nothing: where the cases meet, and what is left open (`auto`, 0) comes to there."""
+    """Measures nothing: says where the cases run, and what open settings (`auto`, 0) come to there."""
     from fewshot.core import compute
 
     where = compute.choose(config.device, config.precision)
@@ -54,7 +54,7 @@ def machine(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 @case
 def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """The training loop itself, in a temporary run folder: episodes, augmentation, head, log and all but validation."""
+    """The training loop itself, in a temporary run folder: episodes, augmentation, head, log, all but validation."""
     from fewshot import experiment
     from fewshot.experiment.setup import plan
     from fewshot.learning import optimizer
@@ -90,7 +90,7 @@ def loop(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 @case
 def compiled(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """The training loop with `--compile`; compiling falls into the warm-up."""
+    """The training loop with `--compile`; compiling is part of the warm-up."""
     from fewshot.core import compute
 
     try:
@@ -138,8 +138,8 @@ def plain(config: TrainConfig, steps: int) -> dict[str, Any]:
 def learn2learn(config: TrainConfig, steps: int) -> dict[str, Any]:
     """ProtoNet trained on the same images as learn2learn's example does: see `Peer`.
 
-    Besides, as in its example: an Adam step after every single episode, the loss looked at each time. The augmentation
-    is that of its `lee2019` benchmark, on PIL images. A step is as many episodes as one of the loop's.
+    Also as in its example: an Adam step after every single episode, with the loss read each time. The augmentation is
+    that of its `lee2019` benchmark, on PIL images. A step has as many episodes as one of the loop's.
     """
     from PIL import Image
     from torchvision import transforms

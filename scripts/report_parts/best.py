@@ -27,9 +27,9 @@ RECIPE = "best/mini-imagenet-42"
 
 
 def parts(study: Study) -> dict[str, str]:
-    """What the page says of the runs of `RECIPE`, alone and with the parts that leave an ingredient out.
+    """What the page says about the runs of `RECIPE`, alone and with the parts that leave an ingredient out.
 
-    UserError where the recipe by itself has no run.
+    Raises UserError if the recipe by itself has no run.
     """
     if RECIPE not in study.runs:
         raise UserError(f"{study.folder}: no run of the recipe {RECIPE} by itself")
@@ -44,7 +44,7 @@ def parts(study: Study) -> dict[str, str]:
 
 
 def left_out(study: Study, effects: Sequence[Effect]) -> str:
-    """The recipe's accuracy, and that without each ingredient; differences to it."""
+    """The recipe's accuracy, and that without each ingredient, with the difference."""
     tests = sorted(tested(next(iter(study.runs[RECIPE].values()))))
     header = ["left out", "seeds"]
     whole = ["nothing", str(len(study.runs[RECIPE]))]
@@ -62,7 +62,7 @@ def left_out(study: Study, effects: Sequence[Effect]) -> str:
 
 
 def about(recipe: str) -> str:
-    """What a part of the recipe leaves out, as the first line of its file says it."""
+    """What a part of the recipe leaves out, as the first line of its file says."""
     first = recipes.about(recipes.parts(recipe)[-1]).splitlines()[0]
     return first.removeprefix(f"Behind {RECIPE}, leaves out ").removesuffix(".")
 
@@ -77,9 +77,9 @@ def pilots(runs: Sequence[Run]) -> str:
 
 
 def heads(runs: Sequence[Run]) -> str:
-    """What each head that was tried makes of a pilot's embeddings, on validation tasks; inductive ones first.
+    """The validation accuracy of each head that was tried on a pilot's embeddings; inductive heads first.
 
-    UserError where a head was tried on two pilots: the table has a line for each head.
+    Raises UserError if a head was tried on two pilots: the table has one line for each head.
     """
     found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for run in runs:

@@ -20,10 +20,10 @@ CELL = "proto-conv4-"
 
 @dataclass(frozen=True)
 class Claim:
-    """`better` has the higher accuracy than `worse`: two regularizers of one study.
+    """`better` has a higher accuracy than `worse`: two regularizers of one study.
 
-    `printed`: a table of the paper, its row and the row that this is compared with: of those whose numbers we have, the
-    ones whose network and data are nearest to ours.
+    `printed`: a table of the paper, its row, and the row that this is compared with. Of those whose numbers we have,
+    they are the nearest to ours in network and data.
     """
 
     said: str
@@ -65,7 +65,7 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a study says of a claim, by test: the two regularizers' difference, and the same by the pooled variance."""
+    """What a study says about a claim, by test: the difference of the two, and the same by the pooled variance."""
 
     claim: Claim
     better: str
@@ -79,7 +79,7 @@ class Finding:
 
     @property
     def printed(self) -> dict[str, float]:
-        """The gain that the paper prints, in points, by test: of classifiers, of the nearest table."""
+        """The gain that the paper prints, in points, by test: for classifiers, that of the nearest table."""
         if TOP1 not in self.effects:
             by_name = {row.name: row.paper for row in ROWS}
             pair = [by_name.get(CELL + name) for name in (self.claim.better, self.claim.worse)]
@@ -97,7 +97,7 @@ class Finding:
 
     @property
     def whose(self) -> str:
-        """Who claims it, and the gain that the paper prints where it is of such a kind as ours."""
+        """Who claims it, and the gain that the paper prints, if it prints one for tests like ours."""
         if not self.printed:
             return self.claim.source
         gain = ", ".join(f"{points:+.2f}" for points in self.printed.values())
@@ -109,7 +109,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """For each test; for all at once where they agree."""
+        """For each test; for all at once if they agree."""
         said = {test: self._verdict(test) for test in self.effects}
         if len(set(said.values())) == 1:
             return next(iter(said.values()))
@@ -162,9 +162,9 @@ def _word(interval: Interval) -> str:
 
 
 def decided(study: Study) -> list[Finding]:
-    """For each claim whose regularizers the study has, what it says.
+    """What the study says about each claim whose regularizers it has.
 
-    p-values are Holm's over all claims of the study, in each test and analysis by itself.
+    p-values are Holm's over all claims of the study, separately in each test and analysis.
     """
     found: list[Finding] = []
     for claim in CLAIMS:
@@ -178,7 +178,7 @@ def decided(study: Study) -> list[Finding]:
 
 
 def _corrected(study: Study, test: str, found: Sequence[Finding]) -> list[Finding]:
-    """The same with this test's p-values made Holm's, and its pooled differences those of the whole study."""
+    """The same with Holm's p-values for this test, and with the pooled differences of the whole study."""
     own = iter(holm_of([each.effects[test] for each in found if test in each.effects]))
     whole = study.pooled[test]
     differences = {place: whole.difference(each.better, each.worse) for place, each in enumerate(found) if whole}
@@ -191,7 +191,7 @@ def _corrected(study: Study, test: str, found: Sequence[Finding]) -> list[Findin
 
 
 def named(study: Study, wanted: str) -> str | None:
-    """The study's regularizer of that name; else the only one of that method at other sites or of another size."""
+    """The study's regularizer of that name; otherwise the only one of that method at other sites or of another size."""
     if wanted in study.runs:
         return wanted
     same = []

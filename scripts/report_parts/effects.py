@@ -29,7 +29,7 @@ DIRTY = "-dirty"
 
 @dataclass(frozen=True)
 class Study:
-    """Finished runs that differ in one field and the seed alone, by its value (the regularizer), then by seed.
+    """Finished runs that differ only in one field and the seed: by that field (the regularizer), then by seed.
 
     `unfinished`: the folders that cannot be compared, and why: failed, diverged or damaged runs.
     """
@@ -40,7 +40,7 @@ class Study:
 
     @cached_property
     def tests(self) -> list[str]:
-        """What any of the runs was put to, in order."""
+        """The tests that any of the runs has, in order."""
         return sorted({test for runs in self.runs.values() for run in runs.values() for test in tested(run)})
 
     @cached_property
@@ -60,7 +60,7 @@ class Effect:
 
     `test`: `1-shot`, or `top-1` of classifiers. p-values are Holm's over all regularizers of the study, for each
     question and test. `each`: the gain of every seed that both have. `pooled`: training anew by the variance of the
-    whole study (pooled.py); None where that has none for it.
+    whole study (pooled.py); None if the study has none for it.
     """
 
     reg: str
@@ -71,7 +71,7 @@ class Effect:
 
     @property
     def seen(self) -> Interval:
-        """The narrowest: of few-shot tasks on this test set; of classifiers, on other images of these classes."""
+        """The narrowest: for few-shot tasks, on this test set; for classifiers, on other images of these classes."""
         answer = self.answers["new images" if self.test == TOP1 else "this test set"]
         assert isinstance(answer, Interval)
         return answer
@@ -82,9 +82,9 @@ class Effect:
 
 
 def read(folder: Path, varied: str = "reg") -> Study:
-    """Every run folder of a study. The seeds that two regularizers share are what tells of training anew.
+    """Every run folder of a study. Intervals of training anew come from the seeds that two regularizers share.
 
-    `varied`: the field that differs; with `recipe`, whatever a recipe sets. UserError where two runs differ in more
+    `varied`: the field that differs; with `recipe`, whatever a recipe sets. Raises UserError if two runs differ in more
     than that and the seed, or in neither.
     """
     finished, unfinished = found_runs(folder)
@@ -115,9 +115,9 @@ def all_runs(study: Study) -> list[Run]:
 
 
 def commits(runs: Mapping[str, Sequence[Run]]) -> str:
-    """The commit whose code trained most of the runs, as `git checkout` takes it, and which had another one.
+    """The commit whose code trained most of the runs, as `git checkout` takes it, and which runs had another one.
 
-    runs: by what they are called where they have another. How many checkouts had changes is said, too.
+    runs: by what they are called if they have another. Also says how many checkouts had changes.
     """
     of_each = [commit(run) for several in runs.values() for run in several]
     counts = Counter(name.removesuffix(DIRTY) for name in of_each)
@@ -136,13 +136,13 @@ def commits(runs: Mapping[str, Sequence[Run]]) -> str:
 
 
 def commit(run: Run) -> str:
-    """The first 7 digits of the commit whose code trained it, and `-dirty` where its checkout had changes."""
+    """The first 7 digits of the commit whose code trained it, and `-dirty` if its checkout had changes."""
     whole = str(run.environment["commit"])
     return whole[:7] + DIRTY * whole.endswith(DIRTY)
 
 
 def mean(values: Sequence[float]) -> str:
-    """In per cent, over seeds, with Student's interval of training anew where there are several; "" of none."""
+    """In per cent, over seeds, with Student's interval of training anew if there are several; "" for none."""
     if len(values) < 2:
         return "".join(f"{100 * value:.2f}" for value in values)
     found = training_anew(np.array(values))
@@ -155,7 +155,7 @@ def signed(gain: Interval) -> str:
 
 
 def marked(gain: Interval) -> str:
-    """The same, bold where it is established; of an interval that is not symmetric, with its ends."""
+    """The same, bold if it is established; with the interval's ends if it is not symmetric."""
     text = signed(gain)
     if not gain.symmetric:
         text = "+" * (gain.estimate >= 0) + within(gain.estimate, (gain.low, gain.high))
@@ -167,7 +167,7 @@ def established(interval: Interval | None) -> bool:
 
 
 def gained(effect: Effect) -> str:
-    """With the interval of training anew, where there are several seeds."""
+    """With the interval of training anew, if there are several seeds."""
     anew = effect.interval("training anew")
     return f"{100 * effect.seen.estimate:+.2f} (one seed)" if anew is None else marked(anew)
 
@@ -216,7 +216,7 @@ def scores(study: Study, test: str) -> Scores:
 
 
 def _test(each: Difference | ImageDifference, config: TrainConfig) -> str:
-    """What the runs' own test is called here: "" of any other that they were put to besides."""
+    """What the runs' own test is called here; "" for any other test that they have."""
     if (each.dataset, each.split) != (config.dataset, "test"):
         return ""
     if isinstance(each, ImageDifference):

@@ -82,10 +82,10 @@ def _legend() -> list[Line2D]:
 
 
 def against_gaps(settings: Sequence[Setting]) -> Figure:
-    """Each regularizer's gain in each setting, above the gap that a network has there without one; a panel a test.
+    """Each regularizer's gain in each setting, over the gap that a network has there without one; one panel a test.
 
-    A line joins one regularizer's settings. Vertical bars: 95% intervals of training anew, where there are seeds; side
-    by side, so that all can be seen.
+    A line joins one regularizer's settings. Vertical bars: 95% intervals of training anew, if there are several seeds;
+    side by side, so that all can be seen.
     """
     tests = list(settings[0].gap)
     regs = sorted({effect.reg for setting in settings for effect in setting.effects})

@@ -40,12 +40,12 @@ def both(study: Study, reg: str, test: str) -> list[tuple[float, float]]:
 
 
 def gaps(study: Study, reg: str, test: str) -> list[float]:
-    """The training accuracy less the validation accuracy, of each seed that has both; fractions of 1."""
+    """The training accuracy minus the validation accuracy, of each seed that has both; fractions of 1."""
     return [train - val for train, val in both(study, reg, test)]
 
 
 def settings(studies: Mapping[str, Study]) -> list[Setting]:
-    """Of studies by title: those whose `none` has gaps, with the regularizers that all of them tried."""
+    """Of the studies (by title), those whose `none` has gaps, with the regularizers that all studies tried."""
     tried = set.intersection(*(set(study.runs) for study in studies.values())) - {"none"}
     found = []
     for title, study in studies.items():
@@ -59,7 +59,7 @@ def settings(studies: Mapping[str, Study]) -> list[Setting]:
 def table(found: Sequence[Setting]) -> str:
     """A line for each test and setting: its gap without a regularizer, and what each regularizer gains.
 
-    Of two settings a third line has how much more each gains in the second one.
+    With two settings, a third line says how much more each gains in the second one.
     """
     regs = sorted({effect.reg for setting in found for effect in setting.effects})
     lines: list[Sequence[str]] = []
@@ -77,9 +77,9 @@ def table(found: Sequence[Setting]) -> str:
 
 
 def more(first: Setting, second: Setting, test: str) -> dict[str, Interval]:
-    """By regularizer, how much more it gains in the second setting, of training anew; p-values Holm's over them.
+    """By regularizer, how much more it gains in the second setting, for training anew; p-values are Holm's over them.
 
-    Each seed's gain there less its gain here, of regularizers with several common seeds.
+    From each seed's gain in the second setting minus that in the first, for regularizers with several common seeds.
     """
     found = {}
     for effect in second.effects:

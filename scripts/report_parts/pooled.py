@@ -1,9 +1,9 @@
 """One variance for a whole study: what three seeds of one regularizer cannot tell, those of all of them can.
 
-A network's accuracy is taken for the sum of what its regularizer adds, what its seed adds, and noise whose variance is
-that of all regularizers: a two-way analysis of variance without interaction (Fisher, The Design of Experiments, 1935).
-A regularizer whose seeds differ far more than the others' stands apart, and gets no interval here. With three seeds the
-test sees one that varies many times as much, not one that varies twice as much.
+A network's accuracy is modelled as the sum of what its regularizer adds, what its seed adds, and noise with the same
+variance for all regularizers: a two-way analysis of variance without interaction (Fisher, The Design of Experiments,
+1935). A regularizer whose seeds differ far more than the others' is set apart, and gets no interval here. With three
+seeds, the test detects one that varies many times as much, not one that varies twice as much.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fewshot.evaluation.intervals import LEVEL, TRAINING_ANEW, Interval, Units
 Scores = Mapping[str, Mapping[int, float]]
 """Accuracies in one test, fractions of 1: by regularizer, then by seed."""
 
-APART = 0.01  # of a study without such a regularizer, so often one would be set apart
+APART = 0.01  # how often one would be set apart in a study without such a regularizer
 _NOTHING = 1e-20  # a sum of squares that is rounding errors
 
 
@@ -29,7 +29,7 @@ class Pooled:
     """The fitted sum. `apart`: the regularizers that it leaves out."""
 
     means: Mapping[str, float]
-    """What each regularizer gives, the seeds' effects taken out: only differences mean something."""
+    """What each regularizer gives, without the seeds' effects: only differences mean something."""
     spread: np.ndarray
     """(R, R): the covariance of `means`, divided by the noise's variance."""
     variance: float
@@ -38,7 +38,7 @@ class Pooled:
     apart: tuple[str, ...] = ()
 
     def difference(self, better: str, worse: str) -> Interval | None:
-        """`better` - `worse`, for training anew; the p-value is not corrected. None where one of them is apart."""
+        """`better` - `worse`, for training anew; the p-value is not corrected. None if one of them is apart."""
         if not {better, worse} <= self.means.keys():
             return None
         names = list(self.means)
@@ -52,12 +52,12 @@ class Pooled:
 
     @property
     def units(self) -> Units:
-        """What another seed of two regularizers is worth, where these two alone are compared."""
+        """What another seed of two regularizers is worth, if these two alone are compared."""
         return Units(n=2, variance=2 * self.variance)
 
 
 def pool(scores: Scores) -> Pooled | None:
-    """The fit of a study; None where its seeds cannot tell the noise from the rest."""
+    """The fit of a study; None if its seeds cannot tell the noise from the rest."""
     found = _fit(scores)
     apart: list[str] = []
     while found and (odd := _odd(scores, found)):
@@ -95,9 +95,9 @@ def _fit(scores: Scores) -> Pooled | None:
 
 
 def _odd(scores: Scores, whole: Pooled) -> str | None:
-    """The regularizer whose seeds differ so much more than the others' that no common variance can be supposed.
+    """The regularizer whose seeds differ so much more than the others' that no common variance can be assumed.
 
-    Its variance about the others' seeds, by an F-test against theirs; of several tests, Bonferroni's.
+    By an F-test of its variance about the others' seeds against theirs; of several tests, with Bonferroni's correction.
     """
     p_values = {}
     for reg in scores:

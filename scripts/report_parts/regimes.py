@@ -21,7 +21,7 @@ Scores = Mapping[tuple[str, int], Mapping[int, float]]
 
 
 def parts(episodic: Path, supervised: Path) -> dict[str, str]:
-    """What the page says of the two folders' runs."""
+    """What the page says about the two folders' runs."""
     return {"table": table([episodic, supervised]), "commits": commits(trainings([supervised]))}
 
 
@@ -47,7 +47,7 @@ def scores(runs: Sequence[Run]) -> Scores:
 
 
 def table(folders: Sequence[Path]) -> str:
-    """A line for each training and head: the means over seeds, and what they are more than after episodic training.
+    """A line for each training and head: the means over seeds, and how much more they are than episodic training's.
 
     p-values are Holm's over the lines, for each number of shots.
     """
@@ -69,7 +69,7 @@ def table(folders: Sequence[Path]) -> str:
 
 
 def _gains(trained: Mapping[str, Sequence[Run]], shots: int) -> dict[tuple[str, str], str]:
-    """By training and head: what it is more than episodic training, by equal seeds, with its interval where several."""
+    """By training and head: its gain over episodic training, by equal seeds, with an interval if there are several."""
     texts, intervals = {}, {}
     episodic = trained.get(EPISODIC, [])
     for name, runs in trained.items():
@@ -91,5 +91,5 @@ def _gains(trained: Mapping[str, Sequence[Run]], shots: int) -> dict[tuple[str, 
 
 
 def _solved(runs: Sequence[Run], head: str, shots: int) -> dict[int, Run]:
-    """By seed, the runs whose tasks of so many shots this head solved."""
+    """By seed, the runs whose tasks of `shots` shots this head solved."""
     return {run.config.seed: run for run in runs if (head, shots) in scores([run])}

@@ -34,7 +34,7 @@ _NAMED = 12  # runs without a result
 
 @dataclass(frozen=True)
 class Section:
-    """One study: its folder, what it trains, and the question that its tables answer besides that of training anew."""
+    """One study: its folder, what it trains, and the question that its tables answer besides training anew."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ SECTIONS = (FEW_SHOT, TENTH, CLASSIFICATION)
 
 
 def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
-    """What the page says of one study, by the part's name; its forest plot is drawn below `results`."""
+    """What the page says about one study, by the part's name; its forest plot is drawn below `results`."""
     effects, tests, found = study.effects, study.tests, claims.decided(study)
     picture = f"pictures/forest-{section.name}.png"
     if effects:
@@ -71,7 +71,7 @@ def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
 
 
 def apart(study: Study) -> str:
-    """Which regularizers no common variance was supposed for."""
+    """The regularizers for which no common variance was assumed."""
     said = {}
     for test, found in study.pooled.items():
         if found is None:
@@ -95,7 +95,7 @@ def last_validation(study: Study) -> str:
 def needed_seeds(study: Study, among: int) -> str:
     """How many seeds of two regularizers would establish differences of some sizes, by the study's pooled variance.
 
-    By themselves, and as one of so many claims.
+    For one comparison alone, and as one of so many claims.
     """
     lines = []
     several = SIGNIFICANT / max(1, among)
@@ -109,7 +109,7 @@ def needed_seeds(study: Study, among: int) -> str:
 
 
 def table(section: Section, study: Study, effects: Sequence[Effect], test: str) -> str:
-    """Every regularizer's accuracy (of classifiers the error), its gains over none, and the share that it drops."""
+    """Every regularizer's accuracy (for classifiers, the error), its gains over none, and the share that it drops."""
     of_images = test == TOP1
     columns = ("gain, training anew", "all seeds pooled", section.besides)
     shown = {"none": dict.fromkeys(columns, "")}
@@ -127,7 +127,7 @@ def table(section: Section, study: Study, effects: Sequence[Effect], test: str) 
 
 
 def overfitting(study: Study, tests: Sequence[str]) -> str:
-    """Training and validation accuracy of each regularizer and what is between them, where both were measured."""
+    """Training and validation accuracy of each regularizer and their difference, if both were measured."""
     header = ["regularizer"]
     for test in tests:
         header += [f"{test}, training", "validation", "difference"]
@@ -157,12 +157,12 @@ def _dropped(study: Study, reg: str) -> str:
 
 
 def _hours(study: Study) -> float:
-    """Of training, of all runs together."""
+    """Hours of training, for all runs together."""
     return sum(run.environment["train_seconds"] for run in all_runs(study)) / 3600
 
 
 def _points(effect: Effect, question: str) -> str:
-    """A gain in points with its interval; bold where it is established."""
+    """A gain in points with its interval; bold if it is established."""
     found = effect.interval(question)
     if found is None:
         return "one seed" if question == "training anew" else "-"

@@ -17,7 +17,7 @@ def parts(folder: Path) -> dict[str, str]:
 
 
 def training(runs: list[Run]) -> str:
-    """A line for each run: its length and precision, the time that it took, and the same weights in its other test."""
+    """A line for each run: its length, precision and time, and the accuracy of the same weights in its other test."""
     lines = []
     for run in runs:
         facts, others = run.environment, [row for row in run.own() if row["shots"] != run.config.shots]

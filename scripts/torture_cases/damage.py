@@ -23,11 +23,11 @@ from torture_cases import kills
 
 
 class Accepted(Exception):
-    """The reader has read all that it reads, and would begin to work."""
+    """The reader has read all that it reads, and would now begin its work."""
 
 
 class Stopping(Reporter):
-    """Stops a training that begins, and one that has cut itself at its second validation."""
+    """Stops a training when it begins, or at validation number `at_validation`."""
 
     def __init__(self, at_validation: int | None = None) -> None:
         self.at_validation, self.validations = at_validation, 0
@@ -69,7 +69,7 @@ def evaluated(folder: Path) -> None:
 
 JSON = ("config.json", "environment.json")
 RECORDS = ("episodes-", "tasks-")
-# What reads which files of a folder that is trained and tested (first three tables), and of one that was cut.
+# What reads which files, and of which folder: one that is trained and tested ("finished"), one that was cut, or both.
 READERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "load": (lambda folder: fewshot.load(folder, device="cpu"), (*JSON, "best.safetensors"), "both"),
     "compare": (lambda folder: Finished.load(str(folder)), (*JSON, "result.json", *RECORDS), "finished"),
@@ -107,7 +107,7 @@ class Damages:
             with contextlib.suppress(Accepted):
                 experiment.run(settled, folder, reporter)
             self.folders[kind] = folder
-            if "cut" in kind:  # lines behind the last checkpoint are dropped at the next sitting
+            if "cut" in kind:  # lines after the last checkpoint are dropped at the next sitting
                 os.truncate(folder / "metrics.jsonl", Run.open(folder).environment["metrics_bytes"])
         for kind in ("finished", "cut"):
             for name, (read, _, of) in READERS.items():

@@ -59,13 +59,13 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "two processes": {"reg": "dropblock+camdrop", "episodes_per_batch": 3, "ema": 0.8},
     "two processes, supervised": {"regime": "supervised:batch=5,mixup=0.2", "reg": "focuseddropout"},
 }
-_PATIENCE = 30.0  # seconds for which who has lost the other may take to end
+_PATIENCE = 30.0  # seconds that a process may take to end after losing the other
 _TIMED = ("train_seconds", "metrics_bytes", "metrics_sha256")  # metrics have times in them
 _CALLS = ((os, "replace"), (os, "fsync"), (os, "chmod"), (os, "open"), (os, "unlink"), (os, "ftruncate"))
 
 
 def variants() -> dict[str, dict[str, Any]]:
-    """Also each other regime that there is, and each other head that can be trained with."""
+    """Also every regime but `episodic`, and every head that can be trained with."""
     regimes = {name: {"regime": name, "reg": "dropblock"} for name in catalogue.names("regimes") if name != "episodic"}
     others: dict[str, dict[str, Any]] = {}
     for name in catalogue.names("heads"):
@@ -97,7 +97,7 @@ def config(variant: str, root: Path, seed: int) -> TrainConfig:
 
 
 def train(settled: TrainConfig, folder: Path) -> Callable[[], object]:
-    """A run begun, or gone on with, by all processes in which it is called."""
+    """Starts a run, or goes on with it, in all processes that call it."""
 
     def work() -> None:
         with member() as crew:
@@ -122,11 +122,11 @@ def forked(
     work: Callable[[], object], die_at: int = 0, after: bool = False, seconds: float | None = None,
     store: Store | None = None,
 ) -> int:  # fmt: skip
-    """Do it in a child; its exit status, negative where a signal ended it.
+    """Do it in a child; returns its exit status, negative if a signal ended it.
 
-    die_at: the call of those that a save is made of, from 1 on, at which it kills itself; `after`: when it is done, and
-    half done where it is a write. seconds: after which it is killed from outside. `store`: do it in two children, of
-    which the first saves, and either may be killed from outside; SIGKILL's status where it ended one.
+    die_at: at which of the calls that make up a save it kills itself, from 1 on; `after`: after the call, not before
+    it; a write is always half done. seconds: after which it is killed from outside. `store`: do it in two children, of
+    which the first saves, and either may be killed from outside; the status is SIGKILL's if it ended one.
     """
     environments = [store.environment(rank, 2) for rank in range(2)] if store else [{}]
     children = []
@@ -136,7 +136,7 @@ def forked(
             continue
         os.close(1)
         os.open(os.devnull, os.O_WRONLY)
-        if store and (die_at or seconds is not None):  # who is left says that it is
+        if store and (die_at or seconds is not None):  # silence the survivor, which reports the loss
             os.dup2(1, 2)
         try:
             os.environ |= environment
@@ -157,7 +157,7 @@ def forked(
 
 
 def _ended(children: list[int]) -> list[int]:
-    """Exit statuses. Where one has failed, the others are told, as torchrun does."""
+    """Exit statuses. If one has failed, the others are told, as torchrun does."""
     statuses: dict[int, int] = {}
     told = 0.0
     while len(statuses) < len(children):
@@ -177,7 +177,7 @@ def _ended(children: list[int]) -> list[int]:
 
 
 class Store:
-    """By which processes meet, in one of its own, as torchrun has it."""
+    """The store by which processes meet, in a process of its own, as with torchrun."""
 
     def __init__(self) -> None:
         with socket.socket() as probe:
@@ -186,7 +186,7 @@ class Store:
         self.crews, parent = 0, os.getpid()
         self._keeper = os.fork()
         if self._keeper == 0:
-            os.close(1)  # whose reader is to see the end of the parent
+            os.close(1)  # its reader must see the end of the parent
             store = dist.TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False)
             while os.getppid() == parent:
                 time.sleep(0.5)
@@ -256,7 +256,7 @@ class _Half(io.RawIOBase):
 
 
 def digest(folder: Path) -> str:
-    """Of all that training again must give: weights, checkpoint, metrics, rows, records. Times are left out."""
+    """Of all that must come out the same: weights, checkpoint, metrics, rows, records. Times are left out."""
     run = Run.open(folder)
     state = torch.load(run.checkpoint_path, weights_only=True)
     state["progress"] = {k: v for k, v in state["progress"].items() if k not in _TIMED}
@@ -292,8 +292,7 @@ def left_behind(folder: Path) -> list[str]:
 
 
 def ask_once() -> None:
-    """The commit, what our source files import, and what torch does: to find out takes each child longer than to train.
-    """
+    """Find the commit, and what our source files and torch import, once: it takes longer than a child's training."""
     torch.optim.SGD([torch.zeros(1)], 0.1)  # the first one imports a third of torch
     commit = provenance._commit()
     provenance._commit = lambda: commit
@@ -356,7 +355,7 @@ class Kills:
             shutil.rmtree(each)
 
     def _store(self, name: str) -> Store | None:
-        """Where the run of a variant is trained by two processes."""
+        """Of a variant that two processes train; None for the others."""
         if name in TOGETHER and self._meets is None:
             self._meets = Store()
         return self._meets if name in TOGETHER else None
@@ -366,7 +365,7 @@ class Kills:
         self.examples.append(f"trial {number} ({name}): {why}")
 
     def _undisturbed(self, name: str, settled: TrainConfig) -> tuple[str, float, str]:
-        """Digest and seconds of the run that nobody disturbs, and the digest after its evaluation."""
+        """Digest and seconds of the undisturbed run, and the digest after its evaluation."""
         if name not in self.reference:
             folder = self.work / "whole"
             began = time.perf_counter()

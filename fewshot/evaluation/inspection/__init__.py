@@ -1,6 +1,6 @@
 """What a network makes of a few images: masks at its sites, class activation maps, activations.
 
-All of it is evaluation mode: what a regularizer is handed here was not regularized before.
+Everything runs in evaluation mode: what a regularizer receives here has not been regularized before.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ _BATCH = 32  # images: the early maps of that many fit into memory
 def class_activation_maps(model: Model, scene: Scene, site: int | str | None = None) -> np.ndarray:
     """(N, H, W) float32: sum_c alpha_c X_c over the map X of each shown image, by default the deepest.
 
-    There alpha are the weights of the image's own class in the scene's episode, or in the classifier that the model was
-    trained with, where the data set has its classes in every split (Zhou et al., CVPR 2016). After block
-    `site` they are Grad-CAM's: the gradient of that class's score, averaged over the positions of X (Selvaraju et al.,
-    ICCV 2017, equation 1), which for the deepest map are the same weights. Neither sum is cut at zero. `site` may be
-    a module's name. UserError where there is no such block or module, or where it gives no map.
+    For the deepest map, alpha are the weights of the image's own class in the scene's episode, or, if the data set has
+    the same classes in every split, in the classifier that the model was trained with (Zhou et al., CVPR 2016). After
+    block `site` they are Grad-CAM's: the gradient of that class's score, averaged over the positions of X (Selvaraju
+    et al., ICCV 2017, equation 1); for the deepest map these are the same weights. Neither sum is cut at zero. `site`
+    may be a module's name. Raises UserError if there is no such block or module, or if it gives no map.
     """
     backbone = model.backbone
     if site in (None, len(backbone.stages)):
@@ -59,7 +59,7 @@ def _gradients(model: Model, block: nn.Module, scene: Scene) -> tuple[Tensor, Te
     hook = block.register_forward_hook(catch)
     try:
         with evaluating(model), torch.enable_grad():
-            score = (model(images) * weights[own]).sum()  # images do not meet in evaluation mode
+            score = (model(images) * weights[own]).sum()  # in evaluation mode images do not affect each other
     finally:
         hook.remove()
     (gradient,) = torch.autograd.grad(score, caught)
@@ -74,10 +74,10 @@ def heat(maps: np.ndarray, side: int) -> np.ndarray:
 
 
 def magnitudes(model: Model, images: np.ndarray, site: int | str) -> tuple[np.ndarray, float]:
-    """How often |a| of stage `site`'s batch-norm outputs falls between each two EDGES, and the share below the first.
+    """How often |a| of stage `site`'s batch-norm outputs falls between successive EDGES, and the share below the first.
 
-    (BINS,) int64; the last bin takes what is beyond it. Of uint8 images (N, S, S, 3); all of the stage's batch
-    norms together. `site` may be a module's name. UserError where it has none, or where an activation is not finite.
+    (BINS,) int64; the last bin takes what is beyond it. From uint8 images (N, S, S, 3); all batch norms of the stage
+    together. `site` may be a module's name. Raises UserError if it has no batch norm, or an activation is not finite.
     """
     norms = [module for module in model.backbone.module_at(site).modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:

@@ -1,4 +1,4 @@
-"""What regularizers take away from the shown images at the end of training.
+"""What regularizers remove from the shown images at the end of training.
 
 Shapes: N images shown, C channels, H x W positions of a map.
 """
@@ -22,11 +22,11 @@ from fewshot.regularizers import FAMILY, Guide, Regularizer, Site
 from fewshot.regularizers import expand as single
 
 _BEFORE = ("input", "image")  # the places before all blocks: site 0
-_TRIES = 100  # steps among which a method that sits some out is shown in the first that it does not
+_TRIES = 100  # steps that are tried: a method that skips some is shown in the first that it does not skip
 
 
 def expand(reg: str, original: str, site: int | str | None = None) -> list[Spec]:
-    """The single regularizers of a `+`-joined text, `original` spelled out; those without `@` are sent to `site`."""
+    """The single regularizers of a `+`-joined text, `original` spelled out; those without `@` are put at `site`."""
     specs = single(reg, original)
     if site is None:
         return specs
@@ -34,7 +34,7 @@ def expand(reg: str, original: str, site: int | str | None = None) -> list[Spec]
 
 
 def replace_regularizers(model: Model, backbone: str, specs: Sequence[Spec]) -> None:
-    """Give the model, whose backbone this text describes, other regularizers. UserError as in `backbones.build`."""
+    """Give the model other regularizers; `backbone` describes its backbone. Raises UserError like `backbones.build`."""
     other = backbones.build(backbone, "+".join(map(str, specs)), model.backbone.image_size, begin=False)
     weights = model.backbone.state_dict()
     other.load_state_dict({name: w for name, w in weights.items() if not name.startswith("regs.")}, strict=False)
@@ -42,10 +42,10 @@ def replace_regularizers(model: Model, backbone: str, specs: Sequence[Spec]) -> 
 
 
 def choose(model: Model, specs: Sequence[Spec], site: int | str | None) -> list[Regularizer]:
-    """Of each of the model's regularizers, as written, the one at the site that is shown.
+    """For each of the model's regularizers, as written, the one at the site that is shown.
 
-    That is `site`, by default the deepest that all share on maps, or its own deepest; for the image 0. UserError
-    where there is none, or where a method has no mask.
+    That is `site`; by default the deepest that all share on maps, else its own deepest; for the image, 0. Raises
+    UserError if there is none, or if a method has no mask.
     """
     labels = [_labels(spec, model) for spec in specs]
     on_maps = [set(its) for spec, its in zip(specs, labels, strict=True) if _place(spec) == "map"]
@@ -93,12 +93,12 @@ class Masked:
 
 
 def masks(model: Model, regs: Sequence[Regularizer], scene: Scene, seed: int) -> list[Masked]:
-    """What each of the model's regularizers takes away from the shown images at the end of training.
+    """What each of the model's regularizers removes from the shown images at the end of training.
 
-    Each draws by itself from `seed`, whatever is drawn beside it.
+    Each draws by itself from `seed`, whatever the others draw.
     """
     guidance = guide(model, scene) if model.backbone.guided else None
-    maps = outputs(model, regs, scene.shown)  # in evaluation mode a regularizer returns what it is handed
+    maps = outputs(model, regs, scene.shown)  # in evaluation mode a regularizer returns its input
     drawn = [_mask(reg, x, guidance, seed) for reg, x in zip(regs, maps, strict=True)]
     return [
         Masked(reg.site, taken_away(mask), (mask == 0).float().mean().item())
@@ -119,10 +119,10 @@ def _mask(reg: Regularizer, x: Tensor, guidance: Guide | None, seed: int) -> Ten
 
 
 def taken_away(mask: Tensor) -> Tensor:
-    """What a multiplier (N, C, H, W) takes from each element: 1 - multiplier / the largest in its map; all of an
-    empty map.
+    """What a multiplier (N, C, H, W) removes from each element: 1 - multiplier / the largest in its map; 1 everywhere
+    in an empty map.
 
-    1 where it is dropped, 0 where it is kept, whatever the rescaling; in between where it is weakened.
+    1 where an element is dropped, 0 where it is kept, whatever the rescaling; in between where it is weakened.
     """
     peak = mask.amax((2, 3), keepdim=True)
     return torch.where(peak > 0, 1 - mask / peak, 1.0)
@@ -130,7 +130,7 @@ def taken_away(mask: Tensor) -> Tensor:
 
 def one_view(taken: Tensor, channel: int | Literal["most"] | None) -> np.ndarray:
     """(N, H, W) of what is taken away (N, C, H, W): the mean over channels (None), one channel by its number, or
-    of each image the channel that loses the most ("most", the first among equals)."""
+    for each image the channel that loses the most ("most"; the first among equals)."""
     if channel is None:
         return taken.mean(1).numpy()
     if channel == "most":

@@ -25,22 +25,22 @@ LEAST_WAYS = 5
 
 @dataclass(frozen=True)
 class Scene:
-    """One episode of a validation split; of each of its first N classes the query image is shown."""
+    """One episode of a validation split; the query image of each of its first N classes is shown."""
 
     classes: tuple[str, ...]
     """(N,) names."""
     shown: np.ndarray
     """(N, S, S, 3) uint8; none of them is in the support."""
     support: np.ndarray
-    """(W * SHOTS, S, S, 3) uint8, class by class, the shown ones first."""
+    """(W * SHOTS, S, S, 3) uint8, class by class, the shown classes first."""
     labels: np.ndarray | None = None
-    """(N,) class numbers in training, where the data set has the same classes in every split."""
+    """(N,) class numbers in training, if the data set has the same classes in every split."""
 
 
 def scene(dataset: Dataset, images: int, seed: int) -> Scene:
     """`images` of the validation split, one a class, and what a classifier of them is fitted to.
 
-    The same for the same membership, `images` and `seed`. UserError where there are not so many classes.
+    The same for the same membership, `images` and `seed`. Raises UserError if there are not that many classes.
     """
     split = dataset["val"]
     count = len(split.classes)
@@ -68,7 +68,7 @@ def guide(model: Model, scene: Scene) -> Guide:
 def class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
     """A classifier on embeddings, (W, D), and each shown image's class in it, (N,).
 
-    The model's own, where it was trained to name these classes; else the one that its head fits to the scene's episode.
+    The model's own, if it was trained to name these classes; else the one that its head fits to the scene's episode.
     """
     if model.classifier is not None and scene.labels is not None:
         return model.classifier.weight.detach(), torch.from_numpy(scene.labels)
@@ -81,7 +81,7 @@ def class_weights(model: Model, scene: Scene) -> tuple[Tensor, Tensor]:
 def _named(model: Model, scene: Scene) -> Tensor:
     """(N,): the row of `class_weights` that the model names for each shown image.
 
-    As in training, but without a transform or head that is first to be fitted on the base classes.
+    As in training, but without a transform or head that must first be fitted on the base classes.
     """
     shown = model.embed(scene.shown)
     if model.classifier is not None and scene.labels is not None:
@@ -89,7 +89,7 @@ def _named(model: Model, scene: Scene) -> Tensor:
     ways = len(scene.support) // SHOTS
     labels = torch.arange(ways).repeat_interleave(SHOTS)
     solve = model.head if wants_base(model.head, model.transform) else model.solve
-    order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(0))  # a place tells no class
+    order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(0))  # so that no place tells the class
     named = solve(model.embed(scene.support)[None], labels[None], shown[order][None], ways)[0].argmax(1)
     return named[order.argsort()]
 

@@ -1,4 +1,4 @@
-"""Regimes: what a training step's batch is, what its loss is, and how the model is validated. One file a regime."""
+"""Regimes: what a training step's batch is, what its loss is, and how the model is validated. One file per regime."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ FAMILY: Family[Regime] = Family("fewshot.learning.regimes", "regime", "Regime", 
 
 
 def build(spec: str, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute) -> Regime:
-    """A regime by its name or dotted path, and options: `supervised:batch=128`. See Regime.build.
+    """Build a regime from its name or dotted path, and options: `supervised:batch=128`. See Regime.build.
 
-    UserError for an unknown name or option, and for what the regime refuses.
+    Raises UserError for an unknown name or option, and for what the regime refuses.
     """
     component, options = _check(spec)
     return component.build(config, dataset, validation, compute, **options)
 
 
 def classifies(spec: str, dataset: Dataset) -> bool:
-    """Whether a run of this regime is validated and tested on images: see Regime. UserError as in `build`."""
+    """Whether a run of this regime is validated and tested on images: see Regime. Raises UserError as `build` does."""
     component, _ = _check(spec)
     return component.classifies and dataset.shared_classes
 

@@ -1,4 +1,4 @@
-"""What every regime is. The training loop knows no other word of it."""
+"""What every regime is, and all that the training loop knows of it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Validation:
 def validate_on_tasks(model: Model, tasks: Sequence[Tasks], compute: Compute, base: Split | None = None) -> Validation:
     """The model's mean accuracy on each of `tasks`, named by their shots; the first decides.
 
-    `base`: the split of the base classes, `dataset["train"]`. A head or transform that is fitted on them is fitted anew
-    at each validation, for which all images of `base` are embedded; for others it makes no difference. UserError where
-    it is needed and not given.
+    `base`: the split of the base classes, `dataset["train"]`. A head or transform that is fitted on them is fitted
+    again at each validation, for which all images of `base` are embedded; for others `base` makes no difference. Raises
+    UserError if it is needed and not given.
     """
     head, transform = model.head, model.transform
-    if wants_base(head, transform):  # copies: what they learn here is no part of what is trained
+    if wants_base(head, transform):  # copies: what they learn here is not part of what is trained
         head, transform = copy.deepcopy(head), copy.deepcopy(transform)
     means = {
         f"{each.protocol.shots}shot": float(accuracies(right, each.protocol.queries).mean())
@@ -60,14 +60,14 @@ def validate_on_images(model: Model, split: Split, compute: Compute) -> Validati
 class Regime(ABC, Generic[Batch]):
     """How a model is trained. A subclass in this package, or a user's own (`--regime my_pkg.MyRegime`).
 
-    `classifies`: set by a class whose models have a classifier that learns to name the training classes. Where a data
+    `classifies`: set by a class whose models have a classifier that learns to name the training classes. If a data
     set has the same classes in every split, a run is then validated and tested on images, by that classifier: there are
     no validation tasks (`validate_on_images`), and the test is top-1 accuracy.
 
-    `shared`: set by a class in which several processes can train: `batch` gives each its share of the step's items,
-    `compute.crew.share(n)`, and `loss` is their mean. Items are those of `Pace.per_step`.
+    `shared`: set by a class with which several processes can train: `batch` gives each its share of the step's items,
+    `compute.crew.share(n)`, and `loss` is the mean over these. Items are those of `Pace.per_step`.
 
-    `unused`: fields of the configuration that have no effect in it, so that who sets one is told.
+    `unused`: fields of the configuration that have no effect in it, so that a user who sets one is told.
     """
 
     classifies: ClassVar[bool] = False
@@ -79,11 +79,11 @@ class Regime(ABC, Generic[Batch]):
     def build(
         cls, config: TrainConfig, dataset: Dataset, validation: Sequence[Tasks], compute: Compute
     ) -> Regime[Batch]:
-        """The regime of a run. It takes what it needs of the configuration, here and nowhere else.
+        """The regime of a run. It takes what it needs from the configuration, here and nowhere else.
 
-        Options of its own are keyword-only parameters, typed and with defaults: `--regime supervised:batch=128`.
-        `validation`: the tasks on which weights are chosen; the first decide. None where images are to decide: see
-        `classifies`. UserError where the data set cannot give what the configuration asks for.
+        Its own options are keyword-only parameters, typed and with defaults: `--regime supervised:batch=128`.
+        `validation`: the tasks on which weights are chosen; the first decide. There are none if images decide: see
+        `classifies`. Raises UserError if the data set cannot give what the configuration asks for.
         """
 
     @property
@@ -98,11 +98,11 @@ class Regime(ABC, Generic[Batch]):
 
     @property
     def parts(self) -> tuple[object, ...]:
-        """Objects of other files that training runs through because of its options: a run records their code."""
+        """Objects from other files that training uses because of its options: a run records their code."""
         return ()
 
     def check(self, model: Model) -> None:
-        """UserError where this regime cannot train such a model. Called before anything is written."""
+        """Raises UserError if this regime cannot train such a model. Called before anything is written."""
 
     def warning(self, model: Model) -> str:
         """What the user should know before this regime trains such a model, without a full stop; "" if nothing."""
@@ -110,7 +110,7 @@ class Regime(ABC, Generic[Batch]):
         return "; ".join(filter(None, said))
 
     def pace(self, config: TrainConfig) -> Pace:
-        """How long training is. An epoch may be a number of episodes, as it is here, or of other things."""
+        """How long training is. An epoch may be a number of episodes, as here, or of other things."""
         return config.episodic_pace
 
     @property
@@ -121,13 +121,13 @@ class Regime(ABC, Generic[Batch]):
     @property
     @abstractmethod
     def images_per_step(self) -> int:
-        """Images that a step embeds, in all processes: the speed is reported in them."""
+        """Images that a step embeds, in all processes: the unit in which the speed is reported."""
 
     @abstractmethod
     def batch(self, step: int) -> Batch:
         """What optimizer step `step` (from 0) trains on, on the device. Configuration and `step` alone decide it.
 
-        Of several processes, this one's share of it.
+        With several processes, this one's share of it.
         """
 
     @abstractmethod

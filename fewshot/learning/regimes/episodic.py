@@ -32,7 +32,7 @@ class Episodic(Regime[Tensor]):
     """A batch is T tasks' augmented images (B, 3, S, S), task by task, class by class, support before queries.
 
     `smoothing`: label smoothing of the queries' cross-entropy, 0..1 (Szegedy et al., CVPR 2016). MetaOptNet's eps is
-    the share of the other classes alone: its 0.1, for its SVM, is smoothing=0.125 at five ways.
+    the share of the other classes alone: its 0.1, for the SVM, is smoothing=0.125 at five ways.
     """
 
     shared = True
@@ -43,7 +43,7 @@ class Episodic(Regime[Tensor]):
     tasks_per_step: int
     """In all processes."""
     joint: bool
-    """Support and query in one forward pass (one set of batch-norm statistics), or in one each."""
+    """Whether support and query share one forward pass (one set of batch-norm statistics), or have one each."""
     validation: Sequence[Tasks]
     compute: Compute
     smoothing: float = 0.0
@@ -78,7 +78,7 @@ class Episodic(Regime[Tensor]):
         return self.sampler.protocol
 
     def check(self, model: Model) -> None:
-        """See Regime.check: head and transform must be trainable, and the head tell a task's classes apart."""
+        """See Regime.check: head and transform must be trainable, and the head able to tell a task's classes apart."""
         heads.check_trainable(model.head)
         if model.backbone.guided:
             heads.check_guide(model.head)
@@ -107,12 +107,12 @@ class Episodic(Regime[Tensor]):
         return self.augment(images, positions, drawn.to(self.compute.device))
 
     def loss(self, model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """The head's loss of the queries, by default their mean cross-entropy, and their accuracy."""
+        """The head's loss on the queries, by default their mean cross-entropy, and their accuracy."""
         guide = self.guide(model, batch) if model.backbone.guided else None
         with self.compute.autocast():
             support, query = self.embed(model, batch, guide)  # (T, W*S, D), (T, W*Q, D)
         support_labels, query_labels = self.labels(len(support), batch.device)
-        if model.head.transductive:  # class by class, it could tell the queries' classes from their places
+        if model.head.transductive:  # in class order, it could tell the queries' classes from their places
             order = torch.rand(query_labels.shape, device=batch.device).argsort(1)
             query, query_labels = query.take_along_dim(order[..., None], 1), query_labels.gather(1, order)
         logits = model.solve(support, support_labels, query, self.protocol.ways)  # (T, W*Q, W)
@@ -148,13 +148,13 @@ class Episodic(Regime[Tensor]):
         return support.view(tasks, -1, features), query.view(tasks, -1, features)
 
     def split(self, each: Tensor) -> tuple[Tensor, Tensor]:
-        """What there is for each image, (B, ...) -> the support's (T*W*S, ...) and the queries' (T*W*Q, ...)."""
+        """Something for each image, (B, ...) -> the support's (T*W*S, ...) and the queries' (T*W*Q, ...)."""
         per_class = (self.protocol.shots, self.protocol.queries)
         support, query = each.view(-1, sum(per_class), *each.shape[1:]).split(per_class, dim=1)
         return support.flatten(0, 1), query.flatten(0, 1)
 
     def split_guide(self, guide: Guide) -> list[Guide]:
-        """What guides the support's images, labels and named (T*W*S,), and what the queries', (T*W*Q,)."""
+        """The guide of the support images, with labels and named (T*W*S,), and that of the queries, (T*W*Q,)."""
         named = (None, None) if guide.named is None else self.split(guide.named)
         return [Guide(guide.weights, *each) for each in zip(self.split(guide.labels), named, strict=True)]
 
@@ -162,7 +162,7 @@ class Episodic(Regime[Tensor]):
     def guide(self, model: Model, batch: Tensor) -> Guide:
         """The classifier of each episode, fitted on its support images, and each image's class in it.
 
-        Evaluation mode switches the regularizers off and leaves batch-norm statistics as they are; more it need not do.
+        Evaluation mode switches the regularizers off and leaves batch-norm statistics unchanged; it need not do more.
         """
         model.eval()
         tasks, ways = len(batch) // self.protocol.images, self.protocol.ways
@@ -183,7 +183,7 @@ class Episodic(Regime[Tensor]):
         return Guide(weights, own, named)
 
     def _answers(self, model: Model, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-        """(T, W*Q): the class in 0..W-1 that the head names for each query, which it cannot tell from its place."""
+        """(T, W*Q): the class in 0..W-1 that the head names for each query. It sees queries shuffled."""
         order = torch.rand(query.shape[:2], device=query.device).argsort(1)
         shuffled = query.take_along_dim(order[..., None], 1)
         answers = model.solve(support, labels, shuffled, self.protocol.ways).argmax(2)

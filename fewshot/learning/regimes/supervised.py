@@ -49,35 +49,37 @@ class Batch:
     others: Tensor
     """(B,) int64: the classes that are mixed in."""
     share: float
-    """Of `labels`, in each image: 1 where nothing is mixed."""
+    """The share of `labels` in each image: 1 if nothing is mixed."""
 
 
 @dataclass(frozen=True)
 class Supervised(Regime[Batch]):
-    """Cross-entropy over the base classes, on images in random order, each once an epoch.
+    """Cross-entropy over the base classes, on images in random order, each once per epoch.
 
-    `batch`: images in a step. `classifier`: linear, or cosine (fewshot/classifiers.py). `smoothing`: label smoothing,
+    `batch`: images per step. `classifier`: linear, or cosine (fewshot/classifiers.py). `smoothing`: label smoothing,
     0..1 (Szegedy et al., CVPR 2016). `mixup`: images are blended in pairs with a share drawn from Beta(mixup, mixup),
     one for all pairs of a step (Zhang et al., ICLR 2018). `cutmix`: a square of one image is put into another, its
     area from Beta(cutmix, cutmix) (Yun et al., ICCV 2019). With both, each step does one of the two, with equal
     probability. 0 switches either off. `rotation`: each image is also shown turned by 90, 180 and 270 degrees, which
-    makes a step four times as large, and a second layer names the turn: its loss is added (Gidaris et al., ICCV 2019).
-    `randaugment`: so many random operations change each image, of strength `magnitude`, 0..30, after the crop and
-    before images are mixed or turned; 0 for none (Cubuk et al., NeurIPS 2020). torchvision's default is 2, of 9.
+    makes a step four times as large, and a second layer names the turn; its loss is added (Gidaris et al., ICCV 2019).
+    `randaugment`: the number of random operations that change each image, after the crop and before images are mixed or
+    turned; 0 for none (Cubuk et al., NeurIPS 2020). `magnitude`: their strength, 0..30. torchvision's defaults are 2
+    operations of strength 9.
 
-    `train`: the images of the training split, or all, those of the validation split too, as papers of plain
-    classification train; only where both have the same classes. Then nothing is left to choose weights by: the last are
-    kept (`--val-every` as many epochs as there are), and what the validation says was seen in training.
+    `train`: split, the images of the training split, or all, those of the validation split, too, as papers on plain
+    classification train; only if both splits have the same classes. With `train=all`, nothing is left to choose weights
+    by: the last are kept (set `--val-every` to the number of epochs), and the validation images were seen in training.
 
-    Images that are in files, such as ImageNet's, are seen as random parts of 8 to 100 per cent, 3:4 to 4:3, resized
-    (torchvision's RandomResizedCrop), in place of crops of the padded image. A pool of threads decodes them a step
+    Images in files, such as ImageNet's, are seen as random parts of 8 to 100 per cent of the image, 3:4 to 4:3, resized
+    (torchvision's RandomResizedCrop), instead of crops of the padded image. A pool of threads decodes them a step
     ahead.
 
     Weights are selected on the same few-shot validation tasks as in episodic training, with the run's head, which is
     not trained here (`simpleshot`, and transforms such as `center`, are fitted on the training split's embeddings at
-    each validation); where all splits have the same classes (fashion-mnist), by the classifier's top-1 accuracy on the
-    validation images, and the test is that of the test images. A regularizer that needs a guide gets the classifier's
-    own weights and the images' own classes, of mixed images those that they show most of.
+    each validation). If all splits have the same classes (fashion-mnist), weights are selected by the classifier's
+    top-1 accuracy on the validation images, and the test is its top-1 accuracy on the test images. A regularizer that
+    needs a guide gets the classifier's own weights and the images' own classes; for mixed images, the classes that they
+    show most of.
     """
 
     classifies = True
@@ -90,7 +92,7 @@ class Supervised(Regime[Batch]):
     """(I,) int64: the class of each image of the training split."""
     augment: Augmentation
     validation: Sequence[Tasks] | Split
-    """Tasks, or, where the classifier itself is tested, images."""
+    """Tasks; images if the classifier itself is tested."""
     base: Split
     """What heads and transforms that need base classes are fitted on, as in the test."""
     compute: Compute
@@ -168,7 +170,7 @@ class Supervised(Regime[Batch]):
         return self.classifier_form
 
     def check(self, model: Model) -> None:
-        """See Regime.check: tasks are not trained on, and so no head is."""
+        """See Regime.check: this regime does not train on tasks, so it trains no head."""
         heads.check_untrained(model.head)
 
     @property
@@ -252,12 +254,12 @@ class Supervised(Regime[Batch]):
 
     @property
     def _needed(self) -> slice:
-        """Of a batch's images those that this process must see: its share, or all where they are mixed."""
+        """Those of a batch's images that this process must see: its share, or all if they are mixed."""
         return slice(None) if self.mixing else self.compute.crew.share(self.images)
 
     @functools.cached_property
     def _ahead(self) -> Ahead | None:
-        """Where the images are in files: random crops of them, decoded a step ahead."""
+        """If the images are in files: random crops of them, decoded a step ahead."""
         if self.source.files is None:
             return None
 
@@ -267,7 +269,7 @@ class Supervised(Regime[Batch]):
         return Ahead(self.source.files, self._index, draw, self.mirror, self._needed)
 
     def _index(self, step: int) -> np.ndarray:
-        """(B,) int64: which images; those of an epoch come in that epoch's order, and batches run on over its end."""
+        """(`images`,) int64: those of a whole step. Each epoch has its own order, and batches run on over its end."""
         count = len(self.classes)
         places = np.arange(step * self.images, (step + 1) * self.images)
         epochs, within = places // count, places % count
@@ -277,7 +279,7 @@ class Supervised(Regime[Batch]):
 
 
 def _augmentation(config: TrainConfig, trained: Split) -> Augmentation:
-    """What is done to images besides the random crops of those in files, which are mirrored as they are decoded."""
+    """What is done to images, apart from the random crops of those in files, which are mirrored when decoded."""
     augment = Augmentation(config.crop_padding, config.jitter, config.mirror)
     if not isinstance(trained.images, ImageFiles):
         return augment

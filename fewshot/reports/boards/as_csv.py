@@ -1,14 +1,14 @@
 """One kind's rows as CSV: RFC 4180 (CRLF, quotes where needed), UTF-8, a header line, the kind's columns.
 
-Those that are optional are there only where a row has them.
+Optional columns are there only if a row has them.
 
-A cell that begins as a formula does, with = + - @, has an apostrophe before it, which reading takes away again.
+A cell that begins like a formula, with = + - @, gets an apostrophe before it; reading removes it.
 
-It can be read back: each_run holds what every run adds, key vouches for what they share, and the rest follows.
+The file can be read back: each_run holds what every run adds, key vouches for what they share, and the rest follows.
 
 Versions. A few-shot file of version 1 ends with each_run; version 2 adds setting, transform, code and csv_version.
-Rows of version 1 are read and kept, inductive and without a transform, and their csv_version stays 1: their keys
-include the recipe's name and cannot be made again without the run folders, so that they are never pooled with rows of
+Rows of version 1 are read and kept, as inductive and without a transform, and their csv_version stays 1. Their keys
+include the recipe's name and cannot be made again without the run folders, so they are never pooled with rows of
 version 2.
 """
 
@@ -28,13 +28,13 @@ from fewshot.identity import digest
 from fewshot.reports.boards.leaderboard import RANKED, VERSION, Kind, Row, Score, columns_digest, columns_of
 
 _LARGEST = 2**30  # bytes
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with apostrophes before it, too: so it can be read back
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also with apostrophes before it: so it can be read back
 
 
 def render(kind: Kind, rows: Sequence[Row]) -> str:
-    """The whole file as text: of `rows`, all of the kind."""
+    """The whole file as text; all `rows` are of the kind."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text)  # whose default dialect ends lines in CRLF
+    writer = csv.writer(text)  # its default dialect ends lines in CRLF
     columns = columns_of(kind, rows)
     writer.writerow(columns)
     writer.writerows([_inert(row[column]) for column in columns] for row in rows)
@@ -42,9 +42,10 @@ def render(kind: Kind, rows: Sequence[Row]) -> str:
 
 
 def read(kind: Kind, path: Path) -> list[Score]:
-    """The scores behind the rows of a CSV of ours, of this version or an older one; none where there is no such file.
+    """The scores behind the rows of one of our CSV files, of this version or an older one; none if there is no file.
 
-    UserError where it is not ours, of a newer version, or damaged: every row must follow from its key and each_run.
+    Raises UserError if the file is not ours, is of a newer version, or is damaged: every row must follow from its key
+    and each_run.
     """
     usual = csv.field_size_limit(_LARGEST)  # each_run of many seeds outgrows the usual 131,072 characters
     try:
@@ -107,7 +108,7 @@ def _scores(kind: Kind, path: Path, header: tuple[str, ...], number: int, cells:
 
 
 def _inert(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: before one that begins like that stands an apostrophe."""
+    """The cell, with an apostrophe before it if it begins like a formula: no spreadsheet takes it for one."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 

@@ -36,11 +36,11 @@ _DRAWN = ("plot", "open")  # empty until the script fills them; hidden without i
 
 
 def render(rows: Sequence[Row], title: str = TITLE, link: str = "", csv: str = "", images_csv: str = "") -> str:
-    """The page with the rows in it. `link` is an address to show below the title, `csv` one of the same rows as CSV.
+    """The page with the rows in it. `link` is an address to show below the title, `csv` that of the same rows as CSV.
 
-    Classification rows have plain tables of their own (page_of_images.py), and `images_csv`.
+    Classification rows have plain tables of their own (page_of_images.py); `images_csv` is the address of their CSV.
 
-    The page's policy lets the browser run this script and style, and load nothing.
+    The page's policy lets the browser use this script and style, and load nothing else.
     """
     text = _TEMPLATE.read_text("utf-8")
     tasks, columns = of_kind(FEWSHOT, rows), columns_of(FEWSHOT, of_kind(FEWSHOT, rows))
@@ -70,7 +70,7 @@ def _subtitle(rows: Sequence[Row], link: str, csv: str) -> Iterator[str]:
 
 
 def _boards(rows: Sequence[Row]) -> Iterator[str]:
-    """A section for each board; a table row says by data-row which of the page's rows it is."""
+    """A section for each board; a table row's data-row says which of the page's rows it is."""
     equals, numbered = tied(rows), enumerate(rows)
     for place, (key, group) in enumerate(groupby(numbered, lambda pair: board(pair[1])), start=1):
         same = list(group)
@@ -108,12 +108,12 @@ _CHANCE = '<span class="chance">at chance</span>'
 
 
 def _explained_chance(row: Row) -> str:
-    """What the mark means in a board whose tasks are those of `row`."""
+    """What the mark means in the board of `row`."""
     return f" <span>at chance: a run’s interval reaches down to guessing, {100 / int(row['ways']):.2f}%</span>"
 
 
 def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
-    """One table row. `first` and `last` are of its rank; its header is the regularizer."""
+    """One table row. `first`, `last`: whether it is the first or last of its rank. Its header is the regularizer."""
     transform = "" if row["transform"] == "none" else f' <span class="soft">after</span> {_component(row["transform"])}'
     cells = {
         "rank": row["rank"] + "=" * tie,
@@ -138,7 +138,7 @@ def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
 
 
 def _trained(row: Row) -> str:
-    """On what, unless that is the data set tested on, and how long."""
+    """What it was trained on, and how long; the data set only if it is not the one tested on."""
     if row["steps"] == "0":
         return "not trained here"
     if not row["steps"]:  # by somebody else

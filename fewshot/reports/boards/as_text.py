@@ -51,7 +51,7 @@ def print_board(console: Console, rows: Sequence[Row]) -> None:
 
 
 def print_left_out(console: Console, replaced: Iterable[Score], elsewhere: Iterable[Score], folder: Path) -> None:
-    """Which runs below `folder` a newer one replaces, and which results are on other tasks than the board's."""
+    """Say which runs below `folder` a newer one replaces, and which results are on tasks that are not the board's."""
     if names := dict.fromkeys(_place(folder, score) for score in replaced):
         console.print(f"Left out, because a newer run has the same configuration and seed: {', '.join(names)}.")
     runs: dict[str, dict[str, None]] = {}
@@ -64,7 +64,7 @@ def print_left_out(console: Console, replaced: Iterable[Score], elsewhere: Itera
 
 
 def _place(folder: Path, score: Score) -> str:
-    """Where a run is; of one that was read from a CSV, and lies elsewhere, its name."""
+    """Where a run is; the name of one that was read from a CSV and lies elsewhere."""
     path = folder / score.own["run"]
     return str(path) if path.is_dir() else score.own["run"]
 
@@ -79,9 +79,9 @@ def _boards(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[dict[str
 
 
 def _telling(kind: Kind, cells: Sequence[dict[str, str]]) -> tuple[list[str], list[str]]:
-    """The headings of a board on the terminal, and those left out because all rows have the same there.
+    """The headings of a board on the terminal, and those left out because all rows agree in them.
 
-    They are the kind's own, unless rows differ in something else: then the runs' names tell them apart.
+    They are the kind's own if these tell the rows apart; if not, the runs' names do.
     """
     rank, *labels, seeds, accuracy = kind.terminal
     if len({tuple(line[name] for name in labels) for line in cells}) == len(cells):
@@ -91,8 +91,8 @@ def _telling(kind: Kind, cells: Sequence[dict[str, str]]) -> tuple[list[str], li
 
 
 def _trained(cells: Sequence[dict[str, str]]) -> str:
-    """On what the rows of a board were trained; where that differs, which run on what."""
-    runs: dict[str, dict[str, None]] = {}  # several heads may have solved with one run
+    """What the rows of a board were trained on; if that differs, which run on what."""
+    runs: dict[str, dict[str, None]] = {}  # one run may have rows of several heads
     for line in cells:
         runs.setdefault(line["trained on"], {})[line["run"]] = None
     if len(runs) == 1:

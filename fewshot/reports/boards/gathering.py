@@ -17,9 +17,9 @@ KINDS: tuple[Kind, ...] = (FEWSHOT, IMAGES)
 
 
 def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
-    """Every run below `folder` that has results on test images: a score for each question and each list of tasks.
+    """The scores of all runs below `folder` with results on test images: one for each question and list of tasks.
 
-    Also the runs that could not be read, by their names, and why. UserError where no run can be read.
+    Also returns the runs that could not be read, by name, and why. Raises UserError if no run can be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
@@ -39,7 +39,7 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
 
 
 def _written(score: Score) -> Score:
-    """The same. UserError where a name in it cannot be written into a file."""
+    """The score itself. UserError if one of its values cannot be written into a file."""
     for name, value in {**score.shared, **score.own}.items():
         try:
             str(value).encode()
@@ -54,13 +54,13 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def _with(folder: Path, file: str) -> list[str]:
-    """Names of the folders below `folder` that have such a file; none that a dot hides, as those being made are.
+    """Names of the folders below `folder` that have such a file, without hidden ones, such as those being made.
 
-    Links are followed. A folder that several ways lead to has one name, that without links if there is one: so links
-    that lead back to where they lie end.
+    Links are followed. A folder that several paths lead to has one name, the one without links if there is one. So
+    links that form a loop end.
     """
     found, seen, ways = [], set(), [folder]
-    for way in ways:  # which grows
+    for way in ways:  # grows meanwhile
         for place, folders, files in os.walk(way):
             if (real := os.path.realpath(place)) in seen:
                 folders.clear()

@@ -1,17 +1,17 @@
 """The leaderboard: one row for each configuration and what it was tested on, over its training seeds.
 
-Results of two kinds have tables of their own and are never ranked together: few-shot tasks (of_tasks.py, the
-class FewShot) and classified images (of_images.py, Images). Those files say which columns a row has, where
-their values come from, how rows are ranked and how they are shown: `Kind`. All else is common.
+There are two kinds of results: few-shot tasks (of_tasks.py, the class FewShot) and classified images (of_images.py,
+Images). Each has its own tables, and they are never ranked together. Those files say which columns a row has, where
+their values come from, how rows are ranked and how they are shown (`Kind`). All else is common.
 
-**Seeds.** Runs that agree in everything but the seed are one row: the same test tasks or images, and pixels,
-components, configuration, precision, training images and code. Its accuracy is the mean over the seeds, and so is
-train_seconds. The interval of one seed is the kind's own, of this network. That of n seeds is Student's t,
+**Seeds.** Runs that agree in everything but the seed are one row: in test tasks or images, pixels, components,
+configuration, precision, training images and code. Its accuracy and train_seconds are means over the seeds. The
+interval of one seed is the kind's own, of this network. That of n seeds is Student's t,
 t(0.975, n - 1) * std / sqrt(n): of what training again gives on average, on these tasks. Recipes, devices, commits
 and versions that differ are listed, joined by `; `.
 
-Of several runs with one configuration and one seed, and of several lists of tasks that a run was tested on, one counts
-(standing.py).
+Of several runs with the same configuration and seed, only one counts; likewise of several lists of tasks that a run
+was tested on (standing.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fewshot.evaluation.overlap import in_words
 from fewshot.identity import digest, experiment, pixels
 from fewshot.runs import Run
 
-RANKED = ("rank", "tasks", "rank_by")  # what a row has by standing among others
+RANKED = ("rank", "tasks", "rank_by")  # columns that a row gets when it is ranked
 LISTED = ("recipe", "device", "commit", "python", "torch", "numpy")  # each value once, joined by "; "
 VERSION = "2"  # of the CSV
 PAIRED, BY_INTERVALS = "paired differences", "ci95"  # what decides whether rows share a rank
@@ -48,16 +48,16 @@ RANKING = {
 }
 Columns: TypeAlias = "Mapping[str, str] | Row"
 SEEN = "trained on what is tested"
-_OF_THE_TESTED = " of what is tested)"  # behind the data set that was trained on
+_OF_THE_TESTED = " of what is tested)"  # after the name of the data set that was trained on
 SEEDS_METHOD = "t(0.975, n - 1) * std / sqrt(n) over n training seeds: training anew"
 
 
 def experiment_of(run: Run) -> dict[str, Any]:
     """What identifies the experiment of a run, in JSON types: runs that agree in it differ in seed and code at most.
 
-    What `identity.experiment` says of the configuration, the precision that it came to, the fingerprint of the training
-    images, the number of processes if it is not one, and the digest of the weights that training began with, if they
-    were another run's, or came from a file or a collection. UserError where the run folder is damaged.
+    What `identity.experiment` says about the configuration, the precision that was used, the fingerprint of the
+    training images, the number of processes if it is not one, and the digest of the weights that training began with,
+    if they were another run's, or came from a file or a collection. Raises UserError if the run folder is damaged.
     """
     settled = run.resolved
     facts = experiment(run.config) | {
@@ -71,12 +71,12 @@ def experiment_of(run: Run) -> dict[str, Any]:
 
 
 def code_behind(run: Run, rows: Iterable[dict[str, Any]]) -> str:
-    """Digest of the code that trained a run, and of the user's own that solved the tasks of these rows, if any did."""
+    """Digest of the code that trained a run, and of the user's code that solved the tasks of these rows, if any did."""
     return "+".join([run.code_digest, *sorted({row["solver_code"] for row in rows if "solver_code" in row})])
 
 
 def check_numbers(run: Run, facts: Mapping[str, Any], columns: Iterable[str], numbers: Iterable[str]) -> None:
-    """UserError unless `facts`, of a result of the run, have these columns, of which some are finite numbers."""
+    """UserError unless `facts`, of a result of the run, have all `columns`, and finite numbers in `numbers`."""
     missing = [column for column in columns if column not in facts]
     missing += [column for column in numbers if not isinstance(facts.get(column), (int, float))]
     if missing:
@@ -90,7 +90,7 @@ def check_numbers(run: Run, facts: Mapping[str, Any], columns: Iterable[str], nu
 
 
 def trained_on(run: Run, scored: Mapping[str, Any]) -> str:
-    """The data set that a run was trained on, and how much of what `scored` is of, a result of it, it saw there."""
+    """The data set that a run was trained on, and how much of what its result `scored` tests was seen in training."""
     seen = scored.get("seen_in_training")
     return run.config.dataset + (f" ({in_words(seen)}{_OF_THE_TESTED}" if seen else "")
 
@@ -108,32 +108,32 @@ class Former:
     shared: tuple[str, ...]
     """What its keys are made of."""
     filled: Mapping[str, str]
-    """What the columns that came later mean in it."""
+    """What its rows have in the columns that came later."""
 
 
 class Kind(ABC):
     """One kind of results: what its rows say, and how they are ranked and shown."""
 
     columns: tuple[str, ...]
-    """Of its CSV, in their order."""
+    """Of its CSV, in order."""
     optional: tuple[str, ...] = ()
-    """Of these, those that are left out of a file in which no row has them."""
+    """Those of them that are left out of a file if no row has them."""
     shared: tuple[str, ...]
     """What the runs of a row agree in."""
     defaults: Mapping[str, str]
-    """Of shared columns; one with this value is not hashed, so that a new column with a default changes no key."""
+    """Of shared columns. A column with its default is not hashed, so a new column with a default changes no key."""
     own: tuple[str, ...]
-    """What every run of a row has of its own; LISTED, `seed`, `run`, `started` and `train_seconds` among it."""
+    """What each run of a row has for itself, including LISTED, `seed`, `run`, `started` and `train_seconds`."""
     evidence: tuple[str, ...]
-    """Shared columns that no two runs have in common, in any version, if their OWN `proof` is the same, too."""
+    """Shared columns that, with the seed, the start and `proof`, identify a run in any version."""
     proof: str
     """The column of `own` that is measured."""
     former: Former | None = None
     """Version 1 of its CSV, if there was one."""
     task_list: tuple[str, ...] = ()
-    """Shared columns that say on which list of tasks a question was answered, its length first; () if on one only."""
+    """Shared columns that name the list of tasks used for a question, its length first; () if there is only one."""
     numbers: tuple[str, ...]
-    """Headings of figures, which stand on the right."""
+    """Headings of figures, which are aligned right."""
     terminal: tuple[str, ...]
     """Headings that fit 80 columns: the rank, what tells rows apart, the number of seeds, the accuracy."""
     about: str
@@ -146,14 +146,14 @@ class Kind(ABC):
 
     @abstractmethod
     def scores(self, run: Run, name: str) -> list[Score]:
-        """One for each question that the run, which is called `name`, was tested on, and list of tasks.
+        """One for each question and each list of tasks that the run, called `name`, was tested on.
 
-        UserError where a column cannot be filled, a file is damaged, or a figure is not what the record gives.
+        Raises UserError if a column cannot be filled, a file is damaged, or a figure is not what the record gives.
         """
 
     @abstractmethod
     def figures(self, own: Sequence[Mapping[str, Any]]) -> tuple[float, float, dict[str, str]]:
-        """Of the runs of a row: mean accuracy and half-width of its interval, fractions of 1, and their columns."""
+        """For the runs of a row: mean accuracy and half-width of its interval, fractions of 1, and their columns."""
 
     @abstractmethod
     def at_chance(self, row: Row) -> bool:
@@ -177,7 +177,7 @@ class Kind(ABC):
 
     @abstractmethod
     def title(self, row: Row) -> str:
-        """What stands above a board."""
+        """The heading of a board."""
 
     @abstractmethod
     def cells(self, row: Row, equal: bool) -> dict[str, str]:
@@ -197,9 +197,9 @@ class Score:
     shared: dict[str, str]
     own: dict[str, Any]
     version: str = VERSION
-    """Of the CSV's format that made the key."""
+    """Of the CSV format that made the key."""
     record: tuple[Path, dict[str, Any]] | None = None
-    """Run folder and result row, where the record of it is at hand."""
+    """Run folder and result row, if the record of it is at hand."""
 
     @classmethod
     def of(cls, kind: Kind, shared: dict[str, str], facts: dict[str, Any], own: dict[str, Any], **more: Any) -> Score:
@@ -213,7 +213,7 @@ class Score:
 
     @property
     def training(self) -> tuple:
-        """Which training it is of, wherever copies of its run lie."""
+        """Identifies its training, wherever copies of the run lie."""
         return self.experiment, self.own["seed"], self.own["started"]
 
 
@@ -266,7 +266,7 @@ class Row:
 
 
 def columns_of(kind: Kind, rows: Iterable[Row]) -> list[str]:
-    """The columns of a file with these rows of a kind: without the optional ones that are empty in all of them."""
+    """The columns of a file with these rows of a kind: all but the optional ones that are empty in every row."""
     there = {column for row in rows for column in kind.optional if row[column]}
     return [column for column in kind.columns if column not in kind.optional or column in there]
 
@@ -299,7 +299,7 @@ def columns_digest(kind: Kind, shared: dict[str, str]) -> str:
 
 
 def aggregate(scores: Iterable[Score], over_seeds: bool = True) -> list[Row]:
-    """One row for each key, or for each score where `over_seeds` is False."""
+    """One row for each key, or for each score if `over_seeds` is False."""
     if not over_seeds:
         return [Row.of([score]) for score in scores]
     ordered = sorted(scores, key=lambda score: score.key)

@@ -6,16 +6,16 @@ The columns, all of them strings, in the order of the CSV:
     dataset, classes, images                what was tested: all images of the test split
     backbone, classifier, regularizer       components; the classifier is linear or cosine
     top1, ci95_low, ci95_high               top-1 accuracy and the interval named in ci_method; per cent, two decimals
-    error, top5         per cent; top5 is empty where there are five classes or fewer
+    error, top5         per cent; top5 is empty if there are five classes or fewer
     seeds               number of training seeds behind the row
     train_seconds, device, parameters, recipe, commit, fingerprint, run, ci_method, seed, steps, precision, python,
     torch, numpy, membership, trained_on, tasks, rank_by, key, each_run, code, csv_version
                         as in few-shot rows (reports/boards/of_tasks.py); tasks is `common` or `other pixels`
 
-The interval of one seed is Wilson's: this network on other images of these classes. A board is the rows of the same
-data set, classes and pixels; rows whose training saw some of these images have one of their own. Two networks are told
-apart by McNemar's test. Where a row has several seeds, an image's value is the mean over its networks, and the test is
-the paired t-test over images. Holm's over all pairs, both.
+The interval of one seed is Wilson's: this network on other images of these classes. A board has the rows of the same
+data set, classes and pixels; rows whose training saw some of these images have a board of their own. Two networks are
+told apart by McNemar's test. If a row has several seeds, an image's value is the mean over its networks, and the test
+is the paired t-test over images. Both tests use Holm's correction over all pairs.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Images(Kind):
         return distinguishable(right)
 
     def title(self, row: Row) -> str:
-        """`fashion-mnist, 10 classes`, what is special, and whether the pixels are others than those of most."""
+        """`fashion-mnist, 10 classes`, what is special, and whether its pixels differ from those of most rows."""
         name = f"{row['dataset']}, {row['classes']} classes" + f", {SEEN}" * trained_on_the_tested(row)
         return name if row["tasks"] == "common" else f"{name} ({row['tasks']})"
 

@@ -12,31 +12,33 @@ The columns, all of them strings, in the order of the CSV:
     fingerprint         of the test set's pixels (`identity.pixels`)    episodes_digest  of the test episodes
     run                 folder, relative to --runs; several in the shell's notation, runs/seed{0,1}
     queries, ci_method, seed, steps, precision, python, torch, numpy, membership    more provenance
-    trained_on, train_ways, train_shots     data set and episodes of the training (empty where it had no episodes);
-                        behind the data set, in brackets, how many of the classes and images that are tested were
-                        trained on, where there are any. Such rows are ranked separately
+    trained_on, train_ways, train_shots     data set and episodes of the training (empty if it had no episodes);
+                        after the data set, in brackets, how many of the tested classes and images were trained on, if
+                        any. Such rows are ranked separately
     tasks               `common`, or how the row's tasks differ from those of most rows of that data set, ways and
-                        shots: `other queries`, `other episodes`, `other pixels`. Their ranks begin at 1 again
+                        shots: `other queries`, `other episodes`, `other pixels`. Their ranks start at 1 again
     rank_by             what decides which rows are better: `paired differences`, or `ci95`
     key                 two digests of what the row's runs agree in: one of its columns, one of the rest
     each_run            JSON: what every run of the row adds to it, so that rows can be merged later
     setting             inductive, or transductive: the head saw all queries of a task at once. Ranked separately
-    transform           of the embeddings, before the head; none where there is none
-    code                short digest of the source files that trained; empty where the run recorded none
+    transform           of the embeddings, before the head; `none` if there is none
+    code                short digest of the source files that trained; empty if the run recorded none
     csv_version         the version of this file's format that made the row (reports/boards/as_csv.py)
-    query_alpha         Dirichlet's concentration, where numbers of queries are drawn from it (then `queries` is their
-                        mean); empty for balanced tasks. Ranked separately. Only in files that have such a row
+    query_alpha         concentration of the Dirichlet distribution that numbers of queries are drawn from (then
+                        `queries` is their mean); empty for balanced tasks. Ranked separately. Only in files that have
+                        such a row
     regime              the regime of the training, as written; empty for episodes, and for networks trained elsewhere.
                         Only in files that have such a row
-    episodes_seed       of a list of tasks of the user's own; empty for 0, the standard tasks'. Ranked separately. Only
-                        in files that have such a row
+    episodes_seed       seed of the user's own list of tasks; empty for 0, that of the standard tasks. Ranked
+                        separately. Only in files that have such a row
 
-The interval of one seed is the field's, of this network on this test set. It says nothing of new images or classes.
+The interval of one seed is the field's, of this network on this test set. It says nothing about new images or classes.
 
-A board is the rows of the same tasks: data set, ways, shots, setting, queries, episodes and pixels. Transductive rows
-are a board of their own: they use the other queries of a task, which inductive rows may not. So are rows of unbalanced
-tasks. Rows are told apart by the paired test over episodes (`evaluation.statistics.distinguishable`), where an
-episode's accuracy is the mean over the row's seeds: what is hard about a task is hard for both.
+A board has the rows of the same tasks: data set, ways, shots, setting, queries, episodes and pixels. Transductive rows
+have a board of their own, because they use the other queries of a task, which inductive rows may not. Rows of
+unbalanced tasks have one, too. Rows are told apart by the paired test over episodes
+(`evaluation.statistics.distinguishable`); an episode's accuracy is the mean over the row's seeds. The test is paired
+because what is hard about a task is hard for both rows.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ COLUMNS = (
     "trained_on", "train_ways", "train_shots", "tasks", "rank_by", "key", "each_run",
     "setting", "transform", "code", "csv_version", "query_alpha", "regime", "episodes_seed",
 )  # fmt: skip
-OPTIONAL = ("query_alpha", "regime", "episodes_seed")  # left out of a file in which no row has it
+OPTIONAL = ("query_alpha", "regime", "episodes_seed")  # left out of a file if no row has it
 SHARED = (
     "dataset", "ways", "shots", "queries", "episodes", "episodes_digest", "fingerprint", "membership", "backbone",
     "head", "regularizer", "steps", "parameters", "precision", "trained_on", "train_ways", "train_shots",
@@ -129,7 +131,7 @@ class FewShot(Kind):
             facts: dict[str, Any] = DEFAULTS | summary | scored | versions | environment | trained
             facts["code"] = code_behind(run, [scored])
             facts["episodes_seed"] = scored["episodes_seed"] or ""
-            if config.regime == FOREIGN:  # of its training nothing is known
+            if config.regime == FOREIGN:  # nothing is known of its training
                 facts |= {"steps": "", "train_ways": "", "train_shots": "", "parameters": summary["parameters"] or ""}
             elif config.regime.partition(":")[0] != "episodic":
                 facts |= {"regime": config.regime, "train_ways": "", "train_shots": ""}
@@ -158,7 +160,7 @@ class FewShot(Kind):
         return accuracy, ci95, shown
 
     def at_chance(self, row: Row) -> bool:
-        """See Kind.at_chance: its interval reaches down to one in so many ways."""
+        """See Kind.at_chance: its interval reaches down to 1 / ways."""
         ways = int(row["ways"])
         return any(at_chance(score.own["accuracy"], score.own["ci95"], ways) for score in row.scores)
 
@@ -180,13 +182,13 @@ class FewShot(Kind):
 
     def apart(self, rows: Sequence[Row]) -> np.ndarray:
         """See Kind.apart."""
-        episodes = np.empty((len(rows), int(rows[0]["episodes"])))  # as it is filled: of thousands no copy is made
+        episodes = np.empty((len(rows), int(rows[0]["episodes"])))  # filled in place: thousands of rows are not copied
         for values, row in zip(episodes, rows, strict=True):
             values[:] = _episodes(row)
         return distinguishable(episodes)
 
     def title(self, row: Row) -> str:
-        """`mini-imagenet 5-way 1-shot`, what is special about it, and how its tasks differ from those of most."""
+        """`mini-imagenet 5-way 1-shot`, what is special about it, and how its tasks differ from those of most rows."""
         name = f"{row['dataset']} {task_name(row.columns)}"
         name += f", tasks of seed {row['episodes_seed']}" if row["episodes_seed"] else ""
         name += f", {SEEN}" if trained_on_the_tested(row) else ""
@@ -222,7 +224,7 @@ def _episodes(row: Row) -> np.ndarray:
 
 
 def _trained_on(row: Row) -> str:
-    """The data set, and the form of the training tasks, or the regime that has none, where we trained."""
+    """The data set and, if we trained it, the form of the training tasks, or the regime if it has none."""
     if row["steps"] == "0":
         return "nothing here"
     tasks = f"{row['train_ways']}-way {row['train_shots']}-shot" if row["train_shots"] else row["regime"]

@@ -1,15 +1,15 @@
-"""Ranks: a row's is 1 + the number of rows of its board that are established better.
+"""Ranks: a row's rank is 1 + the number of rows of its board that are established better.
 
-A board is the rows of the same tasks or images (`Kind.board`); rows of different boards are never compared. A rank
+A board has the rows of the same tasks or images (`Kind.board`); rows of different boards are never compared. A rank
 says how many rows are better for sure, and nothing more: rows that share one may differ, and a row whose seeds scatter
-may have a better rank than a row that is more accurate. Rows of one rank stand in the order of their accuracy.
+may have a better rank than a row that is more accurate. Rows of one rank are in the order of their accuracy.
 
-Rows are separated by the kind's paired test (`Kind.apart`), which is about these networks. Where one of two rows has
-several seeds, its ci95 is about training again, and the two must differ by that, too, taken as independent: half-width
-sqrt(a^2 + b^2). A row of one seed does not know how far a training strays, so that against n seeds its half-width is
-what these show, b * sqrt(n), and the pair's is b * sqrt(n + 1) (`evaluation.statistics.apart_by_intervals`). Where the
-records of a board's rows are not all at hand, as in a CSV that was merged, the whole board is ranked by the intervals
-alone; two rows of one seed then by those of their networks.
+Rows are separated by the kind's paired test (`Kind.apart`), which is about these networks. If one of two rows has
+several seeds, its ci95 is about training again. Then the two must differ by their intervals, too, taken as
+independent: half-width sqrt(a^2 + b^2). One seed does not show how much trainings scatter. Against n seeds, its
+half-width is therefore taken from these, b * sqrt(n), and the pair's is b * sqrt(n + 1)
+(`evaluation.statistics.apart_by_intervals`). If the records of a board's rows are not all at hand, as in a merged CSV,
+the whole board is ranked by the intervals alone, two rows of one seed by those of their networks.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from fewshot.reports.boards.leaderboard import BY_INTERVALS, PAIRED, Row
 
 
 def board(row: Row) -> tuple:
-    """What rows are ranked together by: the kind, the tasks or images, and the pixels."""
+    """What rows that are ranked together agree in: the kind, the tasks or images, and the pixels."""
     return type(row.kind).__name__, *row.kind.board(row)
 
 
 def rank(rows: Iterable[Row], paired: bool = True) -> list[Row]:
     """The rows, all of one kind, in the order of the leaderboard, with the RANKED columns filled.
 
-    Of a question's boards the one with the most rows comes first, and the others say how they differ from it. `paired`
-    False ranks by ci95 even where records are at hand.
+    Of a question's boards, the one with the most rows comes first, and the others say how they differ from it. With
+    `paired` False, ranks by ci95 even if records are at hand.
     """
     ranked = []
     for _, same_question in groupby(sorted(rows, key=board), lambda row: row.kind.question(row)):

@@ -2,10 +2,10 @@
 
 **Copies.** A copy of a run is the same run, wherever it lies, and counts once.
 
-**Repeated runs.** Of several runs with one configuration and one seed the newest counts: the same seed again is no new
-evidence.
+**Repeated runs.** Of several runs with the same configuration and seed, the newest counts: the same seed again is no
+new evidence.
 
-**Lists of tasks.** A run that was tested on 10,000 tasks, and then on 12,000, is ranked on one of the two lists: on the
+**Lists of tasks.** A run that was tested on 10,000 tasks, and then on 12,000, is ranked on one of the two lists: the
 one that most runs have in common.
 """
 
@@ -17,9 +17,9 @@ from fewshot.reports.boards.leaderboard import VERSION, Score, columns_digest
 
 
 def merge(scores: Iterable[Score]) -> list[Score]:
-    """One score for each run and question, the later for the earlier: a copy of a run is the same run.
+    """One score for each run and question, the last of several: a copy of a run is the same run.
 
-    A score of an older version is left out where the same run is there in this version, too.
+    A score of an older version is left out if the same run is there in this version, too.
     """
     unique = {(score.key, score.own["seed"], score.own["started"]): score for score in scores}.values()
     renewed = {_evidence(score) for score in unique if score.version == VERSION}
@@ -46,8 +46,8 @@ def newest(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
 def on_common_tasks(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
     """The scores that count, and those of the same trainings on lists of tasks that fewer trainings share.
 
-    A training that answered a question on several lists stands on the board on which most trainings could stand; where
-    two could hold as many, on that of the longer list.
+    A training that answered a question on several lists goes to the board that most trainings could be on; if two
+    boards could have equally many, to that of the longer list.
     """
     lists: dict[tuple, list[Score]] = {}
     sharing: dict[tuple, set[tuple]] = {}
@@ -57,7 +57,7 @@ def on_common_tasks(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
         sharing.setdefault((score.kind, score.kind.board(score.shared)), set()).add(score.training)
 
     def reach(score: Score) -> tuple:
-        length_and_digest = [score.shared[column].zfill(8) for column in score.kind.task_list]  # texts in order
+        length_and_digest = [score.shared[column].zfill(8) for column in score.kind.task_list]  # sorted like numbers
         return len(sharing[score.kind, score.kind.board(score.shared)]), length_and_digest
 
     ordered = [sorted(same, key=reach, reverse=True) for same in lists.values()]

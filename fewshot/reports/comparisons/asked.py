@@ -12,12 +12,12 @@ NO_TEST = {
     "val": "validation on these images chose the weights: this is no test",
     "train": "the networks were trained on these images: this is no test",
 }
-"""What is to be known of the splits that are no test, where they are those of the run's own data set."""
+"""Why the other splits of a run's own data set are no test."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Results on one split. Those of tasks, by a head and a transform as written; None: by each run's own."""
+    """Results on one split; those of tasks, by this head and transform as written (None: by each run's own)."""
 
     split: str = "test"
     head: str | None = None
@@ -33,12 +33,12 @@ class Asked:
         return self.head is not None or self.transform is not None
 
     def solver(self, config: TrainConfig) -> tuple[str, str]:
-        """Head and transform of a run's results that are compared."""
+        """Head and transform of those results of a run that are compared."""
         return self.head or config.head, self.transform or config.transform
 
     @property
     def flags(self) -> list[str]:
-        """Those with which `evaluate` makes such results."""
+        """The flags with which `evaluate` makes such results."""
         given = {"--head": self.head, "--transform": self.transform, "--split": self.split}
         return [word for flag, value in given.items() if value not in (None, "test") for word in (flag, str(value))]
 

@@ -1,6 +1,6 @@
 """What the entries of a comparison have in common, and what can and cannot be concluded from it, in words.
 
-What is compared is of two kinds: accuracies in few-shot tasks, and classified images. Each kind is a module with the
+Two kinds of results are compared: accuracies in few-shot tasks, and classified images. Each kind is a module with the
 same functions: `results` of a run, what must be `measured` alike, how to `refuse` what is not, `name` and `title` of a
 row, how to `show` a comparison, and the words that are `explained`.
 """
@@ -27,10 +27,10 @@ BySeed = dict[int, Any]
 
 @dataclass(frozen=True)
 class Shared:
-    """What all entries were asked alike.
+    """The questions that all entries were asked.
 
-    `questions`, by kind: for each question every entry's results by seed. `left_out`: a line for each question that
-    only some were asked, or not on the same tasks, images or pixels.
+    `questions`, by kind: for each question, every entry's results by seed. `left_out`: a line for each question that
+    only some were asked, or that was asked on different tasks, images or pixels.
     """
 
     questions: Mapping[ModuleType, list[list[BySeed]]]
@@ -38,9 +38,9 @@ class Shared:
 
     @classmethod
     def of(cls, compared: Sequence[Entry], split: str = "test") -> Shared:
-        """Of several results of a question those on the tasks or images that all have, and of these the longest.
+        """Of several results of a question, those on the tasks or images that all have, and of these the longest.
 
-        UserError where there is no common question, or where the only ones were asked on other tasks or pixels.
+        Raises UserError if there is no common question, or if all common ones were asked on different tasks or pixels.
         """
         runs = [run for each in compared for run in each.runs.values()]
         questions: dict[ModuleType, list[list[BySeed]]] = {kind: [] for kind in KINDS}
@@ -68,7 +68,7 @@ def _questions(runs: Iterable[Finished], kind: ModuleType) -> dict[tuple, str]:
 
 
 def _alike(compared: Sequence[Entry], kind: ModuleType, key: tuple) -> list[BySeed] | None:
-    """Every entry's results of a question, by seed, on what all have; None where they have nothing in common."""
+    """Every entry's results of a question, by seed, on what all have; None if they have nothing in common."""
     by_measure = {
         run.name: {kind.measured(each.row): each for each in reversed(run.results[kind][key])}
         for entry in compared
@@ -109,7 +109,7 @@ def _asked(run: Finished) -> str:
 
 
 def warnings_of(compared: Sequence[Entry], shared: Shared) -> list[str]:
-    """What the reader of a comparison must know: what is not in it, and what was not evaluated as the rest of it."""
+    """What the reader of a comparison must know: what was left out, and what was evaluated differently."""
     lines = [f"not compared: {each}" for each in shared.left_out]
     for _, results in shared:
         lines += _other_precision(compared, results) + _other_base(compared, results)
@@ -117,7 +117,7 @@ def warnings_of(compared: Sequence[Entry], shared: Shared) -> list[str]:
 
 
 def _other_precision(compared: Sequence[Entry], results: Sequence[BySeed]) -> list[str]:
-    """Runs that were evaluated in another precision than they were trained in, where not all here were in that one."""
+    """Runs evaluated in another precision than they were trained in, unless all here were evaluated in the same one."""
     evaluated = {
         run.name: (run, precision)
         for entry, by_seed in zip(compared, results, strict=True)
@@ -141,7 +141,7 @@ def _precision(row: Mapping[str, Any]) -> str | None:
 
 
 def _other_base(compared: Sequence[Entry], results: Sequence[BySeed]) -> list[str]:
-    """Runs that were trained and solved alike, but with other base classes: older versions took them elsewhere."""
+    """Runs that were trained and solved alike, but with other base classes: older versions took those tested on."""
     alike: dict[tuple, dict[str | None, list[tuple[str, Mapping[str, Any]]]]] = {}
     for entry, by_seed in zip(compared, results, strict=True):
         for seed, run in entry.runs.items():
@@ -163,10 +163,9 @@ def print_all(
 ) -> None:  # fmt: skip
     """Compare the runs of two configurations or more, under each protocol and on each split that all were scored on.
 
-    `points`: the difference that it should say what it would take to establish; by default, the one seen.
+    Also says what it would take to establish a difference of so many `points`; by default, the one seen.
     `each_asked`: on one split, by each of these solvers. `all_pairs`: say it of all pairs, not only of those with the
-    most accurate entry. UserError where fewer than two configurations can be read, or
-    where they share nothing.
+    most accurate entry. Raises UserError if fewer than two configurations can be read, or if they share nothing.
     """
     split = each_asked[0].split
     runs, problems = load(folders, each_asked)
@@ -201,6 +200,6 @@ def _of_their_own(compared: Sequence[Entry], shared: Shared) -> bool:
 
 
 def check_points(detect: float | None, named: str) -> None:
-    """UserError where it is no difference in points."""
+    """UserError if `detect` is given and is no difference in points, above 0 and at most 100."""
     if detect is not None and not 0 < detect <= 100:
         raise UserError(f"{named}{detect}: a difference in points, above 0 and at most 100")

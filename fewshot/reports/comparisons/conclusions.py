@@ -40,7 +40,7 @@ def _verdict(first: str, second: str, gain: Interval) -> str:
 
 
 def _by(gain: Interval) -> str:
-    """`0.52 ± 0.41`, or, where the interval is not symmetric, `0.52 (0.10 .. 0.93)`; of the better one."""
+    """`0.52 ± 0.41`, or `0.52 (0.10 .. 0.93)` if the interval is not symmetric; for the better one."""
     ends = (gain.low, gain.high) if gain.estimate > 0 else (-gain.high, -gain.low)
     return percent(abs(gain.estimate), gain.half_width) if gain.symmetric else within(abs(gain.estimate), ends)
 
@@ -48,7 +48,7 @@ def _by(gain: Interval) -> str:
 def what_it_takes(size: float, needs: Mapping[str, Need | str], of_tasks: bool = False) -> list[str]:
     """How much would establish a difference of `size`, a fraction of 1: a line for each of the wider questions.
 
-    of_tasks: whether the images that there are are those of tasks that share none; the data set may have more.
+    of_tasks: whether the images at hand are counted in tasks that share none; the data set may have more.
     """
     if size == 0:
         return ["  No difference was seen. What it takes to establish one of 0.5 points: --detect 0.5"]
@@ -72,7 +72,7 @@ def _amount(units: str, need: Need | str, in_tasks: bool) -> str:
 
 
 def several(count: int) -> str:
-    """What is to be known where more than two entries are compared; "" for two."""
+    """What the reader must know if more than two entries are compared; "" for two."""
     pairs = count * (count - 1) // 2
     if pairs == 1:
         return ""

@@ -25,13 +25,13 @@ Runs = str | os.PathLike | Run | Iterable[str | os.PathLike | Run]
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b under one protocol, paired by tasks; fractions of 1. `print` shows what `compare` says of it.
+    """a - b under one protocol, paired by tasks; fractions of 1. `print` shows what `compare` says about it.
 
     `answers`: an interval for each question ("this test set", "new images", "new classes", "training anew"), or a text
         that says why there is none.
     `size`: the difference that `needs` is about: the one seen on this test set, or `detect`.
-    `needs`: how many images of each class, test classes and training seeds would establish it with 80% power. The
-        images that there are (`have`) are those in tasks that share no image: the data set may have more.
+    `needs`: how many images of each class, test classes and training seeds would establish it with 80% power. For
+        images, `have` counts those in tasks that share no image: the data set may have more.
     """
 
     dataset: str
@@ -58,7 +58,7 @@ class ImageDifference:
     """a - b of the top-1 accuracies on one split, paired by images; fractions of 1. `print` shows what `compare` says.
 
     `answers`: an interval for each question ("new images", "training anew"), or a text that says why there is none.
-    `pairs`: how many images both, one or neither name rightly, where there is one network on either side; else None.
+    `pairs`: how many images both, one or neither classify correctly, if there is one network on either side; else None.
     `size`, `needs`: as in Difference, for images of each class and training seeds.
     """
 
@@ -90,20 +90,20 @@ def difference(
 ) -> list[Difference | ImageDifference]:
     """What two configurations prove about each other: one Difference for each protocol that both were scored under.
 
-    For each split whose images the classifiers of both were tested on, an ImageDifference.
+    For each split on whose images the classifiers of both were tested, an ImageDifference.
 
     a, b: a run (a folder, or what `fewshot.run` returned), or the runs of one configuration with several seeds. Only
-        seeds that both have tell of training anew.
+        seeds that both have count for training anew.
     detect: the difference, in points, that `needs` is about; by default the one seen on this test set.
-    names: what the two are called in words.
-    split: of which results are compared. Validation chose the weights, and training saw its images: only "test" is one.
+    names: what the two are called in the text.
+    split: whose results are compared. Only "test" is a test: validation chose the weights, and training saw its images.
     head, transform: what solved the tasks, as written for `evaluate`; by default each run's own.
 
-    Warns (UserWarning) of each protocol that is not compared, because only some were scored under it or on other tasks
-    or pixels, and of runs that were not evaluated as the others were: `compare` prints the same lines.
+    Warns (UserWarning) of each protocol that is not compared because only some runs were scored under it, or on other
+    tasks or pixels, and of runs that were evaluated differently from the others. `compare` prints the same lines.
 
-    UserError where a run is unfinished, where `a` or `b` is more than one configuration, where both are the same one,
-    or where they were not scored on the same tasks or images at all.
+    Raises UserError if a run is unfinished, if `a` or `b` is more than one configuration, if both are the same one, or
+    if they were scored on no common tasks or images at all.
     """
     check_points(detect, "detect=")
     first, second = _folders(a), _folders(b)

@@ -21,7 +21,7 @@ from fewshot.runs import FOREIGN, Run
 
 KINDS = (of_tasks, of_images)
 _KNOWN = ("dataset", "regime", "backbone", "head", "reg", "transform", "init")  # of a network trained elsewhere
-_SOLVER = "solver"  # the fact of an experiment that says what solved the tasks, where that was asked for
+_SOLVER = "solver"  # the fact of an experiment that says what solved the tasks, if that was asked for
 _MOST_NAMED = 3  # problems in one line
 Result = of_tasks.Result | of_images.Result
 
@@ -30,8 +30,8 @@ Result = of_tasks.Result | of_images.Result
 class Finished:
     """All of a run that a comparison needs.
 
-    `solver`: what solved its tasks, where that was asked for. `precision`: what it was trained in; "" where that is not
-    known. `results`, by kind: for each question (protocol, or split) those on different tasks, images or pixels, the
+    `solver`: what solved its tasks, if that was asked for. `precision`: what it was trained in; "" if that is not
+    known. `results`, by kind: for each question (protocol, or split), those on different tasks, images or pixels, the
     longest first.
     """
 
@@ -45,9 +45,9 @@ class Finished:
 
     @classmethod
     def load(cls, folder: str, asked: Asked = TEST) -> Finished:
-        """UserError where the run is unfinished or damaged, and where it has no result by the head that was asked for.
+        """Raises UserError if the run is unfinished or damaged, or if it has no result by the head that was asked for.
 
-        The line then says how to make one.
+        In the last case, the message says how to make one.
         """
         run = Run.open(folder)
         run.result  # noqa: B018  which must be there
@@ -65,12 +65,12 @@ class Finished:
 
     @property
     def identity(self) -> str:
-        """Equal for runs that differ in the seed alone."""
+        """Equal for runs that differ only in the seed."""
         return json.dumps([self.experiment, self.code], sort_keys=True)
 
     @property
     def name(self) -> str:
-        """The folder, and what solved its tasks, where that was asked for."""
+        """The folder, and what solved its tasks, if that was asked for."""
         return f"{self.folder} by {self.solver}" if self.solver else self.folder
 
 
@@ -94,9 +94,9 @@ class Entry:
 
 
 def load(folders: Iterable[str], each_asked: Sequence[Asked] = (TEST,)) -> tuple[list[Finished], list[str]]:
-    """The runs that can be read, once for each solver asked for; for each of the others a line that says why it cannot.
+    """The runs that can be read, once for each solver asked for; for each of the others, a line that says why not.
 
-    UserError where fewer than two configurations can be read.
+    Raises UserError if some cannot be read and fewer than two configurations are left.
     """
     runs, problems = [], []
     for folder in folders:
@@ -113,7 +113,7 @@ def load(folders: Iterable[str], each_asked: Sequence[Asked] = (TEST,)) -> tuple
 
 
 def entries(runs: Sequence[Finished]) -> list[Entry]:
-    """Runs that differ in nothing but the seed are one entry. UserError where there are fewer than two entries."""
+    """Runs that differ in nothing but the seed are one entry. Raises UserError if there are fewer than two entries."""
     groups: dict[str, dict[int, Finished]] = {}
     for each in runs:
         same = groups.setdefault(each.identity, {})
@@ -135,7 +135,7 @@ def entries(runs: Sequence[Finished]) -> list[Entry]:
 
 
 def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]) -> str:
-    """`reg=none, lr=0.1`; and the code, where another entry is the same experiment."""
+    """`reg=none, lr=0.1`; and the code, if another entry is the same experiment."""
     known = (*_KNOWN, _SOLVER) if run.config.regime == FOREIGN else fields
     facts = [f"{name}={_fact(run, name)}" for name in fields if name in known]
     if sum(other.experiment == run.experiment for other in others) > 1:
@@ -144,8 +144,8 @@ def _differs_in(run: Finished, fields: Iterable[str], others: Iterable[Finished]
 
 
 def _fact(run: Finished, name: str) -> Any:
-    """A field of the experiment; one that it does not name has the configuration's value."""
-    unsaid = 1 if name == "processes" else getattr(run.config, name, "")  # of processes, one is not noted
+    """A field of the experiment; if it does not name the field, the configuration's value."""
+    unsaid = 1 if name == "processes" else getattr(run.config, name, "")  # a single process is not noted
     value = run.experiment.get(name, unsaid)
     return "none" if value in ("", None) else value
 

@@ -1,4 +1,4 @@
-"""Comparison of classification results: which of the same images each network names rightly."""
+"""Comparison of classification results: which of the same images each network classifies correctly."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Result:
 
 
 def results(run: Run, asked: Asked) -> dict[tuple, list[Result]]:
-    """By data set and split, of images that training did not see; none where a head is asked for, for there is none.
+    """By data set and split, on images that training did not see; {} if a head is asked for: classifiers have none.
 
-    UserError where a row or its record is damaged.
+    Raises UserError if a row or its record is damaged.
     """
     found: dict[tuple, list[Result]] = {}
     for row in run.classification:
@@ -76,8 +76,8 @@ def show(
 ) -> None:  # fmt: skip
     """One split: the ranked table, then each entry against the most accurate, or each other, and what it would take.
 
-    names: of the entries, whose results by seed are `found`. detect: the difference that is to be established, in
-    points; None: the one seen on these images.
+    names: of the entries; `found` has their results by seed. detect: the difference to establish, in points; None: the
+    one seen on these images.
     """
     row = next(iter(found[0].values())).row
     each = [Right.of({seed: result.record for seed, result in by_seed.items()}) for by_seed in found]
@@ -118,7 +118,7 @@ def _apart(gains: Mapping[tuple[int, int], Answers], count: int) -> np.ndarray:
 
 
 def counted(first: str, second: str, a: Right, b: Right) -> list[str]:
-    """The counts that McNemar's test is of, where there is one network on either side."""
+    """The counts that McNemar's test uses, if there is one network on either side."""
     found = pairs(a, b)
     if found is None:
         return []
@@ -130,7 +130,7 @@ def counted(first: str, second: str, a: Right, b: Right) -> list[str]:
 
 
 def size_of(gain: Answers, detect: float | None) -> float:
-    """The difference to be established, a fraction of 1: `detect` points, or the one seen on these images."""
+    """The difference to establish, a fraction of 1: `detect` points, or the one seen on these images."""
     seen = gain["new images"]
     assert isinstance(seen, Interval)
     return seen.estimate if detect is None else detect / 100
@@ -139,7 +139,7 @@ def size_of(gain: Answers, detect: float | None) -> float:
 def plan(gain: Answers, size: float, row: Mapping[str, Any], tests: int = 1) -> dict[str, Need | str]:
     """What it would take to establish a difference of `size`, at 5% / `tests`; {} for a difference of 0.
 
-    For new images in images of each class.
+    For new images, counted in images of each class.
     """
     takes = needs(gain, size, SIGNIFICANT / tests) if size else {}
     images = takes.get("new images")

@@ -36,9 +36,9 @@ class Result:
 
 
 def results(run: Run, asked: Asked) -> dict[tuple, list[Result]]:
-    """Those that are asked for: of each protocol those on different tasks or pixels, the longest first.
+    """Those that are asked for: for each protocol, those on different tasks or pixels, the longest first.
 
-    UserError where a row or its record is damaged.
+    Raises UserError if a row or its record is damaged.
     """
     rows, wanted = run.rows, (asked.split, *asked.solver(run.config))
     if not all(row.keys() >= _NEEDED for row in rows):
@@ -89,8 +89,8 @@ def show(
 ) -> None:  # fmt: skip
     """One protocol: the ranked table, then each entry against the most accurate, or each other, and what it would take.
 
-    names: of the entries, whose results by seed are `found`. detect: the difference that is to be established, in
-    points; None: the one seen on this test set.
+    names: of the entries; `found` has their results by seed. detect: the difference to establish, in points; None: the
+    one seen on this test set.
     """
     scores = [scores_of(by_seed) for by_seed in found]
     row = next(iter(found[0].values())).row
@@ -128,7 +128,7 @@ def scores_of(by_seed: Mapping[int, Result]) -> Scores:
 
 
 def size_of(gain: Answers, detect: float | None) -> float:
-    """The difference to be established, a fraction of 1: `detect` points, or the one seen on this test set."""
+    """The difference to establish, a fraction of 1: `detect` points, or the one seen on this test set."""
     seen = gain["this test set"]
     assert isinstance(seen, Interval)
     return seen.estimate if detect is None else detect / 100
@@ -137,7 +137,7 @@ def size_of(gain: Answers, detect: float | None) -> float:
 def plan(gain: Answers, size: float, row: Mapping[str, Any], scores: Scores, tests: int = 1) -> dict[str, Need | str]:
     """What it would take to establish a difference of `size`, at 5% / `tests`; {} for a difference of 0.
 
-    For new images in images of each class, of which tasks that share no image are made: a task takes shots + queries.
+    For new images, counted in images of each class for tasks that share no image: a task takes shots + queries of each.
     """
     takes = needs(gain, size, SIGNIFICANT / tests) if size else {}
     tasks, disjoint = takes.get("new images"), scores.disjoint

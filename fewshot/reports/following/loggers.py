@@ -1,8 +1,8 @@
-"""What metrics.jsonl holds, in TensorBoard's and Weights & Biases' own files too: `train --log tensorboard,wandb`.
+"""What metrics.jsonl holds, also in TensorBoard's and Weights & Biases' own files: `train --log tensorboard,wandb`.
 
-Every number of a line has its name there: `loss`, and of an object within a line `validation/1shot`; true is 1. Each
-logger imports its package when it is made. What a logger does changes nothing in a run, and if it fails, training goes
-on without it.
+Every number of a line keeps its name there: `loss`, or `validation/1shot` for one in an object within the line; true
+is 1. Each logger imports its package when it is made. A logger changes nothing in a run, and if it fails, training
+goes on without it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Logger:
         """Begin the log of a run, or go on with it."""
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """These lines come next, the first of them all in the first call: a run that goes on repeats what it has."""
+        """Write the next lines. The first call begins with the very first: a run that goes on repeats what it has."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -42,11 +42,11 @@ class Logger:
 
 
 class TensorBoard(Logger):
-    """RUN/tensorboard: one file of events, made anew from metrics.jsonl whenever training goes on.
+    """RUN/tensorboard: one file of events, made again from metrics.jsonl whenever training goes on.
 
-    So it has each line once, whatever an earlier process left. At its first event TensorBoard forgets what it has read
-    of older files. An event's time is when it was written here. Records are written by TensorBoard's own code, but not
-    by its thread, whose failure would be a traceback.
+    So it has each line once, whatever an earlier process left. Its first event makes TensorBoard forget what it has
+    read of older files. An event's time is when it was written here. Records are written by TensorBoard's own code,
+    but not by its thread, because a failure there would print a traceback.
     """
 
     def __init__(self, run: Run) -> None:
@@ -78,11 +78,11 @@ class TensorBoard(Logger):
 
 
 class WandB(Logger):
-    """RUN/wandb, and wandb's server unless WANDB_MODE=offline: one run of that id, however many processes train it.
+    """RUN/wandb, and wandb's server unless WANDB_MODE=offline: one run with its id, however many processes train it.
 
     wandb's own step is the number of the line, and charts are over `step`. Lines that wandb has are not sent twice: the
-    server says how many it has, and offline each process that ends leaves the number. What a killed one wrote offline
-    is not whole: it goes, and its lines come again.
+    server says how many it has, and offline, each process that ends leaves the number. What a killed process wrote
+    offline is not complete: it is removed, and its lines are written again.
     """
 
     def __init__(self, run: Run) -> None:
@@ -118,7 +118,7 @@ LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB} 
 
 
 def find(texts: Sequence[str]) -> list[str]:
-    """The loggers that `--log` names, each once: `tensorboard,wandb`. UserError where one is unknown, or not there."""
+    """The loggers that `--log` names, each once: `tensorboard,wandb`. UserError if one is unknown or not installed."""
     names = dict.fromkeys(name.strip() for text in texts for name in text.split(","))
     for name in names:
         if name not in LOGGERS:
@@ -131,7 +131,7 @@ def find(texts: Sequence[str]) -> list[str]:
 
 
 class Logged(Forwarding):
-    """Hands to loggers what is in metrics.jsonl, as it comes; tells `to` all that it hears, and which logger failed."""
+    """Hands the lines of metrics.jsonl to loggers as they come; tells `to` all it hears, and which logger failed."""
 
     def __init__(self, to: Reporter, names: Sequence[str]) -> None:
         super().__init__(to)
@@ -169,10 +169,10 @@ class Logged(Forwarding):
         self._open[name] = LOGGERS[name](run)
 
     def _try(self, names: Sequence[str], act: Callable[[], None]) -> None:
-        """`names`: the loggers that are left where it fails."""
+        """`names`: the loggers to drop if it fails."""
         try:
             act()
-        except Exception as error:  # whatever a logger meets, a full disk or no network, is not the training's affair
+        except Exception as error:  # whatever a logger meets, a full disk or no network, must not stop training
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.say(f"Warning: --log {','.join(names)} has failed ({reason}); training goes on without it.")
             for name in names:
@@ -180,7 +180,7 @@ class Logged(Forwarding):
 
 
 def numbers(row: dict[str, Any], within: str = "") -> dict[str, float]:
-    """The numbers in a line of metrics.jsonl by their names, `step` aside: {"validation": {"1shot": 0.5}} is
+    """The numbers in a line of metrics.jsonl by name, except `step`: {"validation": {"1shot": 0.5}} becomes
     {"validation/1shot": 0.5}."""
     found: dict[str, float] = {}
     for name, value in row.items():

@@ -13,15 +13,15 @@ from fewshot.learning.reporter import Forwarding, Reporter
 from fewshot.runs import Run
 
 STEPS = 5
-_WARM = 5  # steps that go by before: the first ones are slow
+_WARM = 5  # steps before the profiled ones: the first are slow
 _LINES = 10  # of the table
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its lines on stderr, such as that there is no GPU, help nobody
 
 
 class Profiled(Forwarding):
-    """Profiles `steps` steps, from the sixth of this sitting on, or earlier where fewer are left.
+    """Profiles `steps` steps, from the sixth of this sitting on, or earlier if fewer are left.
 
-    Leaves RUN/profile/steps-A-B.json, a Chrome trace, and tells `to` which operations took longest by themselves.
+    Writes RUN/profile/steps-A-B.json, a Chrome trace, and tells `to` which operations took longest by themselves.
     """
 
     def __init__(self, to: Reporter, steps: int = STEPS) -> None:
@@ -60,7 +60,7 @@ class Profiled(Forwarding):
         assert profiler
         profiler.stop()
         trace = self._folder / f"steps-{self._first + 1}-{after}.json"
-        part = self._folder.with_name(f".{trace.name}")  # in the run folder, where what a kill leaves is taken away
+        part = self._folder.with_name(f".{trace.name}")  # in the run folder, where leftovers of a kill are removed
         try:
             profiler.export_chrome_trace(str(part))
             self._folder.mkdir(exist_ok=True)
@@ -73,15 +73,15 @@ class Profiled(Forwarding):
     def _try(self, act: Callable[..., None], *what: int) -> None:
         try:
             act(*what)
-        except Exception as error:  # a full disk, or a driver that allows no profiling, is not the training's affair
+        except Exception as error:  # a full disk, or a driver that allows no profiling, must not stop training
             self._profiler = None
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.say(f"Warning: --profile has failed ({reason}); training goes on without it.")
 
 
 def summary(profiler: profile) -> str:
-    """The operations that took longest by themselves, on the GPU where there is one, a line each."""
-    # An operation's own event has the time of its kernels on the GPU; those have events besides.
+    """The operations that took longest by themselves, on the GPU if there is one, a line each."""
+    # An operation's own event has the time of its kernels on the GPU; these also have events of their own.
     events = [each for each in profiler.key_averages() if each.device_type == DeviceType.CPU]
     on_gpu = any(each.self_device_time_total for each in events)
     spent = {each.key: (each.self_device_time_total if on_gpu else each.self_cpu_time_total, each) for each in events}

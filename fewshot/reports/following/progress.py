@@ -10,13 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fewshot.learning.reporter import Reporter
 from fewshot.runs import Run
 
-_LINE_EVERY = 30.0  # seconds, where there is no screen
+_LINE_EVERY = 30.0  # seconds, if there is no screen
 _SETTLED = 30  # steps after which an estimate is worth saying: the first ones are slow
 _LONG = 3600.0  # seconds from which a run is announced as long
 
 
 class ConsoleReporter(Reporter):
-    """Prints to `console`. `shorter` is said where the estimate exceeds an hour."""
+    """Prints to `console`. `shorter` is said if the estimate exceeds an hour."""
 
     def __init__(self, console: Console, shorter: str = "") -> None:
         self.console, self.shorter = console, shorter
@@ -64,7 +64,7 @@ class ConsoleReporter(Reporter):
         self.bar.stop()
 
     def announce(self, left: float) -> None:
-        """Say once, as soon as the speed is known, that so many seconds are long."""
+        """Say once, as soon as the speed is known, how long training will take, if that is long."""
         if not self.announced and left > _LONG:
             self.console.print(f"This will take about {duration(left)} on this device. {self.shorter}")
         self.announced = True

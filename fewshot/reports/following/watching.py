@@ -1,4 +1,4 @@
-"""A run as another process trains it: read from its folder again and again, shown as training shows itself."""
+"""A run that another process trains: read from its folder again and again, shown as training shows itself."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _RECENT = 10  # steps that the figures are a mean of: as many as training logs a
 
 
 def follow(folder: Path, console: Console) -> None:
-    """Show the run in `folder` until it is finished, or left by its process; returns then.
+    """Show the run in `folder` until it is finished, or until its process has left it.
 
-    Waits for one that is not there yet. UserError where the folder is none of a run, or a file in it is damaged.
+    Waits for a run that is not there yet. Raises UserError if the folder is no run's, or if a file in it is damaged.
     """
     run = _awaited(folder, console)
     run.check_has_network()
@@ -63,7 +63,7 @@ def follow(folder: Path, console: Console) -> None:
 
 
 def _how(config: TrainConfig) -> str:
-    """What it is trained on: tasks, or what its regime has in their place."""
+    """What it is trained on: tasks, or the regime if it has none."""
     episodic = config.regime.partition(":")[0] == "episodic"
     return f"{config.ways}-way {config.shots}-shot" if episodic else config.regime
 
@@ -78,9 +78,9 @@ def _awaited(folder: Path, console: Console) -> Run:
 
 
 def _check(run: Run) -> None:
-    """UserError where what is logged is not what environment.json says.
+    """UserError if what is logged is not what environment.json says.
 
-    A process that is at work may replace one of the two between our looks at them: then the next look is right.
+    A process at work may replace one of the two between our looks at them; then the next look is right.
     """
     for attempt in range(3):
         try:
@@ -103,11 +103,11 @@ class Followed(ConsoleReporter):
         self._validated: dict[int, dict[str, float]] = {}
 
     def rows(self, rows: Sequence[dict[str, Any]]) -> None:
-        """These lines come next. Those that a run repeats after a kill are the same, and not shown twice."""
+        """Show the next lines. Those that a run repeats after a kill are the same, and are not shown twice."""
         for row in rows:
             self.last = row["step"]
             if (found := row.get("validation")) and self._validated.get(self.last) != found:
-                if self.last <= max(self._validated, default=0):  # other figures than before: it was begun anew
+                if self.last <= max(self._validated, default=0):  # other figures: training was started again
                     self._validated.clear()
                     self.best, self.best_step = 0.0, 0
                 self._validated[self.last] = found
@@ -119,4 +119,4 @@ class Followed(ConsoleReporter):
             self.step(steps[-1]["step"], loss, accuracy, steps[-1].get("images_per_second", np.nan))
 
     def announce(self, left: float) -> None:
-        """That a run is long was said where it was begun."""
+        """Says nothing: whoever started the run was told if it is long."""
