@@ -42,7 +42,7 @@ class Model(nn.Module):
         self.normalise = normalise
         self.transform = transform
         self.classifier = classifier
-        """Of the base classes, where supervised training has left one."""
+        """Of the base classes, if supervised training has left one."""
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Model(nn.Module):
     def embed(self, images) -> Tensor:
         """uint8 images (N, S, S, 3), array or tensor -> float32 embeddings (N, D), in evaluation mode.
 
-        UserError where the images are not of the size that the network was built for.
+        Raises UserError if the images are not uint8, or not of the size that the network was built for.
         """
         images = as_tensor(images)
         size = self.backbone.image_size
@@ -71,10 +71,12 @@ class Model(nn.Module):
             return torch.cat([self(to_unit(part.to(device))).float() for part in images.split(100)])
 
     def head_for(self, spec: str) -> Head:
-        """Another head for its embeddings, in evaluation mode; one that needs training takes what ours has learned.
+        """Another head for the model's embeddings, in evaluation mode.
 
-        UserError where there is no such head, where embeddings are not what it works on, and where it needs training
-        and ours has not learned these parameters. And where a user's looks at other queries and does not say so.
+        If it needs training, it takes the parameters that the model's own head has learned.
+
+        Raises UserError if there is no such head, if it cannot work on these embeddings, if it needs training and the
+        model's head has not learned its parameters, and if a user's head looks at other queries without declaring it.
         """
         heads.check_declared(spec, self.backbone.features, self.backbone.map_shape)
         with seeded(0, "initialisation of the head"):
@@ -90,7 +92,7 @@ class Model(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Of the embedding network, its regularizers' trainable weights included; without the head."""
+        """Of the embedding network, including its regularizers' trainable weights; without the head."""
         return sum(p.numel() for p in self.backbone.parameters())
 
     def serialised(self) -> bytes:
@@ -112,11 +114,11 @@ def build(
 ) -> Model:
     """The untrained model of these components. `mean` and `std` of each channel are those of images in [0, 1].
 
-    Where the network wants others, as with weights that it was published with, these are taken. `begin`: with the
-    weights that the backbone's options name; else they are read from elsewhere.
+    If the network wants others, as with the weights that it was published with, those are used. With `begin`, the
+    backbone gets the weights that its options name; without, weights are read from elsewhere.
 
-    Backbone and head draw their first weights each from a generator of its own, and regularizers after the layers of
-    the backbone: no part's weights depend on what another part draws. UserError for what cannot be built.
+    Backbone and head each draw their initial weights from their own generator, and regularizers draw after the layers
+    of the backbone: no part's weights depend on what another part draws. Raises UserError for what cannot be built.
     """
     with seeded(seed, "initialisation"):
         network = backbones.build(backbone, reg, image_size, begin)
@@ -131,9 +133,9 @@ def build(
 def load_run(run: Run, compute: Compute, trust: Sequence[str] = ()) -> Model:
     """The model of a run with its best weights, on the device, in evaluation mode.
 
-    `trust`: modules and packages of a user's whose code may run, if the run names them (core/trust.py).
+    `trust`: users' modules and packages whose code may run, if the run names them (core/trust.py).
 
-    UserError where the run names other code that is not this user's own, and where the weights are missing, damaged or
+    Raises UserError if the run names other code that is not this user's own, and if the weights are missing, damaged or
     of another architecture.
     """
     run.check_code(trust)
@@ -141,7 +143,7 @@ def load_run(run: Run, compute: Compute, trust: Sequence[str] = ()) -> Model:
 
 
 def load_own(run: Run, compute: Compute) -> Model:
-    """As `load_run`, for a run of this very process: its components are imported already."""
+    """As `load_run`, for a run of this same process: its components are already imported."""
     config, (size, mean, std) = run.config, run.images
     model = build(
         config.backbone, config.reg, config.head, size, mean, std, transform=config.transform,
@@ -161,7 +163,7 @@ def with_weights(model: Model, weights: bytes, compute: Compute) -> Model:
 
 
 def _classifier(run: Run) -> Form | None:
-    """The classifier of the base classes that a run was trained with, if it was."""
+    """The classifier of the base classes that a run was trained with, if any."""
     written = run.resolved.get("classifier")
     if written is None:
         return None
@@ -171,9 +173,9 @@ def _classifier(run: Run) -> Form | None:
 
 
 def begin_with(model: Model, run: Run) -> str:
-    """Give the model's backbone the best weights of a run's, whatever the regularizers of either; their digest.
+    """Give the model's backbone a run's best weights, whatever regularizers either has. Returns the weights' digest.
 
-    UserError where the run has no weights, or has those of another network.
+    Raises UserError if the run has no weights, or has those of another network.
     """
     data = run.weights()
     ours = {name for name in model.backbone.state_dict() if not name.startswith("regs.")}

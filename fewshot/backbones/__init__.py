@@ -1,7 +1,7 @@
-"""Backbones: images to embeddings, with regularizers at named sites. One file a network.
+"""Backbones: images to embeddings, with regularizers at named sites. One file per network.
 
-To add yours, derive from `Blocks`, `Foreign` or `Backbone`, which explains how. A module of yours that is none of these
-is wrapped by `Foreign` where it is named.
+To add yours, derive from `Blocks`, `Foreign` or `Backbone` (its docstring explains how). If you name a module of yours
+that is none of these, `Foreign` wraps it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FAMILY: Family[Backbone] = Family("fewshot.backbones", "backbone", "Backbone", a
 def build(spec: str, reg: str = "none", image_size: int = 84, begin: bool = True) -> Backbone:
     """A backbone for square images of `image_size` pixels, with `reg` at its sites.
 
-    `build("conv4", reg="targetdrop@3,4:drop_prob=0.2+dropout@1")`. `begin`: with the weights that its options name, as
-    `timm:resnet18,pretrained=true` does; without, as drawn. Raises UserError for unknown names, options or sites, for
-    images too small for the network, and for weights that cannot be loaded.
+    For example `build("conv4", reg="targetdrop@3,4:drop_prob=0.2+dropout@1")`. With `begin`, it gets the weights that
+    its options name, as in `timm:resnet18,pretrained=true`; without, it keeps its random ones. Raises UserError for
+    unknown names, options or sites, for images too small for the network, and for weights that cannot be loaded.
     """
     (parsed, *more) = parse(spec)
     if more or parsed.sites:

@@ -23,16 +23,17 @@ from fewshot.regularizers import Guide, Place, Regularizer, Site
 class Backbone(nn.Module):
     """Images (N, 3, S, S), normalised, to embeddings (N, features).
 
-    A network of your own: derive from this class, make its layers in `__init__(image_size, *, ...)`, whose
-    keyword-only parameters are its options, and write `embed`. A network that exists already: see `Foreign`.
-    A row of blocks: see `Blocks`. `backbones.build` makes it and calls `place`.
+    For a network of your own, derive from this class, make the layers in `__init__(image_size, *, ...)` and write
+    `embed`. The keyword-only parameters of `__init__` are its options. For a network that exists already, see
+    `Foreign`; for a row of blocks, see `Blocks`. `backbones.build` makes the network and calls `place`.
 
-    A site is the output of a module, and its label is what the user writes. Any module that is called once in a pass
-    and gives a map (N, C, H, W) is one by its name. Site number i stands for the i-th of `stages`. Where a stage has
-    a submodule `branch` (an `nn.Identity` at the end of its residual branch, before the shortcut is added), its
-    output is site i for what acts on branches; a network with more than one branch a stage names them all. The input is
-    site 0, before and after it is normalised. What acts on branches or on the input says so by its `place`, and no
-    other regularizer is there. By name, branches are found in any network: see `Ends` in `_residual.py`.
+    A site is the output of a module; its label is what the user writes. Any module that is called once in a pass and
+    gives a map (N, C, H, W) is a site, labelled by its name. Site number i stands for the i-th of `stages`. If a stage
+    has a submodule `branch` (an `nn.Identity` at the end of its residual branch, before the shortcut is added), the
+    output of `branch` is site i for regularizers that act on branches. A network with more than one branch per stage
+    names them all in `branches`. The input is site 0, before and after it is normalised. Regularizers that act on
+    branches or on the input say so by their `place`, and no others act there. Branches given by name are found in any
+    network: see `Ends` in `_residual.py`.
 
     Class attributes:
 
@@ -40,15 +41,15 @@ class Backbone(nn.Module):
       with.
     - `stages` (names, none): the modules that site numbers stand for, from the shallowest to the deepest. Without
       them sites have names only, and methods have no default sites.
-    - `branches` (names): the modules that end residual branches, from the shallowest to the deepest, site i being the
-      i-th. By default each stage's `branch`, where it has one.
+    - `branches` (names): the modules that end residual branches, from the shallowest to the deepest: the i-th is site
+      i. By default the `branch` of each stage that has one.
     - `positional` (str, none): the option that a bare first value stands for, as in `timm:resnet18`.
-    - `normalisation` (none): mean and standard deviation of each channel in [0, 1] that the network wants in place of
+    - `normalisation` (none): mean and standard deviation of each channel in [0, 1] that the network wants instead of
       the data set's.
 
     Set by `place`: `sites`, the Site of each stage; `features`, the length D of an embedding; `regs`, the regularizers
-    by site; `windows_meet`, whether windows of a max pool have positions in common: its gradient on CUDA is then a sum
-    in no fixed order.
+    by site; `windows_meet`, whether the windows of a max pool overlap: its gradient on CUDA is then a sum in no fixed
+    order.
     """
 
     original: str = "none"
@@ -65,18 +66,18 @@ class Backbone(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.facts: dict[str, Any] = {}
-        """What a run's record says of the network besides its options, under `resolved`."""
+        """What a run's record says about the network under `resolved`, in addition to its options."""
         self._guide: Guide | None = None
         self._embeds = ""
 
     @property
     def input_size(self) -> int:
-        """The side in pixels of the images that the network itself sees: another than `image_size` if it resizes."""
+        """The side in pixels of the images that the network itself sees; not `image_size` if it resizes them."""
         return self.image_size
 
     @property
     def root(self) -> nn.Module:
-        """The module within which users name modules: this one, unless a network is wrapped."""
+        """The module in which users name modules: this one, unless it wraps a network."""
         return self
 
     def embed(self, x: Tensor) -> Tensor:
@@ -88,21 +89,22 @@ class Backbone(nn.Module):
         return self.embed(self._regularize("0", "input", x))
 
     def begin(self) -> None:
-        """Load the weights that training begins with, where the options name some; by default those drawn stay.
+        """Load the weights that training starts from, if the options name some; by default the random ones stay.
 
-        Called once, after `place`; not where a trained network is read back. UserError where they cannot be loaded.
+        Called once, after `place`, but not when a trained network is read back. Raises UserError if they cannot be
+        loaded.
         """
 
     def on_images(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [0, 1] after what regularizes images before they are normalised."""
+        """(N, 3, S, S) in [0, 1] after the regularizers that act on images before they are normalised."""
         with torch.autocast(images.device.type, enabled=False):  # in bf16, products of positions move pixels
             return self._regularize("0", "image", images)
 
     def place(self, reg: str) -> None:
-        """Put the regularizers of the text `reg` at their sites; to be called once, when all layers are made.
+        """Put the regularizers of the text `reg` at their sites. Call it once, when all layers are made.
 
-        Shapes come from a dry run of one image. UserError for unknown names, options or sites, for modules that give
-        no map or are called more than once, and for images too small for the network.
+        Shapes come from a dry run with one image. Raises UserError for unknown names, options or sites, for modules
+        that give no map or are called more than once, and for images too small for the network.
         """
         specs = regularizers.expand(reg, self.original)
         where = {name: str(spec) for spec in reversed(specs) for name in spec.sites or () if isinstance(name, str)}
@@ -139,9 +141,9 @@ class Backbone(nn.Module):
     def _found_ends(
         self, specs: Sequence[Spec], modules: Mapping[str, nn.Module], declared: Collection[str]
     ) -> dict[str, tuple[int, int]]:
-        """Where a method of branches asks for others than the `declared` ends: what is found, as numbers of how many.
+        """All ends that are found, each with its number and how many there are, if the `declared` ones do not suffice.
 
-        UserError where a method of branches is to act on what ends none.
+        Raises UserError if a method for branches is to act on a module that ends none.
         """
         acting = [spec for spec in specs if regularizers.FAMILY.find(spec.name).place == "branch"]
         labels = [label for spec in acting for label in spec.sites or ()]
@@ -159,14 +161,14 @@ class Backbone(nn.Module):
         return UserError(f"{where}: this network has no module {name!r}; {there}")
 
     def _depth(self, name: str, seen: DryRun) -> int:
-        """The stage, counted from 1, in which a module's call ends; what comes after all belongs to the last."""
+        """The stage, counted from 1, in which a module's call ends; what comes after all stages belongs to the last."""
         done = sum(stage in seen.ended[: seen.ended.index(name)] for stage in self.stages) if name in seen.ended else 0
         return min(done + 1, len(self.stages) or 1)
 
     def _attach(self, built: list[Regularizer], branches: dict[str, str]) -> None:
-        """Each regularizer to the module behind its site: those at one site act one after another, as written.
+        """Attach each regularizer to the module of its site; those at one site act one after another, as written.
 
-        `branches`: by number, the modules that end the residual branches.
+        `branches`: the modules that end the residual branches, by number.
         """
         built.sort(key=lambda reg: (not reg.site.numbered, reg.site.depth))  # stable: the order written stays
         groups: dict[str, list[Regularizer]] = {}
@@ -194,13 +196,13 @@ class Backbone(nn.Module):
         return x
 
     def at(self, label: str) -> list[Regularizer]:
-        """The regularizers at the site of this label, at all its places, in the order written."""
+        """The regularizers at the site with this label, at all its places, in the order written."""
         key = _key(label)
         return list(cast(Iterable[Regularizer], self.regs[key])) if key in self.regs else []
 
     @contextmanager
     def guided_by(self, guide: Guide | None) -> Iterator[None]:
-        """Within it, every pass hands `guide` to the regularizers, and to nothing else."""
+        """Within this context, every pass hands `guide` to the regularizers, and to nothing else."""
         before, self._guide = self._guide, guide
         try:
             yield
@@ -208,7 +210,7 @@ class Backbone(nn.Module):
             self._guide = before
 
     def module_at(self, label: int | str) -> nn.Module:
-        """The module behind a site: a stage's number, or a module's name. UserError where there is none."""
+        """The module of a site: a stage's number, or a module's name. Raises UserError if there is none."""
         if isinstance(label, int):
             if not 1 <= label <= len(self.stages):
                 numbers = f"blocks 1 to {len(self.stages)}" if self.stages else "no numbered blocks: name a module"
@@ -222,7 +224,7 @@ class Backbone(nn.Module):
     def maps(self) -> dict[str, tuple[int, int, int]]:
         """(C, H, W) of every module that can be a site, by name, in the order in which their calls end.
 
-        Square ones alone, as images are: what a transformer's heads pass on has four dimensions, too.
+        Only square maps, as images are square: what a transformer's heads pass on has four dimensions, too.
         """
         named = self.root.named_modules(remove_duplicate=False)
         modules = {name: module for name, module in named if name and name.partition(".")[0] != "regs"}
@@ -247,14 +249,14 @@ class Backbone(nn.Module):
 
     @property
     def guided_by_name(self) -> bool:
-        """Whether one of these goes by the class that the network itself names, `Guide.named`."""
+        """Whether one of these is guided by the class that the network itself names, `Guide.named`."""
         return any(reg.guided and reg.guided_by_name for reg in self.regularizers)
 
     def begin_step(self, progress: float, generator: torch.Generator | None = None) -> None:
         """Tell the regularizers that an optimizer step begins, at `progress` (0..1) of training.
 
-        Each gets a generator in the same state, seeded by one draw from `generator` (by default torch's own),
-        so that all sites agree on what a method draws once a step, whatever else is placed between them.
+        Each gets a generator in the same state, seeded by one draw from `generator` (by default torch's own), so that
+        all sites agree on what a method draws once per step, whatever else is placed between them.
         """
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
         for reg in self.regularizers:
@@ -262,13 +264,13 @@ class Backbone(nn.Module):
 
     @property
     def weight_decay_scale(self) -> float:
-        """What this step's weight decay is multiplied with: the largest that a regularizer asks for."""
+        """The factor of this step's weight decay: the largest that a regularizer asks for."""
         return max((reg.weight_decay_scale for reg in self.regularizers), default=1.0)
 
     def _read(self, seen: DryRun, embedding: Tensor) -> str:
-        """How the embedding is made of the deepest stage's map: "flat", its "mean" over positions, or "" (neither).
+        """How the embedding is made from the deepest stage's map: "flat", its "mean" over positions, or "" (neither).
 
-        `seen` has had that map replaced, and all weights that come after it: see `dry_run`.
+        In `seen`, that map and all weights after it are replaced: see `dry_run`.
         """
         if not self.stages:
             return ""
@@ -280,7 +282,7 @@ class Backbone(nn.Module):
 
     @property
     def map_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) where an embedding is the deepest stage's map of that shape, flattened; else None."""
+        """(C, H, W) if an embedding is the deepest stage's map of that shape, flattened; else None."""
         if self._embeds != "flat":
             return None
         deepest = self.sites[-1]
@@ -289,9 +291,9 @@ class Backbone(nn.Module):
     def channel_weights(self, weights: Tensor) -> Tensor:
         """A linear classifier's weights (..., features) on embeddings -> (..., C), on the deepest map's channels.
 
-        Averaged over the positions of the map; what belongs to another map is left out. With them, the sum
-        over channels of weight times map is the class activation map. UserError where the embedding is neither the
-        deepest stage's map, flat, nor its average over positions, and the network does not override this.
+        They are averaged over the positions of the map; weights on another map are left out. The class activation map
+        is the sum over channels of weight times map. Raises UserError if the embedding is neither the deepest stage's
+        map, flattened, nor its average over positions, and the network does not override this method.
         """
         if self._embeds == "mean":
             return weights
@@ -307,5 +309,5 @@ class Backbone(nn.Module):
 
 
 def _key(label: str) -> str:
-    """A label as the name of a child module, which may have no dots, nor be that of a method of ModuleDict."""
+    """A label as the name of a child module, which must have no dots and must not be that of a ModuleDict method."""
     return label if label.isdecimal() else "@" + label.replace(".", "/")

@@ -12,7 +12,7 @@ from fewshot.backbones._base import Backbone
 class Blocks(Backbone):
     """Blocks in a row; site i is the output of block i, counted from 1.
 
-    A subclass makes the blocks, each of which maps (N, C, H, W) to such, and may override `embedding`.
+    A subclass makes the blocks, each of which turns a map (N, C, H, W) into another, and may override `embedding`.
     """
 
     def __init__(self, image_size: int, blocks: Sequence[nn.Module]) -> None:
@@ -29,5 +29,5 @@ class Blocks(Backbone):
         return self.embedding(maps)
 
     def embedding(self, maps: list[Tensor]) -> Tensor:
-        """(N, features) from every block's map (N, C, H, W) after its regularizers: the last one, flat."""
+        """(N, features) from every block's map (N, C, H, W) after its regularizers: here the last map, flattened."""
         return maps[-1].flatten(1)

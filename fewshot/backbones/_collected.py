@@ -1,4 +1,4 @@
-"""A network out of a collection, such as timm's: without its classifier, perhaps with the weights that come with it."""
+"""A network from a collection such as timm: without its classifier, perhaps with the weights that come with it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fewshot.data.channels import Triple
 
 Statistics = Literal["auto", "dataset", "weights"]
 SMALLEST, LARGEST = 16, 1024  # pixels, to which images may be resized
-_STAGES = 4  # site numbers that a network has, where it says what its stages are
+_STAGES = 4  # site numbers that a network has, if it says what its stages are
 
 
 class Collected(Foreign):
     """What timm's and torchvision's networks have in common. A subclass has their options, and finds the network.
 
-    `label`: the network's full name, `timm:resnet18`. `removed`: names of its classifier and what else it has lost.
-    `published`: mean and standard deviation of the images that its published weights were trained on.
+    `label`: the network's full name, `timm:resnet18`. `removed`: the names of its classifier and of whatever else was
+    removed. `published`: mean and standard deviation of the images that its published weights were trained on.
     """
 
     positional = "name"
@@ -65,7 +65,7 @@ class Collected(Foreign):
         }  # fmt: skip
 
     def _with_maps(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The last of these modules that give a map (N, C, H, W)."""
+        """The last few of these modules that give a map (N, C, H, W)."""
         modules = dict(self.network.named_modules())
         watched = {name: modules[name] for name in names if name in modules}
         seen = dry_run(self, self.embed, watched, self.image_size)
@@ -80,7 +80,7 @@ class Collected(Foreign):
             state, source = self.published_weights()
         except MemoryError:
             raise
-        except Exception as error:  # whichever way their download fails
+        except Exception as error:  # however their download fails
             raise UserError(
                 f"{self.label},pretrained=true: its weights could not be had ({_weights.first_line(error)}); without a"
                 f" connection, give a file that you have: {self.label},weights=FILE"
@@ -90,7 +90,7 @@ class Collected(Foreign):
 
     @abstractmethod
     def published_weights(self) -> tuple[Mapping[str, Tensor], str]:
-        """The weights that come with the network, and their full name. Any error where they cannot be had."""
+        """The weights that come with the network, and their full name. Raises any error if they cannot be had."""
 
 
 def not_there(collection: str, name: str, names: Sequence[str], where: str) -> UserError:
@@ -101,13 +101,13 @@ def not_there(collection: str, name: str, names: Sequence[str], where: str) -> U
 
 
 def check_size(label: str, size: int | None) -> None:
-    """UserError for a side that no network is for."""
+    """Raise UserError for a side to which images may not be resized."""
     if size is not None and not SMALLEST <= size <= LARGEST:
         raise UserError(f"{label},size={size}: give {SMALLEST} to {LARGEST} pixels")
 
 
 def optional(package: str, extra: str) -> Any:
-    """A package that only some need. UserError names the extra that brings it."""
+    """A package that only some users need. If it is not installed, raises UserError that names the extra to install."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""One image through a network that nobody has described: what its modules give, and how often."""
+"""One image through a network without a description: what its modules return, and how often."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch.overrides import TorchFunctionMode
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
 
-DOUBLINGS = 4  # of the image's side, within which we look for the size that a network wants
+DOUBLINGS = 4  # of the image's side, in the search for the smallest size that a network takes
 
 
 class DryRun:
-    """What one image of noise makes of a network in evaluation mode.
+    """What a network in evaluation mode does with one image of noise.
 
-    It leaves no trace: batch-norm statistics, each module's mode and torch's random state stay as they are.
+    It leaves no trace: batch-norm statistics, each module's mode and torch's random state do not change.
     """
 
     outputs: dict[str, list[object]]
-    """Of each module by name: what it returned, call by call."""
+    """By module name: what it returned, call by call."""
     ended: list[str]
     """The modules' names in the order in which their calls ended."""
     embedding: object
     """What the network returned."""
     windows_meet: bool
-    """Whether windows of a max pool have positions in common, as those of 3x3 with stride 2 do."""
+    """Whether the windows of a max pool overlap, as those of 3x3 with stride 2 do."""
 
     def __init__(self, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int) -> None:
         self.outputs = {name: [] for name in modules}
@@ -51,7 +51,7 @@ class DryRun:
         return catch
 
     def map_of(self, name: str, where: str) -> Tensor:
-        """The one map (1, C, H, W) that the module returned. UserError, begun with `where`, if it was none or more."""
+        """The module's one map (1, C, H, W). Raises UserError, starting with `where`, if it returned none or more."""
         found = self.outputs[name]
         if len(found) != 1:
             times = f"{len(found)} times" if found else "not at all"
@@ -70,7 +70,7 @@ class DryRun:
 
 
 def _is_map(output: object) -> bool:
-    """Whether it is of the form (N, C, H, W). Images are square, and so are maps: (N, H, W, C) is told by that."""
+    """Whether it has the form (N, C, H, W). Maps are square, as images are: that tells it from (N, H, W, C)."""
     if not (isinstance(output, Tensor) and output.ndim == 4):
         return False
     _, first, second, third = output.shape
@@ -91,11 +91,11 @@ def dry_run(
 ) -> DryRun:
     """`run` one image (1, 3, S, S) through `network`, and watch some of its modules.
 
-    `replaced`: one of `modules`, whose output is replaced by noise of its form and signs; from there on all weights are
-    other ones than the network's. So what is made of this output shows, however faint it was, and whatever is still to
-    be learned: batch norm that has learned nothing is nearly the identity.
+    `replaced`: one of `modules`. Its output is replaced by noise of its shape and signs, and all weights after it by
+    others. This shows what the network makes of that output, however faint the output was, and whatever is still to be
+    learned: batch norm that has learned nothing is nearly the identity.
 
-    UserError where larger images pass, but not these; any other error of the network is left as it is.
+    Raises UserError if larger images pass, but not these; any other error of the network is passed on.
     """
     with evaluating(network), torch.random.fork_rng(devices=[]), _Thin() as thin, _one_thread(), ExitStack() as hooked:
         if replaced:
@@ -117,7 +117,7 @@ def dry_run(
 
 
 def _noise(like: Tensor) -> Tensor:
-    """Noise of a tensor's form: positive, unless some of it is negative."""
+    """Noise of a tensor's shape: positive, unless the tensor has negative entries."""
     drawn = torch.rand(like.shape, generator=torch.Generator().manual_seed(1)) + 0.1
     return (drawn - 0.6 if bool((like < 0).any()) else drawn).to(like)
 
@@ -125,8 +125,8 @@ def _noise(like: Tensor) -> Tensor:
 class _Thin(TorchFunctionMode):
     """Convolutions that compute one channel and scale it for the others: shapes are right, and cost next to nothing.
 
-    The whole network would take as long as drawing its weights. (The meta device would cost a second of imports.)
-    What max pools do is noted.
+    A pass through the whole network would take as long as drawing its weights. (The meta device would cost a second of
+    imports.) It also notes what max pools do.
     """
 
     windows_meet = False
@@ -134,12 +134,12 @@ class _Thin(TorchFunctionMode):
     _shaken: Container[int] = ()
 
     def shake(self, network: nn.Module) -> None:
-        """From now on functions see other weights: the network's own stay as they are."""
+        """From now on, functions see other weights; the network's own do not change."""
         held = [*network.parameters(), *network.buffers()]
         self._shaken = {id(weight) for weight in held if weight.is_floating_point()}
 
     def _other(self, given: object) -> object:
-        """Another weight in a weight's place, positive where that was: variances are. All else as it is."""
+        """Another weight for a weight, positive if that was, as variances are; anything else unchanged."""
         return 1.5 * given + 0.1 if isinstance(given, Tensor) and id(given) in self._shaken else given
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -156,7 +156,7 @@ _MAX_POOLS = (torch.max_pool2d, F.max_pool2d, F.max_pool2d_with_indices)  # F's 
 
 
 def _windows_meet(input: Tensor, kernel_size, stride=None, padding=0, dilation=1, *_, **__) -> bool:
-    """Whether windows of these sizes, each an integer or one for each of two directions, have a position in common."""
+    """Whether windows of these sizes overlap. Each size is an integer, or one for each of two directions."""
     kernels, strides, steps = (_pair(each) for each in (kernel_size, stride or kernel_size, dilation))
     return any((kernel - 1) * step >= s for kernel, s, step in zip(kernels, strides, steps, strict=True))
 
@@ -177,7 +177,7 @@ def _thin_convolution(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """What is as small as this waits longer for a second thread than it computes."""
+    """Use one thread: work as small as this waits longer for a second thread than it computes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -187,7 +187,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _least(run: Callable[[Tensor], object], too_small: int) -> int | None:
-    """The smallest images, in pixels, that pass where those of `too_small` do not; None where larger do not, either."""
+    """The smallest images, in pixels, that pass, if those of `too_small` do not; None if larger ones do not, either."""
     passes = next((large for n in range(DOUBLINGS) if _passes(run, large := too_small * 2 ** (n + 1))), None)
     while passes is not None and passes - too_small > 1:
         middle = (too_small + passes) // 2

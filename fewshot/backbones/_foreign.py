@@ -1,4 +1,4 @@
-"""A backbone around a network that knows nothing of us."""
+"""A backbone around a network that knows nothing about fewshot."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _IMAGE_SIZE = ("image_size", "img_size")  # what a network may call the side of 
 
 
 class Foreign(Backbone):
-    """Any module that maps images (N, 3, S, S) to vectors (N, D), or to a map (N, C, H, W), which is embedded flat.
+    """Any module that maps images (N, 3, S, S) to vectors (N, D), or to a map (N, C, H, W), which is flattened.
 
         class MyNet(Foreign):
             def __init__(self, image_size: int = 84, *, width: int = 32) -> None:
                 super().__init__(image_size, SomebodysNet(width), stages=("layer1", "layer2", "layer3"))
 
     It is then built by its dotted name, `--backbone my_pkg.MyNet:width=64`. Users name modules as the network does:
-    `--reg targetdrop@layer3`. `stages` names the modules that site numbers stand for, and whose last one gives the
-    deepest map. `size`: the side in pixels to which images are resized before the network sees them (bilinear,
-    antialiased); by default they come as they are. `weights`: a file whose weights training begins with.
+    `--reg targetdrop@layer3`. `stages`: the modules that site numbers stand for; the last one gives the deepest map.
+    `size`: the side in pixels to which images are resized before the network sees them (bilinear, antialiased); by
+    default they are not resized. `weights`: a file with the weights that training starts from.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Foreign(Backbone):
         self.size = None if size == image_size else size
         self.weights = weights
         self.removed: Sequence[str] = ()
-        """Modules that the network has lost, such as its classifier: a file may still have their weights."""
+        """Modules removed from the network, such as its classifier: a file may still have their weights."""
 
     @property
     def input_size(self) -> int:
@@ -73,10 +73,10 @@ class Foreign(Backbone):
 
 @functools.cache
 def adopt(network: type) -> type[Foreign] | None:
-    """The backbone around a user's class that is a module and nothing of ours; None for any other class.
+    """The backbone around a user's class that is a module and derives from none of ours; None for any other class.
 
-    Its options are the parameters of the class, and `size` and `weights` as `Foreign` has them. A parameter
-    `image_size` or `img_size` is given the side that the network will see.
+    Its options are the parameters of the class, and `Foreign`'s `size` and `weights`. A parameter `image_size` or
+    `img_size` gets the side that the network will see.
     """
     if not issubclass(network, nn.Module) or any(base.__module__.startswith("fewshot.") for base in network.__mro__):
         return None

@@ -20,9 +20,9 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 class Groups(Backbone):
     """A stem and groups of blocks in a row; site i is the output of group i, counted from 1, as the papers name them.
 
-    The embedding is the last group's map after `last` (batch norm and ReLU, where blocks begin with them),
-    averaged over its positions. A block with a submodule `branch` takes what acts on branches: site i there is the i-th
-    such block.
+    The embedding is the last group's map after `last` (batch norm and ReLU, if blocks begin with them), averaged over
+    its positions. Regularizers that act on branches act in blocks with a submodule `branch`: for them, site i is the
+    i-th such block.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Groups(Backbone):
 class Basic(nn.Module):
     """Two 3x3 convolutions with batch norm, ReLU after the sum (He et al., CVPR 2016).
 
-    Where the form changes, the shortcut is subsampled and filled up with zeros ("A"), or a 1x1 convolution with batch
-    norm ("B").
+    Where the shape changes, the shortcut is subsampled and padded with zeros ("A"), or it is a 1x1 convolution with
+    batch norm ("B").
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:

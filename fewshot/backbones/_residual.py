@@ -1,4 +1,4 @@
-"""Where a network ends its residual branches: found by watching one image pass, for networks that do not say."""
+"""Where a network's residual branches end: found by watching one image pass, for networks that do not declare it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewshot.core.components import Spec
 from fewshot.core.errors import UserError
 
 _ADDS = ("add", "add_")
-# Zero stays zero: what is left out before these is left out of the sum after them.
+# These keep zero at zero: what is dropped before them is missing from the sum after them.
 _SCALES = (
     "mul", "mul_", "div", "div_", "clone", "contiguous", "to", "permute", "transpose", "view", "reshape", "dropout",
 )  # fmt: skip
@@ -24,18 +24,18 @@ _SCALES = (
 class Ends:
     """The modules that end residual branches: each gives a map that is added to another, and goes nowhere else.
 
-    So does the last module of a shortcut that has modules of its own; which of the two is the branch, we cannot tell.
+    The last module of a shortcut that has modules does the same; we cannot tell which of the two is the branch.
     """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
-    """Of each by name: the number of its sum, counted from 1 in the order of the pass."""
+    """By module name: the number of its sum, counted from 1 in the order of the pass."""
     count: int = 0
     """How many such sums there are."""
     example: str = ""
-    """The last one that is no shortcut's."""
+    """The last module that does not end a shortcut."""
 
     def check(self, spec: Spec, declared: Collection[str], stages: Collection[str]) -> None:
-        """UserError where a method of branches is sent to a module that ends none, or, without one, to no module."""
+        """Raise UserError if a method for branches names a module that ends none, or names none and must name one."""
         remedy = f"such as {spec.name}@{self.example}" if self.example else "if there is one"
         named = [site for site in spec.sites or () if isinstance(site, str)]
         if not named and not declared and self.example:
@@ -54,7 +54,7 @@ class Ends:
 def find_ends(
     network: nn.Module, run: Callable[[Tensor], object], modules: Mapping[str, nn.Module], image_size: int
 ) -> Ends:
-    """Those among `modules`, as one image passes; `run` as for `dry_run`."""
+    """The ends among `modules`, found as one image passes. `run`: as for `dry_run`."""
     sums = _Sums()
     hooks = [module.register_forward_hook(sums.of(name)) for name, module in modules.items()]
     try:
@@ -99,7 +99,7 @@ class _Sums(TorchFunctionMode):
         if not any(isinstance(each, Tensor) for each in _flat(result)):
             return result  # it asked for a shape, say
         if any(result is tensor for tensor in given) and kind not in _SCALES:
-            self._names.pop(id(result), None)  # computed in place: what it is now, no module has returned
+            self._names.pop(id(result), None)  # computed in place: no module has returned what it is now
         if kind in _SCALES and isinstance(result, Tensor):
             self._note(result, set().union(*names))
         elif kind in _ADDS and len(shapes) == 2 and shapes[0] == shapes[1]:
@@ -109,12 +109,12 @@ class _Sums(TorchFunctionMode):
         return result
 
     def ends(self, seen: DryRun) -> Ends:
-        """What came of it."""
+        """The ends, from what was watched."""
         order = {name: place for place, name in enumerate(seen.ended)}
         single = {name for name in order if name not in self._used and seen.gives_map(name)}
         sums = [parts for names in self._added if any(parts := [each & single for each in names])]
         numbers = {name: number for number, parts in enumerate(sums, 1) for name in set().union(*parts)}
-        sure = [parts for parts in sums if not all(parts)] or sums  # the other part is what came in, as it came
+        sure = [parts for parts in sums if not all(parts)] or sums  # the other part is the input, unchanged
         example = ""
         if sure:
             branch = min(filter(None, sure[-1]), key=lambda names: min(order[name] for name in names))
@@ -123,7 +123,7 @@ class _Sums(TorchFunctionMode):
 
 
 def _flat(given: object) -> Iterable[object]:
-    """What is in tuples, lists and dictionaries, however nested."""
+    """All items of tuples, lists and dictionaries, however nested."""
     if isinstance(given, dict):
         given = tuple(given.values())
     if isinstance(given, (tuple, list)) and not isinstance(given, torch.Size):

@@ -13,10 +13,10 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def sync_batch_norm(model: nn.Module, group: Any) -> None:
-    """Let batch norms in training take the statistics of all processes' images, over a group of CUDA devices.
+    """Let batch norms in training use the statistics of all processes' images, over a group of CUDA devices.
 
-    UserError where one does more than torch's own, or has a hook, as a regularizer's is: torch puts another module in
-    its place.
+    Raises UserError if one does more than torch's own, or has a hook, such as a regularizer's: torch puts another
+    module in its place.
     """
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (type(module) not in _PLAIN or module._forward_hooks):

@@ -1,4 +1,4 @@
-"""Weights that somebody else trained: read from a file without executing any of it, and given to a network."""
+"""Weights that somebody else trained: read from a file without executing any of it, and loaded into a network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded
 
 _LARGEST = 16 * 2**30  # bytes
-_WITHIN = ("state_dict", "model_state_dict", "model")  # where checkpoints of others keep their weights
+_WITHIN = ("state_dict", "model_state_dict", "model")  # where others' checkpoints keep their weights
 _SHOWN = 3
 
 
 def read(path: str) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a .safetensors file, or of a state dict that torch.save wrote; and SHA-256 of the file.
+    """The tensors of a .safetensors file, or of a state dict that torch.save wrote; and the file's SHA-256.
 
     A state dict within a checkpoint is found under its usual names, and `module.` before each name is left out.
-    UserError where there is no such file, and where it holds anything but tensors.
+    Raises UserError if there is no such file, or if it holds anything but tensors.
     """
     try:
         data = read_bounded(Path(path), _LARGEST)
@@ -57,9 +57,9 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], removed: Iterable[str], source: str) -> None:
-    """Give `network` these weights; those of modules that were `removed` from it are left out.
+    """Load these weights into `network`, except those of modules that were `removed` from it.
 
-    UserError, begun with `source`, names the first ones that are missing, too many, or of another shape.
+    Raises UserError, starting with `source`, that names the first ones that are missing, unknown or of another shape.
     """
     off = tuple(f"{name}." for name in removed)
     theirs = {name: tensor for name, tensor in state.items() if not name.startswith(off)}

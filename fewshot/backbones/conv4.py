@@ -29,7 +29,7 @@ class _Block(nn.Module):
 class Conv4(Blocks):
     """4 blocks of 64 channels: 84 px images to 64 x 5 x 5 = 1,600 numbers; 112,832 parameters.
 
-    `channels`: of every block. MAML has 32 on mini-ImageNet (Finn et al., ICML 2017), to overfit less.
+    `channels`: of every block. MAML uses 32 on mini-ImageNet (Finn et al., ICML 2017), to overfit less.
     """
 
     def __init__(self, image_size: int = 84, *, channels: int = 64) -> None:

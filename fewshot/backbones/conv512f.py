@@ -28,7 +28,7 @@ class _Block(nn.Module):
 
 
 class Conv512F(Blocks):
-    """Blocks of 96, 192, 384 and 512 channels, embedded as blocks 3 and 4 side by side; 2,605,056 parameters.
+    """Blocks of 96, 192, 384 and 512 channels; the embedding is blocks 3 and 4 side by side; 2,605,056 parameters.
 
     `variant`:
 
@@ -38,7 +38,7 @@ class Conv512F(Blocks):
       once more with stride 1; 384 x 9 x 9 + 512 x 9 x 9 = 72,576 numbers.
 
     Its own regularization (`reg="original"`): Dropout 0.1 after block 3 and 0.3 after block 4, which are MetaOptNet's
-    rates. They stand for both variants here, which is our reading: Bertinetto et al. have 0.1 after both on
+    rates. We use them for both variants, which is our reading: Bertinetto et al. use 0.1 after both blocks on
     mini-ImageNet and 0.4 after both on CIFAR-FS (write `dropout@3,4:drop_prob=0.4` for those).
     """
 

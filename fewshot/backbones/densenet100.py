@@ -1,4 +1,4 @@
-"""DenseNet-100 with growth rate 12 (Huang et al., CVPR 2017): each layer sees the maps of all before it."""
+"""DenseNet-100 with growth rate 12 (Huang et al., CVPR 2017): each layer sees the maps of all layers before it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GROWTH = 12
 
 
 class _Layer(nn.Module):
-    """Batch norm, ReLU, 3x3 convolution to 12 channels; with `bottleneck` a 1x1 convolution to 48 before."""
+    """Batch norm, ReLU, 3x3 convolution to 12 channels; with `bottleneck`, after a 1x1 convolution to 48."""
 
     def __init__(self, inputs: int, bottleneck: bool) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Layer(nn.Module):
 class DenseNet100(Groups):
     """32 px images to 1,168 numbers; 6,967,952 parameters in three dense groups of 32 layers.
 
-    `bottleneck` is the paper's DenseNet-BC (342 numbers, 765,732 parameters): 16 layers of two convolutions a group,
+    `bottleneck` is the paper's DenseNet-BC (342 numbers, 765,732 parameters): 16 layers of two convolutions per group,
     and transitions that halve the channels.
     """
 

@@ -1,4 +1,4 @@
-"""ResNet-12 as MetaOptNet has it (Lee et al., CVPR 2019): four residual blocks of 64/160/320/640."""
+"""ResNet-12 as MetaOptNet has it (Lee et al., CVPR 2019): four residual blocks of 64/160/320/640 channels."""
 
 from __future__ import annotations
 

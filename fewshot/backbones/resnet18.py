@@ -8,7 +8,7 @@ from fewshot.backbones._groups import ResNet
 class ResNet18(ResNet):
     """32 px images to 512 numbers; 11,168,832 parameters.
 
-    He et al.'s ResNet-18 (CVPR 2016, table 1) with a 3x3 convolution in place of its 7x7 stem, and no pooling there.
+    He et al.'s ResNet-18 (CVPR 2016, table 1) with a 3x3 convolution instead of its 7x7 stem, and no pooling there.
     """
 
     def __init__(self, image_size: int = 32) -> None:

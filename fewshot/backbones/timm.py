@@ -1,4 +1,4 @@
-"""Any network of timm (Wightman, 2019), such as `timm:resnet18` or `timm:vit_tiny_patch16_224`; without classifier."""
+"""Any timm network (Wightman, 2019), such as `timm:resnet18` or `timm:vit_tiny_patch16_224`; without its classifier."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fewshot.core.errors import UserError
 class Timm(Collected):
     """`timm:NAME`: images to what the network gives its classifier. Sites have the names of its modules.
 
-    Site numbers 1 to 4 stand for the last maps of its stages, where it has such. `pip install 'fewshot[timm]'`.
+    Site numbers 1 to 4 stand for its last stages that give maps, if it has any. `pip install 'fewshot[timm]'`.
 
-    - `name`: as `timm.list_models()` has it, with or without the tag of its weights: `resnet18.a1_in1k`. The first
-      value needs no name: `timm:resnet18,size=128`.
-    - `pretrained`: begin with the weights that timm publishes, which it downloads.
-    - `weights`: begin with a file that you have, .safetensors or .pth: a state dict, with or without the classifier.
-    - `size`: side in pixels to which images are resized within the network (bilinear, antialiased). By default they
-      come as they are, and a network that is for one size only resizes to that.
-    - `normalise`: by the mean and standard deviation of the "dataset", or those that the published "weights" want;
-      "auto" is "weights" where it begins with weights, else "dataset".
+    - `name`: as `timm.list_models()` lists it, with or without the tag of its weights: `resnet18.a1_in1k`. As the first
+      value it needs no `name=`: `timm:resnet18,size=128`.
+    - `pretrained`: start from the weights that timm publishes, which it downloads.
+    - `weights`: start from a file that you have, .safetensors or .pth: a state dict, with or without the classifier.
+    - `size`: side in pixels to which images are resized within the network (bilinear, antialiased). By default they are
+      not resized, except for a network that takes only one size: to that.
+    - `normalise`: by the mean and standard deviation of the "dataset", or by those that the published "weights" want;
+      "auto" is "weights" if it starts from weights, else "dataset".
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Timm(Collected):
 
 
 def _published(timm: Any, name: str) -> dict[str, Any]:
-    """timm's settings of a network's weights. UserError where it has no such network, or no such weights."""
+    """timm's settings of a network's weights. Raises UserError if it has no such network, or no such weights."""
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise not_there("timm", name, timm.list_models(), "timm.list_models()")

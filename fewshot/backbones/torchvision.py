@@ -1,4 +1,4 @@
-"""Any classification network of torchvision, such as `torchvision:resnet18`; its classifier is off."""
+"""Any classification network of torchvision, such as `torchvision:resnet18`; without its classifier."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewshot.backbones._collected import Collected, Statistics, check_size, not_
 from fewshot.core.errors import UserError
 
 _CLASSES = 1000  # ImageNet's, of every network there
-_FIXED = {"vit": "image_size", "maxvit": "input_size"}  # networks for one size of images, and what says which
+_FIXED = {"vit": "image_size", "maxvit": "input_size"}  # networks for one size of images, and the parameter for it
 _FIXED_SIZE = 224
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # classifiers that are for training on ImageNet
 
@@ -19,17 +19,17 @@ _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # classifiers that are for training 
 class Torchvision(Collected):
     """`torchvision:NAME`: images to what the network gives its classifier. Sites have the names of its modules.
 
-    In the ResNets site numbers 1 to 4 stand for `layer1` to `layer4`. Dropout and stochastic depth that a network comes
-    with are off, as timm's are by default: what regularizes is in `--reg`.
+    In the ResNets, site numbers 1 to 4 stand for `layer1` to `layer4`. A network's own dropout and stochastic depth are
+    off, as timm's are by default: only `--reg` regularizes.
 
-    - `name`: as `torchvision.models.list_models(torchvision.models)` has it. The first value needs no name:
+    - `name`: as `torchvision.models.list_models(torchvision.models)` lists it. As the first value it needs no `name=`:
       `torchvision:resnet18,size=128`.
-    - `pretrained`: begin with the weights that torchvision calls its default, which it downloads.
-    - `weights`: begin with a file that you have, .safetensors or .pth: a state dict, with or without the classifier.
-    - `size`: side in pixels to which images are resized within the network (bilinear, antialiased). By default they
-      come as they are, and a network that is for one size only resizes to 224.
-    - `normalise`: by the mean and standard deviation of the "dataset", or those that the published "weights" want;
-      "auto" is "weights" where it begins with weights, else "dataset".
+    - `pretrained`: start from the weights that torchvision calls its default, which it downloads.
+    - `weights`: start from a file that you have, .safetensors or .pth: a state dict, with or without the classifier.
+    - `size`: side in pixels to which images are resized within the network (bilinear, antialiased). By default they are
+      not resized, except for a network that takes only one size: to 224.
+    - `normalise`: by the mean and standard deviation of the "dataset", or by those that the published "weights" want;
+      "auto" is "weights" if it starts from weights, else "dataset".
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Torchvision(Collected):
         if sized:
             keywords[sized] = side if sized == "image_size" else (side, side)
         auxiliary: tuple[str, ...] = ()
-        if name in ("googlenet", "inception_v3"):  # theirs is to change ImageNet's normalisation into another
+        if name in ("googlenet", "inception_v3"):  # they change ImageNet's normalisation into another
             begun = pretrained or weights is not None
             auxiliary = _AUXILIARY
             keywords |= {"aux_logits": False, "init_weights": True, "transform_input": begun}
@@ -80,7 +80,7 @@ class Torchvision(Collected):
 
 
 def _without_dropout(network: nn.Module) -> None:
-    """Switch off what drops something in training: without it, `--reg none` would not be none."""
+    """Switch off what drops something in training: with it, `--reg none` would not be none."""
     operations = optional("torchvision.ops", "torchvision")
     for module in network.modules():
         if isinstance(module, (nn.modules.dropout._DropoutNd, operations.StochasticDepth)):
@@ -88,7 +88,7 @@ def _without_dropout(network: nn.Module) -> None:
 
 
 def _classifier(network: nn.Module, label: str) -> str:
-    """The name of the last layer with an output a class."""
+    """The name of the last layer with one output per class."""
     found = [
         name
         for name, module in network.named_modules()

@@ -9,7 +9,7 @@ from fewshot.backbones._groups import Groups, conv
 
 
 class _Block(nn.Module):
-    """Batch norm and ReLU before each of two 3x3 convolutions; a 1x1 shortcut where the form changes."""
+    """Batch norm and ReLU before each of two 3x3 convolutions; a 1x1 shortcut where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, components, seeds, the device, the console. Imports nothing above it."""
+"""What every room builds on: errors, files, components, seeds, the device, the console. Imports nothing above it."""

@@ -1,4 +1,4 @@
-"""Whether something answers each item by itself, or looks at the others of its batch, too."""
+"""Whether something answers each item by itself, or also looks at the others of its batch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from fewshot.core.seeding import reseed
 
 TOLERANCE = 1e-3  # of the largest answer: what rounding in float32 may amount to
-_NOISE = 3  # times what two seeds differ by: what draws random numbers may differ by that
+_NOISE = 3  # times the difference between two seeds: what draws random numbers may differ by that
 
 
 def others_matter(answer: Callable[[Tensor], Tensor], items: Tensor, halve: bool) -> bool:
-    """Whether some answers change with the order of all items, or as half of them are left out, beyond rounding.
+    """Whether some answers change, beyond rounding, with the order of all items, or if half of them are left out.
 
     items (T, N, ...) -> answers (T, N, ...). halve: whether to leave half of them out, too; gradients are then not
-    wanted. False where `answer` fails. torch's random numbers are afterwards as they were.
+    computed. Returns False if `answer` fails. The state of torch's random numbers is restored.
     """
 
     def answers(given: Tensor, seed: int = 0) -> Tensor:
@@ -44,7 +44,7 @@ def others_matter(answer: Callable[[Tensor], Tensor], items: Tensor, halve: bool
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's own random numbers, on the CPU and on the device, from a seed for a while; then they are as before."""
+    """Seed torch's own random numbers, on the CPU and on the device, for a while; then restore their state."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         reseed(seed, device)
         yield

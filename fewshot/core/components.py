@@ -7,11 +7,11 @@
     my_pkg.my_module.MyDrop:rate=0.2
     timm:resnet18,size=128
 
-A bare first value is that of the option which the component's class declares as `positional`; most declare none.
+A bare first value belongs to the option that the component's class declares as `positional`; most declare none.
 
-A family (backbones, heads, regularizers, transforms, regimes) is a package with one file a component: the file's name
+A family (backbones, heads, regularizers, transforms, regimes) is a package with one file per component: the file's name
 is the component's name, the file defines one public subclass of the family's base, and the keyword-only parameters of
-its `__init__` (a regime's: of `build`) are its options, typed and with defaults. Adding a component is adding a file.
+its `__init__` (a regime's: of `build`) are its options, typed and with defaults. To add a component, add a file.
 
 Nothing here imports torch.
 """
@@ -42,14 +42,14 @@ Component = TypeVar("Component")
 class Spec:
     """One component as the user wrote it: options are still text.
 
-    `sites`: block numbers, rising, then module names in alphabetical order; None where the user gave none.
+    `sites`: block numbers, rising, then module names in alphabetical order; None if the user gave none.
     """
 
     name: str
     sites: tuple[int | str, ...] | None
     options: dict[str, str]
     value: str = ""
-    """The bare first value, "" where there is none."""
+    """The bare first value, "" if there is none."""
 
     def __str__(self) -> str:
         sites = "@" + ",".join(map(str, self.sites)) if self.sites else ""
@@ -58,7 +58,7 @@ class Spec:
 
 
 def parse(text: str) -> list[Spec]:
-    """Read a `+`-joined list of components. UserError where it is not in the grammar."""
+    """Read a `+`-joined list of components. Raises UserError if it does not follow the grammar."""
     return [_parse_one(part) for part in re.split(r"\+(?=[A-Za-z_])", text)]  # so that 1e+3 stays whole
 
 
@@ -105,8 +105,8 @@ class Family(Generic[Component]):
     ) -> None:
         self.package, self.kind, self._base, self._constructor = package, kind, base, constructor
         self.aliases = aliases or {}
-        """What else may be written in a component's place, and what it stands for: the family's own code sees to it."""
-        self._adopt = adopt or (lambda stranger: None)  # makes a component of a user's class that derives from others
+        """What else may be written instead of a component, and what it stands for: the family's own code handles it."""
+        self._adopt = adopt or (lambda stranger: None)  # makes a component of a user's class with other bases
 
     @property
     def base(self) -> type[Component]:
@@ -119,7 +119,7 @@ class Family(Generic[Component]):
         return sorted(module.name for module in found if not module.name.startswith("_"))
 
     def find(self, name: str) -> type[Component]:
-        """The class behind a name or a dotted path. UserError where there is none."""
+        """The class behind a name or a dotted path. Raises UserError if there is none."""
         if "." in name:
             return self._users_own(name)
         if name in self.aliases:
@@ -149,8 +149,8 @@ class Family(Generic[Component]):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            # Only where the module itself, or a package on the way to it, is missing: what goes wrong within the
-            # user's module, an import included, is for the user to see with its traceback.
+            # Only if the module itself, or a package on the way to it, is missing: whatever else goes wrong in the
+            # user's module, an import included, the user should see with its traceback.
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise
             raise UserError(f"cannot import {self.kind} {path!r} ({error}): is its folder on PYTHONPATH?") from None
@@ -167,7 +167,7 @@ class Family(Generic[Component]):
         return found
 
     def of(self, thing: object) -> type[Component] | None:
-        """A class where it is a component of the family, or what the family makes of it; None where it is neither."""
+        """A class, if it is a component of the family, or what the family makes of it; None if it is neither."""
         if not isinstance(thing, type):
             return None
         return thing if issubclass(thing, self.base) else self._adopt(thing)
@@ -244,7 +244,7 @@ def _generality(kind: Any) -> int:
 
 
 def _as(kind: Any, text: str) -> Any:
-    """Text as a value of one kind. ValueError where it is none."""
+    """Text as a value of one kind. ValueError if it is none."""
     if typing.get_origin(kind) is typing.Literal:
         values = {str(value): value for value in typing.get_args(kind)}
     elif kind is bool:

@@ -44,9 +44,9 @@ class Compute:
 
 
 def choose(device: str = "auto", precision: str = "auto", crew: Crew = ALONE) -> Compute:
-    """Resolve the flags; `auto` is the GPU where there is one, and bf16 where it is native.
+    """Resolve the flags; `auto` is the GPU if there is one, and bf16 if it is native.
 
-    Of several processes on a machine each takes the GPU of its own number. Raises UserError for a device that is not
+    Each of several processes on a machine takes the GPU with its own number. Raises UserError for a device that is not
     there.
     """
     chosen = _own_device(device, crew) if crew.several else _device(device)
@@ -56,11 +56,11 @@ def choose(device: str = "auto", precision: str = "auto", crew: Crew = ALONE) ->
 
 
 def settle(where: Compute, threads: int = 0, deterministic: bool = False, tuned: bool = True) -> None:
-    """What holds for the whole process that computes there: commands and experiments call it, nothing else does.
+    """Make the settings of the whole process that computes there: commands and experiments call it, nothing else does.
 
     `threads` of the CPU; 0 leaves torch's choice. `deterministic` asks CUDA for kernels that repeat to the bit; those
-    of a CPU always do. `tuned`: whether cuDNN may try which of its kernels is fastest, which is not always the same
-    one. Raises UserError for a number of threads below 0.
+    of a CPU always do. `tuned`: whether cuDNN may try which of its kernels is fastest; that is not always the same one.
+    Raises UserError for a number of threads below 0.
     """
     if threads < 0:
         raise UserError(f"--threads {threads}: give at least 0")
@@ -77,9 +77,9 @@ def settle(where: Compute, threads: int = 0, deterministic: bool = False, tuned:
 
 @contextmanager
 def trusting_pools(windows_meet: bool) -> Iterator[None]:
-    """Deterministic training without torch's warning of every max pool on CUDA, but where its windows meet.
+    """Deterministic training without torch's warning about max pools on CUDA, unless their windows meet.
 
-    Where they do not, as those of 2x2 with stride 2, no position gets two gradients, whose sum would have an order.
+    If they do not, as in pools of 2x2 with stride 2, no position gets two gradients, whose sum depends on the order.
     """
     with warnings.catch_warnings():
         if not windows_meet:
@@ -89,7 +89,7 @@ def trusting_pools(windows_meet: bool) -> Iterator[None]:
 
 @contextmanager
 def full_fp32() -> Iterator[None]:
-    """Convolutions and products in fp32 mean it for a while, whatever the process has chosen."""
+    """For a while, convolutions and products in fp32 really are in fp32, whatever the process has chosen."""
     legacy, products = _read(lambda: _cudnn.allow_tf32), _read(torch.get_float32_matmul_precision)
     before = _cudnn.conv.fp32_precision, _cudnn.rnn.fp32_precision
     _ieee()
@@ -106,13 +106,13 @@ def full_fp32() -> Iterator[None]:
 
 
 def _ieee() -> None:
-    """fp32 is to mean fp32 in convolutions: cuDNN's own choice is TF32. torch's two ways of saying so must agree."""
+    """Make fp32 mean fp32 in convolutions: cuDNN's own choice is TF32. torch's two ways of setting this must agree."""
     _cudnn.allow_tf32 = False
     _cudnn.conv.fp32_precision = _cudnn.rnn.fp32_precision = "ieee"
 
 
 def _read(setting: Callable[[], T]) -> T | None:
-    """One of torch's older settings; None where newer ones contradict it, so that torch raises."""
+    """One of torch's older settings; None if newer ones contradict it, so that torch raises."""
     try:
         return setting()
     except RuntimeError:
@@ -154,7 +154,7 @@ def _numbered(device: torch.device) -> torch.device:
 
 
 def _native_bf16(device: torch.device) -> bool:
-    """Whether bf16 products are done by the hardware: emulated, they cost several times fp32's."""
+    """Whether the hardware does bf16 products: emulated, they cost several times as much as in fp32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -162,7 +162,7 @@ def _native_bf16(device: torch.device) -> bool:
 
 
 def _libc() -> ctypes.CDLL | None:
-    """glibc, where it is there and memory is ample enough to hold on to some."""
+    """glibc, if it is there, and there is enough memory to hold on to some."""
     if not sys.platform.startswith("linux") or _memory() < _ROOM_TO_KEEP_HEAP:
         return None
     libc = ctypes.CDLL(None)
@@ -171,7 +171,7 @@ def _libc() -> ctypes.CDLL | None:
 
 @functools.cache
 def _memory() -> int:
-    """Bytes that this process may use: the machine's, or its container's where that is less."""
+    """Bytes that this process may use: the machine's, or its container's if that is less."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -184,9 +184,9 @@ def _memory() -> int:
 def keep_heap() -> None:
     """Let glibc reuse freed blocks instead of giving each back to the kernel (Linux, CPU).
 
-    Every large activation is otherwise mapped and zeroed afresh, page by page, at every step, which
+    Otherwise, every large activation is mapped and zeroed afresh, page by page, at every step, which
     costs a third of the step. Elsewhere, or with little memory, nothing is done. It holds for the whole
-    process, so the training loop and the commands call it, and nothing that a user imports does.
+    process, so the training loop and the commands call it, but nothing that a user imports does.
     """
     if libc := _libc():
         libc.mallopt(_M_MMAP_MAX, 0)
@@ -194,9 +194,9 @@ def keep_heap() -> None:
 
 
 def tidy_heap() -> None:
-    """Give the heap back where it has outgrown its share of memory: call it between steps.
+    """Give the heap back if it has outgrown its share of memory: call it between steps.
 
-    A heap that never shrinks splinters, and grows to several times what a step needs.
+    A heap that never shrinks becomes fragmented, and grows to several times what a step needs.
     """
     if libc := _libc():
         with open("/proc/self/statm", encoding="ascii") as file:
@@ -207,7 +207,7 @@ def tidy_heap() -> None:
 
 @contextmanager
 def room_for(remedy: str) -> Iterator[None]:
-    """Where a device's or the machine's memory does not suffice, UserError with the remedy."""
+    """Raises UserError with the remedy if a device's or the machine's memory does not suffice."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -224,7 +224,7 @@ def _no_room(error: Exception, remedy: str) -> UserError:
 
 
 def check_compiler() -> None:
-    """UserError where torch.compile would not find what it builds its kernels with."""
+    """Raises UserError if torch.compile would not find the compiler that builds its kernels."""
     compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
     if shutil.which(compiler.split()[0]) is None:
         missing = f"--compile needs a C++ compiler, and there is no {compiler}"
@@ -232,7 +232,7 @@ def check_compiler() -> None:
 
 
 def near(values: np.ndarray, device: torch.device) -> Tensor:
-    """An array, on the device, which is not waited for."""
+    """An array as a tensor on the device, without waiting for it."""
     here = torch.from_numpy(values)
     return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
 

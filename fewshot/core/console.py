@@ -55,7 +55,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one line, as every other error here."""
+    """argparse with errors of one line, like every other error here."""
 
     def __init__(self, **kwargs) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see python -m {self.prog} --help)")
 
     def _hint(self, args: list[str], wrong: str) -> str:
-        """What may be meant by `wrong`, an argument that was not understood; "" where nobody knows."""
+        """What may be meant by `wrong`, an argument that was not understood; "" if that is unknown."""
         if wrong.startswith("-"):
             flags = [flag.strip("-") for flag in self._option_string_actions]
             near = nearest(wrong.partition("=")[0].strip("-"), flags)
@@ -86,7 +86,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def summary(doc: str | None) -> str:
-    """What a command does, from its module's docstring: the part behind the colon. "" under python -OO."""
+    """What a command does, from its module's docstring: the part after the colon. "" under python -OO."""
     return (doc or "").partition(": ")[2]
 
 
@@ -102,7 +102,7 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
 def terminal() -> Console:
     """Standard output: long lines are left to the terminal, text is printed as it is.
 
-    Names come from files and other people: what would steer the terminal is shown as an escape sequence (`visible`).
+    Names come from files and other people: what would control the terminal is shown as an escape sequence (`visible`).
     """
     from rich.console import Console
 
@@ -115,7 +115,7 @@ def terminal() -> Console:
 
 @contextmanager
 def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A function to call with how many more are done: a bar on stderr while a person looks on; nothing in a pipe."""
+    """Gives a function to call with how many more are done: a bar on stderr if it is a terminal; else nothing."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -131,7 +131,7 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
 def visible(text: str) -> str:
     r"""Text with its control characters written out, `\x1b`: those that move a cursor, colour, or reverse what is read.
 
-    Also what no terminal can show, halves of characters from undecodable file names. Tabs and line ends stay.
+    Also what no terminal can show: halves of characters from undecodable file names. Tabs and line ends stay.
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
@@ -139,9 +139,9 @@ def visible(text: str) -> str:
 def run(
     main: Callable[[list[str] | None], None], argv: list[str] | None = None, own_process: bool | None = None
 ) -> int:
-    """Call a command and return its exit status: 0 done, 2 wrong input, 130 interrupted.
+    """Call a command and return its exit status: 0 done, 1 its output was lost, 2 wrong input, 130 interrupted.
 
-    `own_process`: whether the process is there for this command alone; by default, where no `argv` is given. Unforeseen
+    `own_process`: whether the process is there for this command alone; by default, if no `argv` is given. Unforeseen
     exceptions pass through: Python prints their traceback and exits with 1.
     """
     if own_process is None:

@@ -1,8 +1,8 @@
 """Several processes that train one model together: which of them this one is, and all that they tell each other.
 
 torch.distributed is used here and nowhere else. Small things go by gloo, whatever the device, so that nobody waits for
-a device; gradients and embeddings on CUDA by nccl. Who is alone pays for none of it. Every method that says "together"
-must be called by all processes of a crew, in the same order.
+a device; gradients and embeddings on CUDA go by nccl. A process that is alone pays for none of it. Every method that
+says "together" must be called by all processes of a crew, in the same order.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # as torchrun sets it
-_PATIENCE = timedelta(hours=6)  # with one that lives: it may solve many tasks, or write to a slow disk
+_PATIENCE = timedelta(hours=6)  # with one that is alive: it may solve many tasks, or write to a slow disk
 _JOINING = timedelta(minutes=5)
-_ANSWER = 5.0  # seconds for which the store is waited for by one that is about to end
-_LINGER = 2.0  # seconds for which who failed keeps the store, where it is in that process, for the others to ask
+_ANSWER = 5.0  # seconds that a process about to end waits for the store
+_LINGER = 2.0  # seconds that a failed process keeps the store, if it hosts it, for the others to ask
 _INTERRUPTED, _USER_ERROR, _FAILED = 130, 2, 1  # exit statuses, as in console.py
 
 Value = TypeVar("Value")
@@ -49,11 +49,11 @@ class Crew:
         self._store: Any = None
         self._pulse: Pulse | None = None
         self.devices: Any = None
-        """torch's group of the CUDA devices, where they are used."""
+        """torch's group of the CUDA devices, if they are used."""
 
     @classmethod
     def of_environment(cls) -> Crew:
-        """As torchrun says it by environment variables; alone where it did not start this process."""
+        """As torchrun's environment variables say; alone if torchrun did not start this process."""
         if not all(name in os.environ for name in ENVIRONMENT):
             return ALONE
         try:
@@ -73,24 +73,24 @@ class Crew:
         return self.size > 1
 
     def share(self, count: int) -> slice:
-        """Which of `count` things are this process's: a stretch of them; the first processes get one more."""
+        """Which of `count` things are this process's: consecutive ones; the first processes get one more."""
         each, more = divmod(count, self.size)
         start = self.rank * each + min(self.rank, more)
         return slice(start, start + each + (self.rank < more))
 
     def weight(self, count: int) -> float:
-        """What part of `count` things that is."""
+        """Which fraction of `count` things that is."""
         mine = self.share(count)
         return (mine.stop - mine.start) / count
 
     def purpose(self, what: str) -> str:
-        """What random numbers are for, where each process needs its own; those of the first are those of one alone."""
+        """The purpose of random numbers that each process draws for itself; the first draws those of one alone."""
         return what if self.first else f"{what} of process {self.rank}"
 
     # ---- coming and going
 
     def join(self) -> None:
-        """Meet the others, together. Lost where they do not come."""
+        """Meet the others, together. Raises Lost if they do not come."""
         if not self.several or self._store is not None:
             return
         import torch.distributed as dist
@@ -111,11 +111,11 @@ class Crew:
 
     @property
     def _hosts(self) -> bool:
-        """Whether the store is in this process: torchrun keeps it in its own."""
+        """Whether the store is in this process: torchrun keeps it in its own process."""
         return self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
     def leave(self) -> None:
-        """All is done, together: the first process may still have been at work."""
+        """All is done, together: the first process may still be at work."""
         if self._store is not None:
             import torch.distributed as dist
 
@@ -126,13 +126,12 @@ class Crew:
             self._store = None
 
     def end_for(self, error: BaseException) -> None:
-        """End this process in silence; but return where it is the first that fails: it is to raise the error, which
-        says why.
+        """End this process in silence; but if it is the first that fails, return, so that it raises the error.
 
-        The others end for its sake, and with its status.
+        The error says why. The others end because of it, and with its status.
         """
         if threading.current_thread() is threading.main_thread():
-            for number in STOPS:  # torchrun stops the others of one that has ended: they are about to end
+            for number in STOPS:  # if one has ended, torchrun stops the others: they are about to end
                 signal.signal(number, signal.SIG_IGN)
         speaks, status = self._first_to_end(_status(error))
         if self._pulse:
@@ -140,7 +139,7 @@ class Crew:
         if self._hosts and self._store is not None:
             time.sleep(_LINGER)
         if self.devices is not None:
-            with suppress(Exception):  # torch warns of a group that is left as it is, and leave-taking would wait
+            with suppress(Exception):  # torch warns about a group that is left open, and leaving it would wait
                 self.devices.abort()
         if speaks and not isinstance(error, Lost):
             return
@@ -152,10 +151,10 @@ class Crew:
             )
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # without taking leave: a group that has lost one may wait for it
+        os._exit(status)  # without leaving the group: one that has lost a process may wait for it
 
     def _first_to_end(self, status: int) -> tuple[bool, int]:
-        """Whether no other process has failed before, and the status of the one that has."""
+        """Whether no other process has failed before, and the status of the first that failed."""
         if self._store is None:  # not joined: all are to fail alike
             return self.first, status
         told: list[str] = []
@@ -196,7 +195,7 @@ class Crew:
         return int(values)
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds for one of the processes, together."""
+        """Whether it holds for any of the processes, together."""
         return bool(self.most(flag)) if self.several else flag
 
     def tell(self, find: Callable[[], Value]) -> Value:
@@ -216,7 +215,7 @@ class Crew:
         return pickle.loads(buffer.numpy().tobytes())
 
     def check_alike(self, facts: dict[str, Any]) -> None:
-        """UserError where one of these is not for this process what it is for the first, together."""
+        """Raises UserError if one of these facts differs between this process and the first, together."""
         for name, value in self.tell(lambda: facts).items():
             if facts[name] != value:
                 raise UserError(
@@ -241,10 +240,10 @@ class Crew:
                 each.copy_(part.view_as(each))
 
     def unite(self, model: nn.Module, weight: float) -> None:
-        """Gradients become their sum over the processes, buffers their mean by `weight`: all models are again the same.
+        """Gradients become their sum over the processes, buffers their mean by `weight`: all models are the same again.
 
-        Together. Gradients are of the loss times `weight` already. Buffers, such as the running statistics of batch
-        norm, are averaged in float64, so that those which are equal stay what they are, to the bit.
+        Together. Gradients are already of the loss times `weight`. Buffers, such as the running statistics of batch
+        norm, are averaged in float64, so that equal ones stay the same, to the bit.
         """
         if self.several:
             import torch
@@ -254,7 +253,7 @@ class Crew:
             self.add_up(moving, weight, torch.float64)
 
     def complete(self, rows: Tensor, mine: Callable[[Crew], slice]) -> Tensor:
-        """Rows of which each process has made a slice of its own, `mine(crew)`: all of them, together, in place."""
+        """Complete rows of which each process has made its own slice, `mine(crew)`: together, in place."""
         import torch.distributed as dist
 
         for rank in range(self.size if self.several else 0):
@@ -275,7 +274,7 @@ class Crew:
                 self.devices = dist.new_group(backend="nccl", timeout=_PATIENCE, device_id=device)
 
     def _group(self, tensor: Tensor) -> Any:
-        """By what a tensor goes; None: the default, gloo."""
+        """The group by which a tensor goes; None: the default, gloo."""
         return self.devices if tensor.is_cuda else None
 
 
@@ -284,7 +283,7 @@ ALONE = Crew()
 
 @contextmanager
 def _reaching() -> Iterator[None]:
-    """Lost where torch.distributed cannot do its work: it says so by RuntimeErrors."""
+    """Lost if torch.distributed cannot do its work, which it says by RuntimeErrors."""
     try:
         yield
     except RuntimeError as error:
@@ -294,7 +293,7 @@ def _reaching() -> Iterator[None]:
 
 @contextmanager
 def member() -> Iterator[Crew]:
-    """This process's crew, not yet joined. Within, where one process fails all end, and that one says why."""
+    """This process's crew, not yet joined. If one process fails within the block, all end, and that one says why."""
     crew = Crew.of_environment()
     try:
         yield crew

@@ -17,7 +17,7 @@ class UserError(ValueError):
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
-    """The error for a name that is not among `valid`: lists them, or of very many those most like it."""
+    """The error for a name that is not among `valid`: lists them or, if there are very many, those most like it."""
     valid = sorted(valid)
     near = nearest(name, valid)
     hint = f" Did you mean {near!r}?" if near else ""
@@ -30,11 +30,11 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The one of `valid` that `name` is probably a misspelling of; None where none is like it."""
+    """The one of `valid` that `name` is probably a misspelling of; None if none is like it."""
     near = difflib.get_close_matches(name, sorted(valid), n=1)
     return near[0] if near else None
 
 
 def shown(value: object) -> str:
-    """Something foreign in a message: short, and nothing that a terminal obeys."""
+    """Something foreign, for a message: short, and without anything that a terminal obeys."""
     return "".join(c if c.isprintable() else "?" for c in str(value)[:80])

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a network file system
 
 
 def open_own(path: Path, flags: int) -> int:
-    """A descriptor of a regular file that we read and write in a folder which somebody else may have made.
+    """A descriptor of a regular file that we read and write in a folder that somebody else may have made.
 
-    `flags` are os.open's. No link is followed, nothing is truncated, and no pipe or device is waited for. UserError
-    where `path` is no regular file; FileNotFoundError where there is none and `flags` do not create it.
+    `flags` are os.open's. No link is followed, nothing is truncated, and no pipe or device is waited for. Raises
+    UserError if `path` is not a regular file; FileNotFoundError if there is none and `flags` do not create it.
     """
     return _open_regular(path, flags | _NO_FOLLOW)
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """All of a regular file, or of what a link leads to. UserError where it is none, or has more than `most` bytes."""
+    """All of a regular file, or of what a link leads to. Raises UserError if it is none, or exceeds `most` bytes."""
     handle = _open_regular(path, os.O_RDONLY)
     with os.fdopen(handle, "rb") as file:
         size = os.fstat(handle).st_size
@@ -72,10 +72,10 @@ def _no_file(path: Path) -> UserError:
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold the file `path`, made for this alone, against other processes; it is gone afterwards.
+    """Hold the file `path`, made for this alone, against other processes; it is deleted afterwards.
 
-    Gives whether others are kept out indeed: some systems have no locks. BlockingIOError where another process has it,
-    unless we are to `wait` for it. UserError where it is no regular file.
+    Gives whether others are really kept out: some systems have no locks. Raises BlockingIOError if another process has
+    it, unless `wait` says to wait for it, and UserError if it is not a regular file.
     """
     if fcntl is None:
         yield False
@@ -92,7 +92,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
                         continue
                     raise
                 alone = False
-            if not _is_at(file.fileno(), path):  # who held it before us took it away: the lock is on nothing
+            if not _is_at(file.fileno(), path):  # who held it before us deleted it: the lock is on nothing
                 continue
             try:
                 yield alone
@@ -102,7 +102,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
 
 
 def held(path: Path) -> bool:
-    """Whether a process holds `path` by `locked`. Where a system has no locks, whether the file is there."""
+    """Whether a process holds `path` by `locked`. On a system without locks: whether the file is there."""
     try:
         handle = open_own(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -133,10 +133,10 @@ def _is_at(handle: int, path: Path) -> bool:
 def write_atomic(path: Path, *parts: bytes | memoryview, most: int | None = None) -> None:
     """Write beside `path`, flush to disk, rename over it; on failure `path` keeps what it had.
 
-    What is written is all `parts`, one after the other. A process that is killed may leave `.NAME-????????` (`sweep`).
-    A link is replaced, never written through: somebody else may have made the folder (`write_output` is for files that
-    the user names). UserError, before anything is written, where a folder, a pipe, a socket or a device is there, and
-    for more than `most` bytes: `read_bounded` would not read them again.
+    All `parts` are written, one after the other. A process that is killed may leave `.NAME-????????` (`sweep`). A link
+    is replaced, never written through: somebody else may have made the folder (`write_output` is for files that the
+    user names). Raises UserError, before anything is written, if a folder, a pipe, a socket or a device is there, and
+    for more than `most` bytes, which `read_bounded` would not read again.
     """
     if not _replaceable(path):
         raise _no_file(path)
@@ -168,9 +168,9 @@ def _replaceable(path: Path) -> bool:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write a file that the user names, atomically and through links, in a folder that is made where there is none.
+    """Write a file that the user names, atomically and through links. Its folder is made if there is none.
 
-    UserError as in `destination`.
+    Raises UserError as `destination` does.
     """
     real = destination(path)
     real.parent.mkdir(parents=True, exist_ok=True)
@@ -178,9 +178,9 @@ def write_output(path: Path, data: bytes) -> None:
 
 
 def destination(path: Path) -> Path:
-    """Where a file that the user names will lie: what its links lead to, whether or not it is there.
+    """Where a file that the user names will be: what its links lead to, whether or not it is there.
 
-    UserError where it cannot: something is there that is no regular file, or a file is where a folder should be.
+    Raises UserError if it cannot: something that is not a regular file is there, or a file is where a folder should be.
     """
     real = Path(os.path.realpath(path))
     if real.is_dir():
@@ -215,10 +215,10 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def new_folder(folder: Path, prefix: str = ".new-") -> Iterator[Path]:
-    """A temporary sibling of `folder`, whose name begins with `prefix`: renamed to it if the block succeeds.
+    """A temporary sibling of `folder`, with a name that begins with `prefix`: renamed to it if the block succeeds.
 
-    Its files are on the disk by then. On any failure, interruption included, nothing is left behind. FileExistsError
-    where a folder with something in it stands there by then, UserError where none can be made.
+    Its files are on the disk by then. On any failure, interruption included, nothing is left behind. Raises
+    FileExistsError if a folder that is not empty is there by then, and UserError if none can be made.
     """
     writable_parent(folder)
     try:
@@ -264,7 +264,7 @@ def vacant(folder: Path) -> bool:
 
 
 def clear_abandoned(root: Path, mark: str) -> None:
-    """Take away what killed processes have left of `new_folder` in `root`: one at work holds the lock `mark` in its."""
+    """Delete what killed processes left of `new_folder` in `root`. One at work holds the lock `mark` in its folder."""
     if fcntl is None:
         return
     for path in root.glob(f".new-*/{mark}"):
@@ -275,7 +275,7 @@ def clear_abandoned(root: Path, mark: str) -> None:
 
 
 def writable_parent(path: Path) -> None:
-    """Raise UserError where `path` could not be created: a file stands in the way."""
+    """Raises UserError if `path` could not be created because a file is in the way."""
     for ancestor in path.parents:
         if ancestor.exists():
             if not ancestor.is_dir():

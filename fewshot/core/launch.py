@@ -1,4 +1,4 @@
-"""A command in several processes of this machine, by torch's own launcher, which is torchrun's."""
+"""A command in several processes of this machine, by torch's own launcher, which torchrun uses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fewshot.core.process import STOPS, processors
 
 
 def launch(module: str, argv: list[str], processes: int) -> int:
-    """Run `python -m MODULE ARGV` in so many processes, and return their exit status.
+    """Run `python -m MODULE ARGV` in this many processes, and return their exit status.
 
-    A failure is told by the process that fails, in its own words, and by nothing else. Unless OMP_NUM_THREADS is set,
-    the processes share the processors evenly.
+    A failure is reported only by the process that fails, in its own words. Unless OMP_NUM_THREADS is set, the processes
+    share the processors evenly.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // processes)))
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; then each part is in the mode that it was in, also one that was frozen."""
+    """Evaluation mode for a while; then each module gets its former mode back, also one that was frozen."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

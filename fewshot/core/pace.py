@@ -23,7 +23,7 @@ class Pace:
         return -(-self.epochs * self.per_epoch // self.per_step)
 
     def epochs_done(self, step: int) -> int:
-        """Whole epochs behind us after `step` steps."""
+        """Whole epochs completed after `step` steps."""
         return min(self.epochs, step * self.per_step // self.per_epoch)
 
     def first_step(self, epoch: int) -> int:
@@ -31,6 +31,6 @@ class Pace:
         return -(-epoch * self.per_epoch // self.per_step)
 
     def validates_after(self, step: int) -> bool:
-        """Whether the `step`-th step (from 1) ends an epoch that is validated, or training."""
+        """Whether the `step`-th step (from 1) ends training, or an epoch that is validated."""
         before, after = (self.epochs_done(n) // self.val_every for n in (step - 1, step))
         return after > before or step == self.steps

@@ -1,4 +1,4 @@
-"""What a command may do to a process that is its own. Nothing that a user imports does any of it."""
+"""What a command may do to its own process. Nothing that a user imports does any of it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def processors() -> int:
 
 
 def claim() -> None:
-    """Take the process: `kill` then stops it as Ctrl-C does, even one begun with `&`; memory comes in huge pages.
+    """Take the process: `kill` then stops it as Ctrl-C does, even if started with `&`; memory comes in huge pages.
 
-    One begun with nohup goes on when the terminal closes.
+    If it was started with nohup, it goes on when the terminal closes.
     """
     for number in STOPS:
         if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
@@ -33,7 +33,7 @@ def claim() -> None:
 
 
 class _Patient(io.FileIO):
-    """A stream that is written to as long as that can be done; then the rest is dropped, and the work goes on."""
+    """A stream that is written to as long as possible; then the rest is dropped, and the work goes on."""
 
     lost: OSError | None = None
 
@@ -49,7 +49,7 @@ class _Patient(io.FileIO):
 
 
 def _patient(stream: TextIO) -> TextIO:
-    """The same stream, for a disk that may fill and a reader who may go. What it cannot encode, it shows as `?`."""
+    """The same stream, for a disk that may fill and a reader who may go. It shows what it cannot encode as `?`."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.reconfigure(errors="replace")
@@ -64,7 +64,7 @@ def _patient(stream: TextIO) -> TextIO:
 
 
 def lost_output() -> str:
-    """Why standard output could not be written to its end; "" where it could, or where its reader has gone."""
+    """Why standard output could not be written to its end; "" if it could, or if its reader has gone."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Patient):
         sys.stdout.flush()
@@ -79,7 +79,7 @@ def huge_pages() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """KeyboardInterrupt; or the end at once where a module is being imported, which may turn it into another error."""
+    """KeyboardInterrupt; or the end at once during an import, which may turn it into another error."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             print("interrupted", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Signs of life among processes on several machines.
 
-One that is killed is noticed by its closed connections; one that stands still, or whose machine is gone, only so.
+A process that is killed is noticed by its closed connections. One that hangs, or whose machine is gone, is only noticed
+by these signs.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from contextlib import suppress
 from typing import Any
 
 BEAT = 3.0  # seconds
-MISSED = 8  # beats of ours without one of another: not a time, for the whole job may have been suspended
-_LEFT = 1 << 40  # added by one that has taken its leave
+MISSED = 8  # beats of ours without one of another: not a time, because the whole job may have been suspended
+_LEFT = 1 << 40  # added by one that has left
 
 
 class Pulse:
-    """Counts in a store while this process lives, and looks whether the next one does.
+    """Counts in a store while this process lives, and checks whether the next one does.
 
-    `store`: a torch.distributed store, over a connection of its own. `silent(rank, seconds)` is called, in a thread,
-    where the next process, or the first one, beside which the store is, has not been heard of for so long.
+    `store`: a torch.distributed store, over a connection of its own. `silent(rank, seconds)` is called, in a thread, if
+    the next process, or the first one (beside which the store is), has not been heard of for so long.
     """
 
     def __init__(self, store: Any, rank: int, size: int, silent: Callable[[int, float], None]) -> None:
@@ -46,11 +47,11 @@ class Pulse:
                 self._silent(0 if unanswered >= MISSED else self._next, MISSED * BEAT)
 
     def stop(self) -> None:
-        """No more beats: who waits for this process, and is told by nothing else, notices so that it has failed."""
+        """No more beats: so those that wait for this process, and are told by nothing else, notice that it failed."""
         self._left.set()
 
     def leave(self) -> None:
-        """All is done: nobody is to wait for our next beat."""
+        """All is done: nobody should wait for our next beat."""
         self.stop()
         with suppress(RuntimeError):
             self._store.add(f"pulse/{self._rank}", _LEFT)

@@ -1,4 +1,4 @@
-"""Files that carry their own digest, so that whatever changed them is noticed where they are read.
+"""Files that carry their own digest, so that any change to them is noticed when they are read.
 
 A sealed JSON file is an object whose last key is `sha256`: the digest of all bytes before the comma in front of it. Any
 other sealed file ends with a line `sha256 DIGEST`: the digest of all bytes before that line.
@@ -32,7 +32,7 @@ def dump_json(value: dict[str, Any]) -> bytes:
 def parse_json(data: bytes) -> tuple[dict[str, Any], bool]:
     """The object of a JSON file without its seal, and whether it had one.
 
-    ValueError where it is no JSON object, or not what was sealed.
+    Raises ValueError if it is not a JSON object, or not what was sealed.
     """
     try:
         value = json.loads(data)
@@ -50,12 +50,12 @@ def parse_json(data: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def seal_line(data: bytes | memoryview) -> bytes:
-    """What is to be written behind `data`."""
+    """What is to be written after `data`."""
     return b"\nsha256 " + sha256(data).encode() + b"\n"
 
 
 def check_line(data: bytes) -> bool:
-    """Whether a file ends with its seal. ValueError where the seal is not that of the bytes before it."""
+    """Whether a file ends with its seal. Raises ValueError if the seal is not that of the bytes before it."""
     seal = _LINE_SEAL.search(data, max(0, len(data) - _LINE))
     if seal is None:
         return False

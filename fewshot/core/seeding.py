@@ -25,7 +25,7 @@ def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
 
 
 def reseed(seed: int, device: torch.device) -> None:
-    """torch's own generators of the CPU and of this device, and of no other: torch.manual_seed would seed them all."""
+    """Seed torch's own generators of the CPU and of this device only: torch.manual_seed would seed all devices'."""
     import torch
 
     torch.default_generator.manual_seed(seed)
@@ -36,7 +36,7 @@ def reseed(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
-    """torch's own CPU generator, seeded for one purpose for a while; afterwards it is where it was."""
+    """Seed torch's own CPU generator for one purpose, for a while; then restore its state."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

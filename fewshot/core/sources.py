@@ -1,8 +1,8 @@
 """The code behind a run: which source files, and their digests. Files are read, nothing is executed.
 
-A user's component, `my_pkg.my_module.MyDrop`, depends on its module and on the modules that lie beside it, under the
-same folder of PYTHONPATH, and are imported from there, directly or through each other. Modules of other folders (torch,
-an installed package) are known by their versions.
+A user's component, `my_pkg.my_module.MyDrop`, depends on its module and on those beside it, under the same folder of
+PYTHONPATH, that it imports, directly or through each other. Modules of other folders (torch, an installed package) are
+known by their versions.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def users(modules: Iterable[str]) -> dict[str, Path]:
-    """The source files behind imported modules of a user's, by their path below the folder that they come from.
+    """The source files behind a user's imported modules, by their path below the folder that they come from.
 
-    Modules of fewshot itself are passed over. UserError where a module has no file, as in an interactive session.
+    Modules of fewshot itself are skipped. Raises UserError if a module has no file, as in an interactive session.
     """
     files: dict[str, Path] = {}
     for module in modules:
@@ -40,33 +40,33 @@ def users(modules: Iterable[str]) -> dict[str, Path]:
 
 
 def exists(module: str) -> bool:
-    """Whether there is a module of this name, without a dot. Nothing is imported."""
+    """Whether there is a module of this name, which has no dot. Nothing is imported."""
     return module in sys.modules or _specification(module) is not None
 
 
 def is_users(module: str) -> bool:
-    """Whether a module is a source file of a user's: neither ours, nor Python's or of an installed package."""
+    """Whether a module is a user's source file: not ours, not Python's, and not of an installed package."""
     origin = locate(module)
     installed = {PACKAGE, *_installed()}
     return origin is not None and origin.suffix == ".py" and not any(folder in origin.parents for folder in installed)
 
 
 def locate(module: str) -> Path | None:
-    """The file of a module, found without importing it or its packages; None where it has none, or there is none."""
+    """The file of a module, found without importing it or its packages; None if it has none, or there is none."""
     first, *rest = module.split(".")
     spec = _specification(first)
     for part in rest:
         places = spec and spec.submodule_search_locations
         if not places:
             return None
-        spec = PathFinder.find_spec(part, list(places))  # by its whole name, it would want the package imported
+        spec = PathFinder.find_spec(part, list(places))  # by its whole name, it would need the package imported
     return Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
 
 
 def would_run(module: str) -> dict[str, Path]:
     """As `users`, for one module that is not imported: its files, those of its packages, and what they import.
 
-    Empty where it has no source file. SyntaxError where a file is not Python.
+    Empty if it has no source file. Raises SyntaxError if a file is not Python.
     """
     origin = locate(module)
     if origin is None or origin.suffix != ".py":
@@ -77,7 +77,7 @@ def would_run(module: str) -> dict[str, Path]:
 
 
 def lacks(path: str) -> str:
-    """Why a dotted path, `my_pkg.my_module.MyDrop`, cannot be imported; "" where it can, or that is not known.
+    """Why a dotted path, `my_pkg.my_module.MyDrop`, cannot be imported; "" if it can, or if that is not known.
 
     Nothing is imported.
     """
@@ -112,9 +112,9 @@ def derived(path: Path, base: str) -> list[str]:
 
 
 def changed(modules: Iterable[str], before: Mapping[str, str]) -> list[str]:
-    """Of the files that `before` has the digests of, by name, those behind `modules` that are others now.
+    """Names of the files behind `modules` that have changed since `before`, which has their digests by name.
 
-    Those that cannot be found are passed over. Nothing is imported.
+    Files that cannot be found are skipped. Nothing is imported.
     """
     files: dict[str, Path] = {}
     for module in modules:
@@ -137,7 +137,7 @@ def _beside(module: str, origin: Path) -> tuple[Path, Path]:
 
 
 def ours(always: Iterable[str], modules: Iterable[str]) -> list[Path]:
-    """Files of ours: `always`, relative to the package, and those behind modules of ours, each in its folder."""
+    """Our own files: `always`, relative to the package, and those behind our modules, each in its folder."""
     files = {PACKAGE / name for name in always}
     for module in modules:
         origin = _origin(module)

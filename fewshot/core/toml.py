@@ -15,7 +15,7 @@ else:
 
 
 def read_toml(path: Path, name: str) -> dict[str, Any]:
-    """What a TOML file says. UserError, in which it is called `name`, where it is none."""
+    """The content of a TOML file. Raises UserError, which calls it `name`, if it is not TOML."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except ValueError as error:

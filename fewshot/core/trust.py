@@ -1,14 +1,14 @@
 """Whose code may run: a run folder is data, and names components that somebody else may have chosen.
 
-What the user writes on a command line or in Python is imported as it is. What a run folder names is imported only where
+What the user writes on a command line or in Python is imported as it is. What a run folder names is imported only if
 
 - the user allows the module, or a package that it is in, by name: `--trust my_pkg`, `trust=("my_pkg",)`; or
-- it is the very code that this user has trained with on this machine. Each training leaves the digest of its users'
-  modules, as the name of an empty file, in the user's state folder: $XDG_STATE_HOME/fewshot/trained-with, by default
-  below ~/.local/state. A run folder cannot write there, and no digest that it states is believed: files are digested
-  where they would be imported from.
+- it is exactly the code that this user has trained with on this machine. Each training leaves the digests of the user's
+  modules, as names of empty files, in the user's state folder: $XDG_STATE_HOME/fewshot/trained-with, by default below
+  ~/.local/state. A run folder cannot write there, and no digest that it states is believed: files are digested where
+  they would be imported from.
 
-It is never imported from inside a run folder. All of this is found out without importing anything.
+Nothing is ever imported from inside a run folder. All of this is found out without importing anything.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _RUNNING = "__main__"  # importing it executes nothing
 
 
 def check(modules: Iterable[str], folder: Path, trust: Sequence[str] = ()) -> None:
-    """UserError where the run `folder` names a module that may not be imported. `trust`: modules and packages."""
+    """Raises UserError if the run `folder` names a module that may not be imported. `trust`: modules and packages."""
     for module in modules:
         top = module.partition(".")[0]
         if top in (_OURS, _RUNNING) or not sources.exists(top):
-            continue  # where there is none, nothing can be executed: the import says so
+            continue  # if there is none, nothing can be executed: the import says so
         origin = sources.locate(module)
         if origin and (own := _run_folder(origin, folder)):
             raise UserError(
@@ -47,7 +47,7 @@ def check(modules: Iterable[str], folder: Path, trust: Sequence[str] = ()) -> No
 
 
 def remember(modules: Iterable[str]) -> None:
-    """Keep the digests of modules that the user trains with. Where nothing can be written, nothing is remembered."""
+    """Keep the digests of modules that the user trains with. If nothing can be written, nothing is remembered."""
     for module in modules:
         digest = _digest(module)
         try:
@@ -67,13 +67,13 @@ def _trained_with(module: str) -> bool:
 
 
 def _folder() -> Path:
-    """RuntimeError where the user has no home."""
+    """RuntimeError if the user has no home."""
     state = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(state) if state else Path.home() / ".local" / "state") / "fewshot" / "trained-with"
 
 
 def _digest(module: str) -> str | None:
-    """Of a module's name and of every file that importing it would execute; None where they cannot be read."""
+    """Of a module's name and of every file that importing it would execute; None if they cannot be read."""
     try:
         files = {name: sources.digest(path) for name, path in sources.would_run(module).items()}
     except (OSError, SyntaxError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Values that come from JSON, TOML or a caller, held against type hints: what a file says may be anything.
+"""Check values from JSON, TOML or a caller against type hints: what a file says may be anything.
 
     wrong({"lr": "fast"}, {"lr": float})  ->  "lr is 'fast', not a number"
 """
@@ -21,7 +21,7 @@ _LARGEST = 2**63  # torch and NumPy hold no larger integer
 def wrong(values: Any, hints: Mapping[str, Any], needed: Iterable[str] = ()) -> str | None:
     """What is wrong with `values`, an object whose known names are `hints`: the first one missing or of another type.
 
-    None where nothing is. Names without a hint may have any value. Lists and tuples are the same.
+    None if nothing is. Names without a hint may have any value. Lists and tuples count as the same.
     """
     if not isinstance(values, Mapping):
         return "it is not a JSON object"
@@ -36,8 +36,8 @@ def wrong(values: Any, hints: Mapping[str, Any], needed: Iterable[str] = ()) -> 
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type: of JSON's, a Literal, or lists, tuples, objects and unions of them. 3 is a float,
-    True no number."""
+    """Whether a value is of a type: one of JSON's, a Literal, or lists, tuples, objects and unions of them. 3 is a
+    float; True is not a number."""
     if type(value) is hint and hint is not int:  # most values of most files: nothing needs to be taken apart
         return True
     kind, of = typing.get_origin(hint), typing.get_args(hint)
@@ -60,7 +60,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def integer(value: Any, name: str, least: int = 0, most: int = 2**31) -> int:
-    """An integer that a caller gave, NumPy's included. UserError where it is none, or not within least..most."""
+    """An integer that a caller gave, NumPy's included. Raises UserError if it is not one, or not within least..most."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -73,7 +73,7 @@ def integer(value: Any, name: str, least: int = 0, most: int = 2**31) -> int:
 
 
 def positive(value: float, name: str) -> float:
-    """A positive number that a caller gave. UserError where it is zero, negative, infinite or NaN."""
+    """A positive number that a caller gave. Raises UserError if it is zero, negative, infinite or NaN."""
     if not 0 < value < math.inf:
         raise UserError(f"{name}={value} is not a positive number")
     return value

@@ -14,10 +14,10 @@ __all__ = ["Dataset", "DatasetSpec", "Split", "dataset_name", "default_dataset",
 
 
 def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
-    """Open a data set: one prepared under `root` by its name, an embedded one, or a user's own by its dotted name.
+    """Open a data set by name: one prepared under `root`, an embedded one, or a user's own (dotted name).
 
-    Raises UserError where it is none of these, where its record is damaged, and where an array has not the shape that
-    the record says. Pixels are not compared with their digests: to `prepare` again does that.
+    Raises UserError if it is none of these, if its record is damaged, or if an array does not have the recorded shape.
+    Pixels are not compared with their digests; running `prepare` again does that.
     """
     spec = _specification(name, root)
     if spec is None:
@@ -28,14 +28,14 @@ def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
 def dataset_name(name: str, root: str | os.PathLike = "data") -> str:
     """The name that a run records: `flowers` for `my_sets.FLOWERS`, which is prepared under that name.
 
-    An embedded data set of the user's own keeps its dotted name, by which alone it is found.
+    A user's own embedded data set keeps its dotted name: it can only be found by that.
     """
     spec = _specification(name, root)
     return name if spec is None or spec.load else spec.name
 
 
 def default_dataset(root: str | os.PathLike) -> tuple[str, str]:
-    """(name, why) of the data set where none is named: the first of `specs.DEFAULTS` that is there."""
+    """(name, why) of the data set to use if none is named: the first of `specs.DEFAULTS` that is there."""
     *preferred, embedded = specs.DEFAULTS
     for name in preferred:
         if is_store(Path(root) / name):
@@ -44,5 +44,5 @@ def default_dataset(root: str | os.PathLike) -> tuple[str, str]:
 
 
 def _specification(name: str, root: str | os.PathLike) -> DatasetSpec | None:
-    """That of a name, if it has one. A prepared data set may have a dot in its name, and is no module then."""
+    """The specification of a name, if it has one. A prepared data set with a dot in its name is not a module."""
     return specs.find(name) if name in specs.names() or not is_store(Path(root) / name) else None

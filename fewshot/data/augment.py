@@ -102,7 +102,7 @@ def _jitter(batch: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
 @functools.cache
 def _gray_weights(device: torch.device) -> Tensor:
-    """Once a device: a copy to a GPU in every step would be waited for."""
+    """Once per device: every step would wait for its copy to a GPU."""
     return torch.tensor(GRAY, device=device)
 
 

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each channel, from exact integer sums: in whatever pieces images come, the same."""
+"""Mean and standard deviation of each channel, from exact integer sums: the same in whatever pieces images come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set is to everything that uses one: splits of images, each class's one after the other.
+"""What a data set is to everything that uses one: splits of images, in which each class's images are consecutive.
 
 data/store.py opens a prepared one; a specification may make one (data/specs/glyphs.py).
 """
@@ -29,7 +29,7 @@ def digest_of(facts: list) -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """One split: `images` (N, H, W, 3) uint8, and how many consecutive ones each class owns."""
+    """One split: `images` (N, H, W, 3) uint8, of which each class has `counts` consecutive ones."""
 
     name: str
     images: np.ndarray | ImageFiles
@@ -55,10 +55,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, opened. `fingerprint` identifies its classes and pixels, whatever it is called; `former_fingerprint`
-    its name as well: it stands in results and run folders made before fingerprints left out the name.
+    """An opened data set. `fingerprint` identifies its classes and pixels, whatever it is called. `former_fingerprint`
+    covers its name as well: results and run folders made before fingerprints left out the name have it.
 
-    `normalisation`: its (mean, std) where they are known; else they are computed when they are asked for.
+    `normalisation`: its (mean, std), if they are known; otherwise they are computed when they are asked for.
     """
 
     name: str
@@ -71,12 +71,12 @@ class Dataset:
     former_fingerprint: str = ""
 
     def is_known_as(self, fingerprint: str | None) -> bool:
-        """Whether a result or a run folder with this fingerprint, of today's kind or the former, is of this data."""
+        """Whether a result or run folder with this fingerprint, of the present or the former kind, is of this data."""
         return bool(fingerprint) and fingerprint in (self.fingerprint, self.former_fingerprint)
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """What results and run folders say of it, both kinds by their names; `identity.pixels` reads it."""
+        """Both kinds of fingerprint by name, as results and run folders record them; `identity.pixels` reads them."""
         former = {"former_fingerprint": self.former_fingerprint} if self.former_fingerprint else {}
         return {"fingerprint": self.fingerprint} | former
 
@@ -97,7 +97,7 @@ class Dataset:
 
     @property
     def mean(self) -> Triple:
-        """Mean of each channel in [0, 1]: the field's, or the training split's. UserError if it has no such split."""
+        """Mean of each channel in [0, 1]: the field's, or the training split's. Raises UserError if it has neither."""
         return self._statistics[0]
 
     @property

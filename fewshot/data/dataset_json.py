@@ -1,4 +1,4 @@
-"""dataset.json: what is known of a prepared data set, and the fingerprint over it (docs/file-formats.md)."""
+"""dataset.json: what is known about a prepared data set, and its fingerprint (docs/file-formats.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewshot.data.dataset import Normalisation, digest_of
 from fewshot.data.names import NAME, SPLITS
 
 FORMAT = 2  # in format 1 the fingerprint covered the data set's name, too
-LARGEST = 256 << 20  # bytes: a million copies are listed in so many
+LARGEST = 256 << 20  # bytes: enough to list a million copies
 
 
 def fingerprint(entries: Mapping[str, Mapping]) -> str:
@@ -22,7 +22,7 @@ def fingerprint(entries: Mapping[str, Mapping]) -> str:
 
 
 def former_fingerprint(name: str, entries: Mapping[str, Mapping]) -> str:
-    """The same, over the data set's name as well: that of stores of format 1, and of what was made from them."""
+    """The same, over the data set's name as well: for stores of format 1, and what was made from them."""
     return digest_of([name, _facts(entries)])
 
 
@@ -31,7 +31,7 @@ def _facts(entries: Mapping[str, Mapping]) -> list:
 
 
 def read(index: Path) -> dict:
-    """dataset.json as a dict, its fingerprint of today's kind; UserError where it is not one of ours."""
+    """dataset.json as a dict, with a fingerprint of the present kind. Raises UserError if it is not one of ours."""
     try:
         record = json.loads(read_bounded(index, LARGEST))
         entries = record["splits"]
@@ -49,7 +49,7 @@ def read(index: Path) -> dict:
 
 
 def _check(record: Mapping) -> None:
-    """ValueError, KeyError or TypeError where a dataset.json does not hold what we write into one."""
+    """ValueError, KeyError or TypeError if a dataset.json does not hold what we write into one."""
     for key, kind in (("name", str), ("source", str), ("notes", list), ("details", dict), ("splits", dict)):
         if not isinstance(record[key], kind):
             raise TypeError(f"{key} is no {kind.__name__}")
@@ -77,7 +77,7 @@ def _check(record: Mapping) -> None:
 
 
 def normalisation_of(record: Mapping) -> Normalisation | None:
-    """(mean, std) of a dataset.json; None where an older version wrote it. ValueError where they are not valid."""
+    """(mean, std) of a dataset.json; None if an older version wrote it. Raises ValueError if they are not valid."""
     if "normalisation" not in record:
         return None
     mean, std = (tuple(map(float, record["normalisation"][key])) for key in ("mean", "std"))
@@ -112,7 +112,7 @@ def write(
 
 
 def move_files(folder: Path, base: str) -> None:
-    """Let a store's dataset.json say that its files are below `base`: no fingerprint covers that."""
+    """Record in a store's dataset.json that its files are below `base`, which no fingerprint covers."""
     record = read(folder / "dataset.json")
     entries = {split: {**entry, "files": base} for split, entry in record["splits"].items()}
     write_atomic(folder / "dataset.json", _written(record | {"splits": entries}))

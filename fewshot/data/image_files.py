@@ -1,8 +1,8 @@
-"""A split that fits no memory: image files, decoded by a pool of threads when they are asked for.
+"""A split that is too large for memory: image files, decoded on demand by a pool of threads.
 
-What an array of pixels is to other splits, `ImageFiles` is here: it has an array's shape, its length and its items, so
-whatever reads a split reads these. An item is the evaluation view: the shorter side resized to 256 where images are 224
-px, and the middle cut out, as the field tests on ImageNet. Training takes random crops (`ImageFiles.crops`).
+`ImageFiles` takes the place of the array of pixels that other splits have. It has an array's shape, length and items,
+so whatever reads a split can read it. An item is the evaluation view that the field uses on ImageNet: the shorter side
+is resized to 256 if images are 224 px, and the middle is cut out. Training takes random crops (`ImageFiles.crops`).
 
 Shapes: B images, S x S pixels.
 """
@@ -25,8 +25,8 @@ from fewshot.core.process import processors
 from fewshot.data.importers.images import Unreadable, picture
 from fewshot.data.importers.items import open_regular
 
-_MARGIN = 256 / 224  # of the resized shorter side over what is cut out of it
-_TRIES = 10  # at a crop that lies within the image, as torchvision has it
+_MARGIN = 256 / 224  # the resized shorter side, by the side of what is cut out of it
+_TRIES = 10  # at finding a crop that lies within the image, as in torchvision
 _AREA, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the image, width by height
 
 Box = tuple[int, int, int, int]
@@ -35,7 +35,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """`names`: below `folder`; `sizes`: each file's bytes, by which a change is noticed; `side`: S, in pixels."""
+    """`names`: files below `folder`; `sizes`: their bytes, by which changes are noticed; `side`: S, in pixels."""
 
     folder: Path
     names: Sequence[str]
@@ -44,12 +44,12 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, S, S, 3), as if they were decoded."""
+        """(N, S, S, 3), as if the images were decoded."""
         return len(self.names), self.side, self.side, 3
 
     @property
     def nbytes(self) -> int:
-        """So many bytes they would have."""
+        """How many bytes the decoded images would have."""
         return math.prod(self.shape)
 
     dtype = np.dtype(np.uint8)
@@ -58,7 +58,7 @@ class ImageFiles:
         return len(self.names)
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-        """The evaluation view, (B, S, S, 3) uint8; of one number (S, S, 3). UserError where a file cannot be read."""
+        """The evaluation view, (B, S, S, 3) uint8, or (S, S, 3) for an integer. UserError if a file cannot be read."""
         rows = np.arange(len(self))[index]
         if rows.ndim == 0:
             return self._centre(int(rows))
@@ -66,7 +66,7 @@ class ImageFiles:
         return np.stack(views) if views else np.empty((0, *self.shape[1:]), np.uint8)
 
     def check(self) -> None:
-        """UserError names the first file that is missing, or has another size."""
+        """Raises UserError, which names the first file that is missing or has another size."""
         for name, size in zip(self.names, self.sizes, strict=True):
             path = self.folder / name
             if not path.is_file() or path.stat().st_size != size:
@@ -79,11 +79,11 @@ class ImageFiles:
     def crops(
         self, index: np.ndarray, draw: np.random.Generator, mirror: bool, some: slice = slice(None)
     ) -> Callable[[], np.ndarray]:
-        """Begin to decode random crops of images (B,), half of them mirrored; the result waits for (B, S, S, 3) uint8.
+        """Start decoding random crops of images (B,), with `mirror` half of them mirrored.
 
-        torchvision's RandomResizedCrop: 8 to 100 per cent of the image, 3:4 to 4:3, and resized, bilinear. What is
-        drawn depends on `draw` alone, and not on the order in which threads come to it, nor on `some`: the part of the
-        images that is decoded.
+        Returns a function that waits for them, (B, S, S, 3) uint8. As torchvision's RandomResizedCrop: 8 to 100 per
+        cent of the image, 3:4 to 4:3, resized with bilinear interpolation. What is drawn depends on `draw` alone, not
+        on the order of the threads, nor on `some`: the part of the images that is decoded and returned.
         """
         numbers = draw.random((len(index), _TRIES, 4))
         flips = draw.random(len(index)) < (0.5 if mirror else 0.0)
@@ -121,7 +121,7 @@ class ImageFiles:
 
 
 def joined(parts: Iterable[ImageFiles]) -> ImageFiles:
-    """The files of all parts, one after another; they lie below one folder."""
+    """The files of all parts, one part after another; all must be below the same folder, and of one `side`."""
     first, *others = parts
     assert all((each.folder, each.side) == (first.folder, first.side) for each in others)
     every = (first, *others)
@@ -130,9 +130,9 @@ def joined(parts: Iterable[ImageFiles]) -> ImageFiles:
 
 
 def random_box(width: int, height: int, numbers: np.ndarray) -> Box:
-    """A random crop of an image, from uniform numbers (tries, 4): area, form, top, left.
+    """A random crop of an image, from uniform numbers (tries, 4): area, aspect ratio, top, left.
 
-    As torchvision draws it: the first of the tries that fits; else the middle, as wide or as high as the forms allow.
+    As torchvision draws it: the first try that fits; if none does, the middle, as large as the aspect ratios allow.
     """
     low, high = map(math.log, _RATIO)
     for area, form, top, left in numbers.tolist():
@@ -148,11 +148,11 @@ def random_box(width: int, height: int, numbers: np.ndarray) -> Box:
 
 
 class Ahead:
-    """Random crops of a training's steps: while one step is computed, those of the next are decoded.
+    """Random crops for training: while one step is computed, those of the next are decoded.
 
-    `order(step)` says which images a step has, `draw(step)` gives the generator of what is drawn for it: so a step's
-    batch is the same whether it was decoded ahead, or first thing after a resume. `some`: the part of each batch that
-    this process needs.
+    `order(step)` says which images a step has, and `draw(step)` gives the generator for its crops. So a step's batch is
+    the same whether it was decoded ahead or first thing after a resume. `some`: the part of each batch that this
+    process needs.
     """
 
     def __init__(

@@ -12,11 +12,11 @@ from fewshot.core.compute import near
 from fewshot.data.dataset import Split
 from fewshot.data.image_files import ImageFiles
 
-_SHARE_OF_FREE_MEMORY = 0.5  # of the GPU's, which a data set may take
+_SHARE_OF_FREE_MEMORY = 0.5  # of the GPU's: what a data set may take
 
 
 def as_tensor(images: np.ndarray | Tensor | ImageFiles) -> Tensor:
-    """Images as a tensor that shares their memory, to be read only: a store's arrays must not be written to."""
+    """Images as a tensor that shares their memory, for reading only: a store's arrays must not be written to."""
     if isinstance(images, Tensor):
         return images
     with warnings.catch_warnings():
@@ -32,8 +32,8 @@ def _room(device: torch.device) -> float:
 class ImageSource:
     """Gives batches of a split's uint8 images on a device.
 
-    With `keep`, for images that are wanted many times, the split is copied to a GPU that has room. Else, and on the
-    CPU, it stays memory-mapped. Images that are in files are decoded.
+    With `keep`, for images that are needed many times, the split is copied to a GPU if it has room. Otherwise, and on
+    the CPU, it stays memory-mapped. Images that are in files are decoded.
     """
 
     def __init__(self, split: Split, device: torch.device, keep: bool = True) -> None:
@@ -69,7 +69,7 @@ class ImageSource:
         return part if self.resident else part.pin_memory().to(self.device, non_blocking=True)
 
     def near(self, values: np.ndarray) -> Tensor:
-        """Decoded images (B, S, S, 3), or other values of a batch, on the device, which is not waited for."""
+        """Decoded images (B, S, S, 3), or other values of a batch, on the device, without waiting for it."""
         return near(values, self.device)
 
 

@@ -13,7 +13,7 @@ from fewshot.data.image_files import ImageFiles
 def train_and_val(dataset: Dataset) -> Split:
     """The training and validation images together, class by class: files, or a copy in memory.
 
-    UserError where the two have other classes.
+    Raises UserError if the two have different classes.
     """
     train, val = dataset["train"], dataset["val"]
     if train.classes != val.classes:

@@ -1,4 +1,4 @@
-"""A data set's classes and image counts, by its specification: what decides its tasks, without any image of it."""
+"""A data set's classes and image counts, from its specification alone: they decide its tasks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fewshot.data.spec import DatasetSpec
 
 
 def without_images(spec: DatasetSpec) -> Dataset:
-    """The data set as published, with arrays of no bytes, (N, 0), for its images; its fingerprint is "".
+    """The data set as published, with empty arrays, (N, 0), for its images; its fingerprint is "".
 
-    UserError where the specification does not say which classes there are, or how many images each has.
+    Raises UserError if the specification does not say which classes there are, or how many images each has.
     """
     if spec.splits is None:
         raise UserError(f"which classes {spec.name} has is known from its images only: prepare it")

@@ -1,4 +1,4 @@
-"""mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019): images of a batch shown two at once."""
+"""mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019): two images of a batch in one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Mixed(NamedTuple):
     order: Tensor
     """(B,) int64: the image that is mixed into each."""
     share: float
-    """What each image has kept of itself, 0..1: one number for the whole batch."""
+    """The share of itself that each image keeps, 0..1: one number for the whole batch."""
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """`mixup`: images are blended, their share drawn from Beta(mixup, mixup). `cutmix`: a square of one image is put
-    into another, its area from Beta(cutmix, cutmix). With both, each batch has one of the two, with equal probability.
-    0 switches either off; at least one is positive.
+    """`mixup`: images are blended, with a share drawn from Beta(mixup, mixup). `cutmix`: a square of one image is put
+    into another, with an area drawn from Beta(cutmix, cutmix). If both are on, each batch gets one of the two, with
+    equal probability. 0 switches either off; at least one is positive.
     """
 
     mixup: float

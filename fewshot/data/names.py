@@ -6,4 +6,4 @@ import re
 
 SPLITS = ("train", "val", "test")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Of a data set: the name of its folder below the data root, too."""
+"""A data set's name, which is also that of its folder below the data root."""

@@ -1,7 +1,7 @@
 """RandAugment (Cubuk et al., NeurIPS 2020): each image is changed by a few operations, all of one strength.
 
-torchvision's, with its defaults otherwise (nearest neighbour, black where nothing is left to show): 14 operations,
-drawn uniformly for each image, with replacement; signed ones are turned around with probability 1/2.
+torchvision's, with its defaults for all else (nearest neighbour, black where nothing is left to show): 14 operations,
+drawn uniformly for each image, with replacement; signed ones are reversed with probability 1/2.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class RandAugment:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, seeds: Iterable[int]) -> Tensor:
-        """Images (B, 3, S, S) in [0, 1], rounded to 8 bits, to such images; each draws from a seed of its own.
+        """Change images (B, 3, S, S) in [0, 1], which are rounded to 8 bits; each draws from its own seed.
 
-        torchvision draws from the CPU's default generator, whose state is put back.
+        torchvision draws from the CPU's default generator; its state is restored.
         """
         changed = []
         with torch.random.fork_rng(devices=[]):
-            # On the CPU: of single images a GPU would wait for each of torchvision's small steps.
+            # On the CPU: image by image, a GPU would wait for each of torchvision's small steps.
             for image, seed in zip((images * 255).round().to(torch.uint8).cpu(), seeds, strict=True):
-                torch.default_generator.manual_seed(seed)  # and no device's: those are the masks'
+                torch.default_generator.manual_seed(seed)  # and no device's: those are for the masks
                 changed.append(self.transform(image))
         return torch.empty_like(images).copy_(torch.stack(changed)).div_(255)

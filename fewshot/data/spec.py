@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 IMPORTERS = ("images", "pickles", "ilsvrc")
 OF_ONE_SET = ("cifar", "cifar10", "idx", "imagenet", "svhn", "tiny-imagenet")
-"""Importers of formats that are one data set's own, so that its specification must name them."""
+"""Importers of a data set's own format: its specification must name them."""
 SIZES = (16, 1024)  # pixels, the least that a backbone can take, and the most
 
 
@@ -26,65 +26,65 @@ SIZES = (16, 1024)  # pixels, the least that a backbone can take, and the most
 class DatasetSpec:
     """A data set: where its images come from, which split each class is in, how images are stored and normalised.
 
-    One file a data set: see the files in `fewshot/data/specs`. One of your own is an object in any module, which the
-    commands take by its dotted name: `prepare my_sets.FLOWERS --from PATH`. UserError where a value is not valid.
+    Each data set has one file in `fewshot/data/specs`. Your own can be an object in any module; the commands take it by
+    its dotted name: `prepare my_sets.FLOWERS --from PATH`. Raises UserError if a value is not valid.
     """
 
     name: str
     """Letters, digits and . _ -: what `--dataset` takes, and the folder below the data root."""
 
     splits: Mapping[str, Sequence[str]] | Path | None = None
-    """Split (train, val, test) -> its classes; or a CSV file, as for `--splits`. None: `prepare` is told by `--splits`,
-    or finds folders train/, val/ and test/ in the source."""
+    """Split (train, val, test) -> its classes; or a CSV file, as for `--splits`. None: `prepare` takes them from
+    `--splits`, or from folders train/, val/ and test/ in the source."""
 
     image_size: int = 84
-    """Height and width of the stored images in pixels, where `--size` gives no other."""
+    """Height and width of the stored images in pixels, unless `--size` gives another."""
 
     mean: Triple | None = None
-    """Of each channel, in [0, 1], where the field agrees on one. None: `prepare` takes it from the training split."""
+    """Of each channel, in [0, 1], if the field agrees on one. None: `prepare` takes it from the training split."""
 
     std: Triple | None = None
-    """Likewise; both are given, or neither."""
+    """Likewise. Give both or neither."""
 
     images_per_class: int | Mapping[str, int] | None = None
-    """Images that every class must have, where that is known; by split, where it differs between them. Where splits
-    share their classes and the source is a format of the data set's own, which has no validation split, `val` says how
-    many of a class's training images become it. Of image files a list or the folders say it."""
+    """Images that every class must have, if that is known; by split, if it differs between them. If splits share their
+    classes, and the source is the data set's own format, which has no validation split, `val` says how many of a
+    class's training images become it. For image files, a list or the folders say that."""
 
     images: int | Mapping[str, int] | None = None
-    """Images of the published set, in all or by split, where classes differ. `prepare` tells where there are others."""
+    """Images of the published set, in all or by split, if classes differ in size. `prepare` notes other numbers."""
 
     importers: Sequence[str] = IMPORTERS
-    """What the images may come as. `images`: image files in folders and archives; `pickles`: those of learn2learn / Ren
-    and MetaOptNet; `ilsvrc`: raw ImageNet, whose files are found by their numbers; `cifar` and `cifar10`: the python
-    archives of CIFAR-100 and CIFAR-10; `idx`: MNIST's format, whose classes have the names that `labels` gives; `svhn`:
-    SVHN's two .mat files; `tiny-imagenet`: Tiny ImageNet's folder, whose own list says which classes there are;
-    `imagenet`: ImageNet's folders, left where they are (`in_files`)."""
+    """The formats that the images may have. `images`: image files in folders and archives; `pickles`: those of
+    learn2learn / Ren and MetaOptNet; `ilsvrc`: raw ImageNet, with files found by their numbers; `cifar` and `cifar10`:
+    the python archives of CIFAR-100 and CIFAR-10; `idx`: MNIST's format, with class names from `labels`; `svhn`: SVHN's
+    two .mat files; `tiny-imagenet`: Tiny ImageNet's folder, with its own list of classes; `imagenet`: ImageNet's
+    folders, left where they are (`in_files`)."""
 
     labels: Sequence[str] = ()
-    """The classes by number, where the source has only their numbers."""
+    """The classes by number, if the source has only their numbers."""
 
     rotations: Sequence[int] = ()
-    """Degrees, multiples of 90: each class of the source is as many classes, CLASS/rot090 and so on, its images turned
-    counterclockwise."""
+    """Degrees, multiples of 90: each class of the source becomes one class per rotation, CLASS/rot090 and so on, with
+    its images turned counterclockwise."""
 
     lists: bool = False
     """Whether lists among the sources, such as Ravi and Larochelle's train.csv (columns filename,label), say which
-    images a class has. Otherwise it has all that there are, or those that `--splits` names."""
+    images a class has. Otherwise, it has all that there are, or those that `--splits` names."""
 
     shared_classes: bool = False
     """Whether a class may be in several splits, as in classification. Few-shot data sets share none."""
 
     in_files: bool = False
-    """Whether images stay in their files, and are decoded while they are used: too many for an array. For ImageNet's
-    layout only: needs `importers=("imagenet",)`, `shared_classes`, no `splits` (all classes are in each), `mean` and
-    `std`."""
+    """Whether images stay in their files and are decoded when they are used, because they are too many for an array.
+    For ImageNet's layout only: needs `importers=("imagenet",)`, `shared_classes`, no `splits` (all classes are in
+    each), `mean` and `std`."""
 
     licence: str = ""
-    """Under which terms the images are used: `prepare` prints it."""
+    """The terms on which the images may be used; `prepare` prints them."""
 
     load: Callable[[], Dataset] | None = None
-    """Opens a data set that is embedded, and so is never prepared. None: `prepare` writes a store."""
+    """Opens an embedded data set, which is never prepared. None: `prepare` writes a store."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -126,34 +126,34 @@ class DatasetSpec:
             raise UserError(f"{self.name}: only image files are rotated: give importers=['images']")
 
     def _set(self, field: str, value: Any) -> None:
-        """In the form in which it is used: the object is frozen for everyone else."""
+        """Put a field into the form in which it is used. For everyone else, the object is frozen."""
         object.__setattr__(self, field, value)
 
     @property
     def splits_itself(self) -> bool:
-        """Whether the source's own format says which image is in which split, so that no `--splits` can."""
+        """Whether the source's own format says which image is in which split, so that `--splits` cannot."""
         return self.shared_classes and set(self.importers) <= set(OF_ONE_SET)
 
     @property
     def normalisation(self) -> tuple[Triple, Triple] | None:
-        """(mean, std), where the specification gives them."""
+        """(mean, std), if the specification gives them."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
     def count(self, split: str) -> int | None:
-        """Images that every class of a split must have, where that is known."""
+        """Images that every class of a split must have, if that is known."""
         given = self.images_per_class
         return given.get(split) if isinstance(given, Mapping) else given
 
     def stored(self, cls: str) -> dict[str, int]:
-        """The classes that one of the source becomes, in the order of their names, and by how many quarters each turns.
+        """What a class of the source becomes: classes, in the order of their names -> quarter turns, counterclockwise.
 
-        Counterclockwise; a class that is not rotated is itself.
+        A class that is not rotated stays as it is.
         """
         return {f"{cls}/rot{degrees:03d}": degrees // 90 for degrees in sorted(self.rotations)} or {cls: 0}
 
 
 def _of_channels(what: str, values: Any) -> Triple:
-    """UserError where these are no three numbers in [0, 1]."""
+    """UserError unless these are three numbers in [0, 1]."""
     try:
         red, green, blue = map(float, values)
     except (TypeError, ValueError):
@@ -164,7 +164,7 @@ def _of_channels(what: str, values: Any) -> Triple:
 
 
 def _named(name: str, splits: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Each split's classes, é one character whichever way it is written. UserError where they cannot be."""
+    """Each split's classes, in NFC, where é is one character. UserError if they are not valid."""
     if unknown := set(splits) - set(SPLITS):
         raise UserError(f"{name}: unknown splits {', '.join(sorted(map(str, unknown)))}; valid: {', '.join(SPLITS)}")
     result = {}

@@ -1,15 +1,15 @@
-"""The store: a data set as one memory-mapped uint8 array a split, fingerprinted.
+"""The store: a data set as one memory-mapped uint8 array per split, with a fingerprint.
 
     <root>/<dataset>/train.npy  val.npy  test.npy     (images, height, width, 3) uint8
     <root>/<dataset>/dataset.json                     classes, counts, digests, normalisation, source
 
-Where the images are too many, they stay in their files (data/image_files.py), and instead of the array there is
+If there are too many images, they stay in their files (data/image_files.py), and instead of the array there is
 
-    <root>/<dataset>/train.txt  val.txt  test.txt     a line an image: bytes, a tab, the file's name below `files`
+    <root>/<dataset>/train.txt  val.txt  test.txt     one line per image: bytes, a tab, the file's name below `files`
 
-Images of a class are contiguous. Classes are in the order of their names; where a class's images have names, they are
-in the order of these, else as the source has them (docs/file-formats.md). So the same image files give the same bytes,
-and the same fingerprint, whatever layout they came in.
+Images of a class are contiguous. Classes are in the order of their names, and so are a class's images if they have
+names; otherwise, these are in the order of the source (docs/file-formats.md). So the same image files give the same
+bytes, and the same fingerprint, whatever layout they came in.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def open_store(
     normalisation: that of the data set's specification, for a store that was written before stores held their own.
     asked, known: for messages, the name as the user wrote it, and the names that may have been meant.
 
-    Raises UserError where it is not prepared, where dataset.json is damaged, and where an array has another shape or
-    type than it says; OSError where a file cannot be opened, as with too many open. Pixels are not read: `verify`
-    checks them, which preparing again does. Of images in their files, the list is checked, and each file when it is
-    decoded.
+    Raises UserError if it is not prepared, if dataset.json is damaged, or if an array has another shape or type than
+    dataset.json says; OSError if a file cannot be opened, such as when too many are open. Pixels are not read: `verify`
+    checks them when the data set is prepared again. If images are in files, the list is checked now, and each file when
+    it is decoded.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name of a data set: letters, digits and . _ - only")
@@ -96,7 +96,7 @@ def open_store(
 
 
 def _opened(folder: Path, name: str, entry: Mapping) -> Split:
-    """A split as its entry in dataset.json describes it. UserError where its array or list is not what that says."""
+    """A split as its entry in dataset.json describes it. UserError if its array or list is not what that says."""
     if "files" in entry:
         listed = _listed(folder / f"{name}.txt", entry)
         images: np.ndarray | ImageFiles = ImageFiles(Path(entry["files"]), *listed, entry["shape"][1])
@@ -106,7 +106,7 @@ def _opened(folder: Path, name: str, entry: Mapping) -> Split:
 
 
 def _mapped(path: Path, entry: Mapping) -> np.ndarray:
-    """A split's array, memory-mapped. UserError where it is not what dataset.json says."""
+    """A split's array, memory-mapped. UserError if it is not what dataset.json says."""
     again = f"delete {path.parent} and run prepare again"
     if not path.is_file():
         raise UserError(f"{path} is missing or no file; {again}")
@@ -116,7 +116,7 @@ def _mapped(path: Path, entry: Mapping) -> np.ndarray:
         raise UserError(f"{path} cannot be read: permission denied (chmod u+r?)") from None
     except OSError:  # too many open files, a failing disk: the file itself may be whole
         raise
-    except Exception as error:  # numpy reads the header as Python, and what is wrong there has many names
+    except Exception as error:  # numpy reads the header as Python, where errors have many names
         raise UserError(f"{path} is damaged ({error}); {again}") from None
     if list(images.shape) != entry["shape"] or images.dtype != np.uint8 or not images.flags.c_contiguous:
         raise UserError(f"{path} does not match dataset.json; {again}")
@@ -124,7 +124,7 @@ def _mapped(path: Path, entry: Mapping) -> np.ndarray:
 
 
 def _listed(path: Path, entry: Mapping) -> tuple[list[str], list[int]]:
-    """The names and sizes of a split's files. UserError where its list is not what dataset.json says."""
+    """The names and sizes of a split's files. UserError if its list is not what dataset.json says."""
     again = f"delete {path.parent} and run prepare again"
     if not path.is_file():
         raise UserError(f"{path} is missing or no file; {again}")
@@ -138,7 +138,7 @@ def _listed(path: Path, entry: Mapping) -> tuple[list[str], list[int]]:
 
 
 def list_of(files: ImageFiles) -> bytes:
-    """What stands in TRAIN.txt: its digest is the split's, so that the fingerprint covers names and sizes."""
+    """The content of a split's list. Its digest is the split's, so the fingerprint covers names and sizes."""
     lines = (f"{size}\t{name}\n" for name, size in zip(files.names, files.sizes, strict=True))
     return "".join(lines).encode()
 
@@ -180,7 +180,7 @@ def write_array(path: Path | None, shape: tuple[int, ...], blocks: Iterable[np.n
 def occupied(folder: Path) -> bool:
     """Whether a prepared data set is at `folder`.
 
-    Raises UserError where something else is there, or where nothing can be written.
+    Raises UserError if something else is there, or if nothing can be written.
     """
     writable_parent(folder)
     if is_store(folder):

@@ -1,4 +1,4 @@
-"""Whether the files of a prepared data set stay as they are while a process reads them."""
+"""Whether the files of a prepared data set stay unchanged while a process reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fewshot.data.dataset import Dataset
 
 
 class Watch:
-    """Remembers the files of a data set; one that is not prepared, as the embedded glyphs, has none."""
+    """Remembers the files of a data set; one that is not prepared, such as the embedded glyphs, has none."""
 
     def __init__(self, dataset: Dataset) -> None:
         names = list(dataset.splits) if dataset.root else []
@@ -17,7 +17,7 @@ class Watch:
         self._stamps = {path: _stamp(path) for path in paths}
 
     def check(self) -> None:
-        """UserError where a file has changed meanwhile: what was computed since may be of other pixels."""
+        """Raises UserError if a file has changed meanwhile: what was computed since may be from other pixels."""
         for path, before in self._stamps.items():
             if _stamp(path) != before:
                 raise UserError(
@@ -26,12 +26,12 @@ class Watch:
                 )
 
     def newest(self) -> float:
-        """When a file was last changed: seconds since 1970, 0 where there is none."""
+        """When a file was last changed: seconds since 1970; 0 if there is none."""
         return max((stamp[2] / 1e9 for stamp in self._stamps.values() if stamp), default=0.0)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Inode, bytes, and time of the last change; empty where there is no file."""
+    """Inode, bytes, and time of the last change; empty if there is no file."""
     try:
         about = path.stat()
     except FileNotFoundError:

@@ -1,12 +1,11 @@
-"""Tasks that share no image, for statements about images not seen (Lafargue et al., TMLR 2024).
+"""Tasks that share no image, for statements about unseen images (Lafargue et al., TMLR 2024).
 
-The images of each class are shuffled, and each task takes its own from the next ones. It takes the classes that suffice
-for the most further tasks, in random order where there are several, until fewer than `ways` classes suffice for one. So
-the classes are used evenly, and no other choice gives more tasks. (With classes drawn at random, too few would soon
-have images left.)
+The images of each class are shuffled, and each task takes the next ones. It takes the classes that suffice for the most
+further tasks, ties in random order, until fewer than `ways` classes suffice for one. So the classes are used evenly,
+and no other choice gives more tasks. (If classes were drawn at random, soon too few would have images left.)
 
-Where numbers of queries are drawn, a class suffices if it could give all of a task's queries. So what is left of a
-class has no influence on the numbers drawn.
+If numbers of queries are drawn, a class suffices if it could give all of a task's queries. So what is left of a class
+has no influence on the numbers drawn.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _COUNTER = 1 << 128  # a place in the key's stream from which EpisodeSampler rea
 class DisjointSampler(EpisodeSampler):
     """All disjoint tasks of a split, `len(sampler)` of them; it is used like an EpisodeSampler.
 
-    (membership, split, protocol, seed) decides them. UserError where the split is too small for one.
+    (membership, split, protocol, seed) decides them. Raises UserError if the split is too small for one task.
     """
 
     def __init__(self, split: Split, protocol: Protocol, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Frozen task lists: the standard evaluation episodes, as a definition that any machine regenerates and verifies.
+"""Frozen task lists: the standard evaluation episodes, as a definition that any machine can regenerate and verify.
 
     episodes/mini-imagenet-test-5w1s15q.json
 
@@ -73,7 +73,7 @@ class TaskList:
     digest: str
     """EpisodeSampler.digest of them."""
     fingerprint: str
-    """Of the pixels of the reference copy; "" where there is none. Other pixels give the same tasks, and slightly
+    """Of the pixels of the reference copy; "" if there is none. Other pixels give the same tasks, and slightly
     different accuracies."""
     query_alpha: float | None = None
     """Protocol.query_alpha. Lists of balanced tasks lack it."""
@@ -91,9 +91,9 @@ class TaskList:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def tasks(self, dataset: Dataset, episodes: int | None = None) -> Tasks:
-        """Its tasks on a data set: the first `episodes`, or all of them. More than it has continue the same sequence.
+        """Its tasks on a data set: the first `episodes`, or all of them. Beyond its last, the same sequence continues.
 
-        UserError where the data set is another, has other classes or counts, or the digest is not the list's.
+        Raises UserError if the data set is another, has other classes or counts, or if the digest is not the list's.
         """
         if dataset.name != self.dataset:
             raise UserError(f"task list {self.name} is for data set {self.dataset}, not {dataset.name}")
@@ -115,7 +115,7 @@ class TaskList:
 
 
 def freeze(dataset: Dataset, split: str, protocol: Protocol, episodes: int = 10_000, seed: int = SEED) -> TaskList:
-    """The list of a data set's first episodes. UserError where `read` would refuse it."""
+    """The list of a data set's first episodes. Raises UserError if `read` would refuse it."""
     episodes = typed.integer(episodes, "episodes", 2, MOST_EPISODES)
     sampler = EpisodeSampler(dataset[split], protocol, seed)
     return TaskList(
@@ -125,7 +125,7 @@ def freeze(dataset: Dataset, split: str, protocol: Protocol, episodes: int = 10_
 
 
 def read(name: str) -> TaskList:
-    """A list by its name, if it comes with the project, or by its path. UserError where it is none."""
+    """A list by its name, if it comes with the project, or by its path. Raises UserError if it is no task list."""
     path = LISTS / f"{name}.json"
     if not path.is_file():
         path = Path(name)
@@ -166,7 +166,7 @@ def find(dataset: str, split: str, protocol: Protocol) -> TaskList | None:
 def standard_tasks(dataset: Dataset, split: str, protocol: Protocol, episodes: int) -> Tasks:
     """The standard tasks under a protocol: those of the frozen list, verified; without a list, those of seed 0.
 
-    UserError where this data set does not give the list's tasks, or is too small for them.
+    Raises UserError if this data set does not give the list's tasks, or is too small for them.
     """
     if frozen := find(dataset.name, split, protocol):
         return frozen.tasks(dataset, episodes)
@@ -174,7 +174,7 @@ def standard_tasks(dataset: Dataset, split: str, protocol: Protocol, episodes: i
 
 
 def pixel_warning(dataset: Dataset, tasks: list[Tasks]) -> str | None:
-    """The warning where the pixels are not those of the lists' reference copy; None where they are."""
+    """A warning if the pixels are not those of the lists' reference copy; else None."""
     for each in tasks:
         if each.frozen and each.frozen.fingerprint and not dataset.is_known_as(each.frozen.fingerprint):
             return (

@@ -22,29 +22,29 @@ from fewshot.core.errors import UserError
 from fewshot.data import Split
 from fewshot.episodes.dirichlet import query_counts
 
-_WORDS_PER_COUNTER = 4  # Philox 4x64 gives four 64-bit words a count
+_WORDS_PER_COUNTER = 4  # Philox 4x64 gives four 64-bit words per count
 _CHUNK = 2_000_000  # images drawn at once: bounds the memory of a million episodes
 LARGEST = 2**63 - 1
-ALPHAS = (0.01, 1e6)  # of Dirichlet: from one class with nearly all queries to as many of each
+ALPHAS = (0.01, 1e6)  # of Dirichlet: from one class with nearly all queries to equally many of each
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The form of a task: `ways` classes, of each `shots` support and `queries` query images."""
+    """The form of a task: `ways` classes with `shots` support and `queries` query images each."""
 
     ways: int = 5
     shots: int = 1
     queries: int = 15
     query_alpha: float | None = None
-    """None: each class has `queries` queries. A number: a class has that many on average, and in each task their
-    numbers are drawn from Dirichlet of this concentration (episodes/dirichlet.py)."""
+    """None: each class has `queries` queries. A number: a class has `queries` on average, and each task's numbers are
+    drawn from a Dirichlet distribution of this concentration (episodes/dirichlet.py)."""
 
     def __post_init__(self) -> None:
         for name, least in (("ways", 2), ("shots", 1), ("queries", 1)):
             number = typed.integer(getattr(self, name), name, -LARGEST, LARGEST)
             if number < least:
                 raise UserError(f"--{name} {number}: give at least {least}")
-            object.__setattr__(self, name, number)  # 5, where NumPy's 5 was given
+            object.__setattr__(self, name, number)  # 5, if NumPy's 5 was given
         if (alpha := self.query_alpha) is not None:
             is_number = isinstance(alpha, Real) and not isinstance(alpha, bool)
             if not is_number or not ALPHAS[0] <= alpha <= ALPHAS[1]:
@@ -56,7 +56,7 @@ class Protocol:
 
     @property
     def images_per_class(self) -> int:
-        """The most images that a task takes of a class; all queries may be of one where their numbers are drawn."""
+        """The most images that a task takes of a class; if query numbers are drawn, one class may have all queries."""
         return self.shots + (self.queries if self.query_alpha is None else self.ways * self.queries)
 
     @property
@@ -69,7 +69,7 @@ class Protocol:
 
 
 def protocol_name(ways: int | str, shots: int | str, query_alpha: float | str | None) -> str:
-    """`5-way 1-shot`, and where queries are unbalanced: `5-way 1-shot, Dirichlet 2`."""
+    """`5-way 1-shot`, or with unbalanced queries `5-way 1-shot, Dirichlet 2`."""
     return f"{ways}-way {shots}-shot" + (f", Dirichlet {plain_number(query_alpha)}" if query_alpha else "")
 
 
@@ -79,24 +79,24 @@ def plain_number(value: float | str) -> str:
 
 
 class Episodes(NamedTuple):
-    """T episodes: numbers of images in the split, int64."""
+    """T episodes: the images' numbers in the split, int64."""
 
     support: np.ndarray
     """(T, W, S): class by class."""
     query: np.ndarray
-    """(T, W*Q): class by class, of each class as many as the episode has of it."""
+    """(T, W*Q): class by class, as many of each as the episode has."""
     labels: np.ndarray
     """(T, W*Q): which of the W classes each query belongs to, 0..W-1."""
 
 
 class EpisodeSampler:
-    """Draws the episodes of one split. UserError where the split is too small for them, or the seed is no integer."""
+    """Draws the episodes of one split. Raises UserError if the split is too small or the seed is no integer."""
 
     def __init__(self, split: Split, protocol: Protocol, seed: int) -> None:
         _check_enough(split, protocol)
-        seed = typed.integer(seed, "seed", -LARGEST, LARGEST)  # 0.0 would be other tasks than 0
+        seed = typed.integer(seed, "seed", -LARGEST, LARGEST)  # 0.0 would give other tasks than 0
         self.split, self.protocol, self.seed = split, protocol, seed
-        # Written out: a field that protocols gain later must not move the episodes of those that lack it.
+        # Written out: a field that protocols gain later must not change the episodes of those without it.
         facts = [split.membership, split.name, protocol.ways, protocol.shots, protocol.queries, seed]
         facts += [] if protocol.query_alpha is None else [float(protocol.query_alpha)]
         digest = hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).digest()
@@ -105,14 +105,14 @@ class EpisodeSampler:
     def draw(self, first: int, count: int) -> np.ndarray:
         """Episodes first .. first+count-1 as indices into the split's images.
 
-        (count, ways, shots + queries) int64: in each class its support first, then its queries. Where queries are
+        (count, ways, shots + queries) int64: in each class its support first, then its queries. If queries are
         unbalanced, classes have different numbers: then (count, ways * (shots + queries)), class after class.
         """
         images, taken = self._images(first, count)
         return images if self.protocol.query_alpha is None else images[taken].reshape(-1, self.protocol.images)
 
     def episodes(self, first: int, count: int) -> Episodes:
-        """The same episodes, support and queries apart, with the queries' classes: alike for every protocol."""
+        """The same episodes, with support, queries and the queries' classes apart: in one form for every protocol."""
         protocol = self.protocol
         images, taken = self._images(first, count)
         (support, query), taken = np.split(images, [protocol.shots], axis=2), taken[:, :, protocol.shots :]
@@ -159,7 +159,7 @@ class EpisodeSampler:
         return self.split.starts[classes][..., None] + images, self._taken(count_u)
 
     def _taken(self, uniforms: np.ndarray) -> np.ndarray | bool:
-        """Which of the images of each class are taken, (T, *_shape): all of them, unless numbers of queries are drawn.
+        """Which images of each class are taken, (T, *_shape): all of them, unless numbers of queries are drawn.
 
         `uniforms`: (T, ways) in [0, 1), for these numbers.
         """
@@ -184,8 +184,8 @@ def unit_interval(words: np.ndarray) -> np.ndarray:
 def _without_replacement(uniforms: np.ndarray, population: np.ndarray) -> np.ndarray:
     """For each row (..., k) of uniforms, k distinct numbers below its population (...), in random order.
 
-    The first k steps of Fisher-Yates, for all rows at once. Only moved entries are remembered: at
-    step i position `picks[i]` gives up its value and receives that of position i.
+    The first k steps of Fisher-Yates, for all rows at once. Only moved entries are remembered: at step i, position
+    `picks[i]` gives up its value and receives that of position i.
     """
     k = uniforms.shape[-1]
     picks = np.empty((k, *population.shape), np.int64)

@@ -1,6 +1,6 @@
-"""Heads: support and query embeddings to logits. One file a method. To add yours, copy `proto.py` and change it.
+"""Heads: support and query embeddings to logits. One file per method. To add yours, copy `proto.py` and change it.
 
-Here is how they are found, built and checked; what they have in common is in `_base.py`.
+This module finds, builds and checks them; what they have in common is in `_base.py`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FAMILY: Family[Head] = Family("fewshot.heads", "head", "Head")
 def build(spec: str, features: int | None = None, shape: tuple[int, int, int] | None = None) -> Head:
     """A head, such as `build("proto")` or `build("proto:variant=snell")`.
 
-    With `features` it is made for embeddings of that length, by `begin`; without, the caller calls `begin` before the
-    head solves anything. `shape`: as in `Head.begin`.
+    With `features`, `begin` makes it ready for embeddings of that length; without, the caller must call `begin` before
+    the head solves anything. `shape`: as in `Head.begin`.
 
     Raises UserError for an unknown name or option, and as `begin` does.
     """
@@ -38,9 +38,9 @@ def build(spec: str, features: int | None = None, shape: tuple[int, int, int] | 
 
 
 def begin(head: Head, features: int, shape: tuple[int, int, int] | None) -> None:
-    """Make a head ready for embeddings of this form, once: see `Head.begin`. One that has begun stays as it is.
+    """Make a head ready for embeddings of this form: see `Head.begin`. A head that is ready already does not change.
 
-    UserError where it needs a map, and the embeddings are none or not known to be one.
+    Raises UserError if it needs maps, and the embeddings are not maps or not known to be maps.
     """
     if head.made_for is not None:
         return
@@ -62,10 +62,10 @@ def check_declared(
     queries: int = 15,
     training: bool = False,
 ) -> None:
-    """UserError where a user's head looks at other queries and does not declare `transductive`; and as `build` raises.
+    """Raise UserError if a user's head looks at other queries without declaring `transductive`; also as `build` does.
 
-    To be called before any work, with the form of embeddings and of tasks, `queries` a class; `training`: also of what
-    it does while it is trained. Evaluation asks once more (`check_alone`), of the head that has learned.
+    Call it before any work, with the form of the embeddings and tasks; `queries` are per class. With `training`, it
+    also checks what the head does while it is trained. Evaluation checks again (`check_alone`), with the trained head.
     """
     with seeded(0, "a head on trial"):
         head = build(spec)
@@ -75,7 +75,7 @@ def check_declared(
 
 
 def check_trainable(head: Head) -> None:
-    """UserError where no network can be trained on episodes with this head."""
+    """Raise UserError if no network can be trained on episodes with this head."""
     name, remedy = type(head).__name__, "train with another, such as proto, and evaluate with this one"
     if not head.trainable:
         raise UserError(f"head {name} cannot be trained with (its class says trainable = False): {remedy}")
@@ -84,13 +84,13 @@ def check_trainable(head: Head) -> None:
 
 
 def check_guide(head: Head) -> None:
-    """UserError where a head gives no class weights, by which CamDrop is guided in training."""
+    """Raise UserError if a head gives no class weights, which guide CamDrop in training."""
     if type(head).fit is Head.fit and type(head).class_weights is Head.class_weights:
         raise head.no_weights
 
 
 def check_untrained(head: Head) -> None:
-    """UserError where this head solves nothing before its parameters are trained."""
+    """Raise UserError if this head solves nothing before its parameters are trained."""
     if head.needs_training:
         name = type(head).__name__
         remedy = "train with it on episodes, and evaluate that run"

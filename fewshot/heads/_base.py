@@ -1,6 +1,6 @@
-"""What every head is, and the few lines that several of them share.
+"""The base class of all heads, and the few lines that several of them share.
 
-Shapes: T tasks solved at once, N support and Q query images a task, W ways (classes), D features.
+Shapes: T tasks solved at once, N support and Q query images per task, W ways (classes), D features.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from fewshot.core.errors import UserError
 
 @dataclass(frozen=True)
 class Products:
-    """Inner products of T tasks' embeddings: all that a head with `by_products` needs, however long embeddings are."""
+    """Inner products of T tasks' embeddings, float32 or float64: all that a head with `by_products` needs."""
 
     support: Tensor
-    """(T, N, N) float32: of each support image with each."""
+    """(T, N, N): of every pair of support images."""
     query: Tensor
-    """(T, Q, N) float32: of each query image with each support image."""
+    """(T, Q, N): of each query image with each support image."""
     norms: Tensor
-    """(T, Q) float32: of each query image with itself."""
+    """(T, Q): of each query image with itself."""
     features: int
     """D, the length of an embedding."""
     queries: Tensor | None = None
-    """(T, Q, Q) float32: of each query image with each. Only transductive heads are sure to get them."""
+    """(T, Q, Q): of every pair of query images. Only transductive heads are sure to get them."""
 
     @classmethod
     def of(cls, support: Tensor, query: Tensor) -> Products:
@@ -42,35 +42,35 @@ class Head(nn.Module):
     """Solves T tasks at once. A subclass implements `solve`, and declares what it needs and allows.
 
     Declarations are class attributes. Training and evaluation enforce them, and `fewshot.testing.check_head` tests
-    whether they are true. A class that declares something without the method for it is refused where it is defined.
+    whether they are true. A class that declares something without the method for it is refused when it is defined.
     """
 
     by_products: bool = False
-    """Inner products are all that it needs: it implements `solve_products`, too. Evaluation then looks products up and
-    gathers no embeddings. Such a head solves in the precision of what it is given, float32 or float64."""
+    """It needs inner products only, and implements `solve_products`. Evaluation then looks up products and gathers no
+    embeddings. Such a head solves in the precision of its inputs, float32 or float64."""
     shift_invariant: bool = False
-    """Adding one vector to all embeddings of a task changes no logit. Evaluation then takes inner products after it has
-    subtracted the split's mean, because small numbers lose fewer digits to rounding than large ones."""
+    """Adding one vector to all embeddings of a task changes no logit. Evaluation then subtracts the split's mean before
+    it takes inner products, because small numbers lose fewer digits to rounding than large ones."""
     trainable: bool = True
     """A network can be trained on episodes with it: the gradient of the logits reaches the embeddings and the head's
     own parameters."""
     needs_base: bool = False
-    """It uses the base classes' embeddings: it implements `fit_base`, called once before an evaluation. Training
-    episodes have nothing to call it with: no network is trained on them with such a head. Supervised training, which
-    uses a head in validation only, selects weights by it."""
+    """It uses the base classes' embeddings, and implements `fit_base`, which is called once before an evaluation.
+    Training episodes offer no such embeddings, so no network can be trained on them with such a head. Supervised
+    training, which uses a head only in validation, can select weights by it."""
     transductive: bool = False
     """The logits of a query depend on the other queries of its task. Evaluation then shuffles each task's queries, and
-    marks the result. A user's head of which it is true, and which does not say so, is refused: see `_probe.py`."""
+    marks the result. A user's head that is transductive and does not declare it is refused: see `_probe.py`."""
     numbered: bool = False
-    """Which number a class has in its task makes a difference, because it has learned something for each number."""
+    """The number that a class has in its task matters, because the head has learned something for each number."""
     first_order: bool = False
-    """The gradient of the logits does not reach the support embeddings: it leaves out the way through the solution. An
-    option may say so of an object."""
+    """The gradient of the logits does not reach the support embeddings: it does not pass through the solution. An
+    option may set this for an instance."""
     needs_map: bool = False
-    """It works on maps: each embedding is a map (C, H, W), flattened, whose shape `begin` is told."""
+    """It works on maps: each embedding is a flattened map (C, H, W), whose shape is given to `begin`."""
     needs_training: bool = False
-    """Its parameters mean nothing before they are learned. Evaluation then takes it only with trained ones, those of a
-    run that was trained with it. A head may set it by its options."""
+    """Its parameters mean nothing before they are learned. Evaluation then accepts it only with the parameters of a run
+    that was trained with it. An option may set this for an instance."""
 
     made_for: int | None = None
     """Set by `heads.begin`: D, the length of the embeddings that it was made for."""
@@ -84,25 +84,25 @@ class Head(nn.Module):
             raise UserError(f"head {cls.__name__} declares needs_training, and says that it cannot be trained with")
 
     def begin(self, features: int, shape: tuple[int, int, int] | None) -> None:
-        """Make the parameters that depend on the form of embeddings: called once, before weights are loaded.
+        """Make the parameters that depend on the form of the embeddings. Called once, before weights are loaded.
 
         features: D, the length of an embedding.
-        shape: (C, H, W) where an embedding is a map of that shape, flattened; None where it is not, or is not known.
+        shape: (C, H, W) if an embedding is a map of that shape, flattened; None if it is not, or is not known to be.
 
-        torch's own random numbers are the head's own here: they depend on the training's seed alone. Most heads have
-        nothing to do.
+        The head has torch's own random numbers to itself here: they depend on the training's seed alone. Most heads
+        have nothing to do.
         """
 
     @property
     def setting(self) -> Literal["inductive", "transductive"]:
-        """What results say of how queries were solved: each by itself, or all of a task together."""
+        """How queries are solved, as results state it: each by itself, or all of a task together."""
         return "transductive" if self.transductive else "inductive"
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor, ways: int | None = None) -> Tensor:
         """Logits (T, Q, W) from support (T, N, D), labels (T, N) in 0..W-1 and query (T, Q, D).
 
-        They are float32, or float64 if the embeddings are. Give `ways` (W) where it is known: finding the largest
-        label makes a GPU's caller wait.
+        They are float32, or float64 if the embeddings are. Give `ways` (W) if it is known: otherwise the caller waits
+        for the GPU to find the largest label.
         """
         ways = int(labels.max()) + 1 if ways is None else ways
         dtype = torch.promote_types(support.dtype, torch.float32)
@@ -113,8 +113,8 @@ class Head(nn.Module):
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """support (T, N, D), one-hot targets (T, N, W), query (T, Q, D) -> logits (T, Q, W).
 
-        Evaluation calls it under `torch.no_grad()`; a head that takes gradients inside does so under
-        `torch.enable_grad()`. A head with `solve_products` may leave it out: then it solves by the products.
+        Evaluation calls it under `torch.no_grad()`; a head that needs gradients inside takes them under
+        `torch.enable_grad()`. A head with `solve_products` may leave `solve` out: it then solves from the products.
         """
         return self.solve_products(Products.of(support, query), targets)
 
@@ -123,9 +123,9 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def split(self) -> tuple[Callable[[Tensor], Tensor], Head] | None:
-        """What it does to each embedding by itself, and the head that solves what comes of it; None: nothing.
+        """The function applied to each embedding by itself, and the head that solves the results; None if it has none.
 
-        Evaluation then does the first once for all images, in place of once for each task that they are in.
+        Evaluation then applies the function once to each image, and not once for each task that the image is in.
         """
         return None
 
@@ -134,10 +134,10 @@ class Head(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     def check_ways(self, ways: int) -> None:
-        """UserError where it cannot tell so many classes apart. Called before training and evaluation."""
+        """Raise UserError if it cannot tell so many classes apart. Called before training and evaluation."""
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        """Learn from the base classes' features (N, D), in some order, and labels (N,) int64: see `needs_base`.
+        """Learn from the base classes' features (N, D), in any order, and labels (N,) int64: see `needs_base`.
 
         The next call replaces what this one learned.
         """
@@ -147,7 +147,7 @@ class Head(nn.Module):
     def class_weights(self, support: Tensor, labels: Tensor, ways: int | None = None) -> Tensor:
         """The linear classifier behind the logits: (T, W, D) float32 for support (T, N, D) and labels (T, N).
 
-        One weight vector a class: CamDrop is guided by them, and class activation maps are drawn with them.
+        One weight vector per class: they guide CamDrop, and class activation maps are drawn with them.
         """
         ways = int(labels.max()) + 1 if ways is None else ways
         with torch.autocast(support.device.type, enabled=False):
@@ -156,19 +156,19 @@ class Head(nn.Module):
     def fit(self, support: Tensor, targets: Tensor) -> Tensor:
         """support (T, N, D), one-hot targets (T, N, W) -> class weights (T, W, D), up to a positive factor.
 
-        UserError from a head that has not implemented it.
+        Raises UserError if the head has not implemented it.
         """
         raise self.no_weights
 
     @property
     def no_weights(self) -> UserError:
-        """What is said where class weights are needed of a head without them."""
+        """The error for a head without class weights, when they are needed."""
         name = type(self).__name__
         return UserError(f"head {name} has no method `fit`, which camdrop and show cam need; add it, or take proto")
 
 
 def check_length(head: Head, given: int) -> None:
-    """UserError where embeddings have another length D than those that the head was made for, or it was for none."""
+    """Raise UserError unless the head was made for embeddings of the length D that is `given`."""
     if head.made_for != given:
         name = type(head).__name__
         if head.made_for is None:
@@ -177,12 +177,12 @@ def check_length(head: Head, given: int) -> None:
 
 
 def mean_weights(targets: Tensor) -> Tensor:
-    """(T, W, N): class means as sums of support images, 1 / n for each of its n, under one-hot targets (T, N, W)."""
+    """(T, W, N): the support images' weights in class means, 1 / n in a class of n, for one-hot targets (T, N, W)."""
     return targets.mT / targets.sum(1)[..., None]
 
 
 def prototypes(support: Tensor, targets: Tensor) -> Tensor:
-    """Class means (T, W, D) of support (T, N, D) under one-hot targets (T, N, W)."""
+    """Class means (T, W, D) of support (T, N, D) for one-hot targets (T, N, W)."""
     return targets.mT @ support / targets.sum(1)[..., None]
 
 

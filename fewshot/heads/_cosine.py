@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-_LEAST = 1e-24  # squared norm; a shorter embedding has no direction, and its cosines are 0 (nearly so)
+_LEAST = 1e-24  # squared norm; a shorter embedding counts as having no direction: its cosines are 0, or nearly so
 
 
 def inverse_norms(squares: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ _AT_ONCE = 256  # tasks: their systems then stay in a processor's cache
 class Dual(Head):
     """A linear classifier with the weights X^T A of the support images X (T, N, D), found from inner products alone.
 
-    A subclass implements `coefficients`. It is called in float64, whatever the embeddings are: the systems are small,
-    so that costs little, and several of them in a row lose digits that float32 does not have.
+    A subclass implements `coefficients`, which is always called in float64: the systems are small, so this costs
+    little, and solving several of them in a row loses digits that float32 does not have.
     """
 
     by_products = True
@@ -41,7 +41,7 @@ class Dual(Head):
         return weights.mT.to(support.dtype) @ support
 
     def _coefficients(self, gram: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """`coefficients` in the precision of what it is given, some tasks at a time."""
+        """`coefficients` of some tasks at a time, returned in the precision of the inputs."""
         parts = zip(gram.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True)
         solved = [self.coefficients(some.double(), its.double()) for some, its in parts]
         weights, bias = (torch.cat(each).to(gram.dtype) for each in zip(*solved, strict=True))
@@ -49,9 +49,9 @@ class Dual(Head):
 
 
 def _products(support: Tensor, query: Tensor) -> Products:
-    """In float64 where there are more images than features.
+    """In float64 if there are more images than features.
 
-    Such products are singular, and the rounding of float32 would leave large ones with negative eigenvalues.
+    The matrix of products is then singular, and rounding in float32 would give a large one negative eigenvalues.
     """
     if support.shape[1] > support.shape[2]:
         support, query = support.double(), query.double()

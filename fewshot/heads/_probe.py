@@ -1,9 +1,10 @@
-"""Does a user's head look at the other queries of a task, and not say so?
+"""Does a user's head look at the other queries of a task without declaring it?
 
-Queries reach a head class by class unless it declares `transductive`. One that looks at its neighbours, and does not
-say so, would read classes off places; one that looks at all of them would be ranked beside heads that look at none.
+Queries reach a head class by class unless it declares `transductive`. An undeclared head that looks at a query's
+neighbours would read classes off positions; one that looks at all queries would be ranked beside heads that look at
+none.
 
-Shapes: T tasks, N support and Q query images a task, W ways (classes), D features.
+Shapes: T tasks, N support and Q query images per task, W ways (classes), D features.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ _BASE, _BASE_CLASSES = 40, 8  # images
 
 
 def is_users(head: Head) -> bool:
-    """Whether a head's class is a user's own. Ours are held to all laws by tests."""
+    """Whether a head's class is a user's own. Ours are checked by tests."""
     return not type(head).__module__.startswith("fewshot.")
 
 
 def check_alone(head: Head, like: Tensor, ways: int, shots: int, queries: int, part_of: Head | None = None) -> None:
-    """UserError where a user's head, not declared `transductive`, answers a query by its task's other queries, too.
+    """Raise UserError if other queries change a query's logits, in a user's head that is not declared `transductive`.
 
-    It solves two tasks of random embeddings as it is, in its mode: again with the queries in another order, and, in
-    evaluation mode, with half of them. (In training batch norm may take its statistics of all queries.) Where it
-    cannot solve these tasks at all, nothing is said: the real ones will show why.
+    The head solves two tasks of random embeddings in its current mode, then again with the queries in another order
+    and, in evaluation mode, with half of them. (In training mode, batch norm may take its statistics from all queries.)
+    If it cannot solve these tasks at all, no error is raised: the real ones will show why.
 
-    like: any tensor (..., D) of the embeddings' type and on their device. queries: a class. part_of: the user's own,
-    where `head` is what is left of it. torch's random numbers are afterwards as they were.
+    like: any tensor (..., D) of the embeddings' type and on their device. queries: per class. part_of: the user's own
+    head, if `head` is what `Head.split` left of it. torch's random state does not change.
     """
     users = part_of or head
     if head.transductive or ways * queries < 2 or not is_users(users):
@@ -44,7 +45,7 @@ def check_alone(head: Head, like: Tensor, ways: int, shots: int, queries: int, p
     features, device = like.shape[-1], like.device
     labels = torch.arange(ways, device=device).repeat_interleave(shots).expand(_TASKS, -1)
     noise = torch.Generator().manual_seed(0)
-    # A head that weighs queries by their distances may see none of the others where all are far from one another.
+    # A head that weighs queries by their distances may see none of the others if all are far from one another.
     for scale in (1.0, features**-0.5):
         drawn = torch.randn(_TASKS, ways * (shots + queries), features, generator=noise)
         support, query = (scale * drawn).to(like).split([ways * shots, ways * queries], 1)
@@ -57,13 +58,13 @@ def check_alone(head: Head, like: Tensor, ways: int, shots: int, queries: int, p
 
 
 def check_untaught(head: Head, features: int, ways: int, shots: int, queries: int, training: bool) -> None:
-    """`check_alone` for a head that has seen no data and is thrown away afterwards; `training`: in that mode, too."""
+    """`check_alone` for a head that has seen no data and is discarded afterwards; `training`: also in training mode."""
     form = (torch.empty(0, features), ways, shots, queries)
     head.eval()
     if head.needs_base:
         try:
             head.fit_base(torch.randn(_BASE, features), torch.arange(_BASE) % _BASE_CLASSES)
-        except Exception:  # noise is no base for it
+        except Exception:  # it cannot learn from noise
             return
     check_alone(head, *form)
     if training and head.trainable and not head.needs_base:

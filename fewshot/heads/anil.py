@@ -15,19 +15,20 @@ from fewshot.heads._base import Head, Products, check_length
 class ANIL(Head):
     """A linear classifier after `steps` steps of gradient descent on the support images' mean cross-entropy.
 
-    `init`: where the steps begin.
+    `init`: where the steps start.
 
-    - "learned" (default, the paper): weights and biases that are learned for each of `ways` numbers that a class may
-      have in its task. So the classes' numbers matter (Ye & Chao, How to Train Your MAML to Excel in Few-Shot
-      Classification, ICLR 2022). Tasks of fewer classes take the first ones.
-    - "zero": nothing is learned, classes are alike, and there may be any number of them. It is also what Ye & Chao's
-      one vector for all classes comes to: added to the weights of every class, it changes no probability.
+    - "learned" (default, as in the paper): learned weights and a bias for each of the `ways` numbers that a class may
+      have in its task. So it matters which number a class has (Ye & Chao, How to Train Your MAML to Excel in Few-Shot
+      Classification, ICLR 2022). Tasks with fewer classes use the first ones.
+    - "zero": nothing is learned, all classes are treated alike, and there may be any number of them. Ye & Chao's single
+      vector for all classes amounts to the same: added to the weights of every class, it changes no probability.
 
-    `order`: "exact" is the gradient through the steps; "first" takes the steps as constants (FOMAML: Finn, Abbeel &
+    `order`: "exact" takes the gradient through the steps; "first" treats the steps as constants (FOMAML: Finn, Abbeel &
     Levine, ICML 2017), so that no gradient reaches the support embeddings.
 
-    `lr` is the steps' rate, above 0; `learn_lr=true` makes its logarithm a parameter. The classifier sees embeddings
-    divided by sqrt(D): that is our choice, so that one rate, within the task and of the training, suits every length D.
+    `lr` > 0 is the learning rate of the steps; `learn_lr=true` makes its logarithm a parameter. The classifier sees
+    embeddings divided by sqrt(D). That is our choice: one rate, within the task and in training, then suits every
+    length D.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class ANIL(Head):
         return weights if self.start is None else weights + self.start.weight[:ways]
 
     def _begin_at(self, z: Tensor, ways: int) -> Tensor:
-        """Logits before the first step, for divided embeddings (T, I, D): (T, I, W), or () where all are 0."""
+        """Logits before the first step, for divided embeddings (T, I, D): (T, I, W), or () if all are 0."""
         if self.init == "zero":
             return z.new_zeros(())
         check_length(self, z.shape[2])
@@ -103,10 +104,10 @@ class ANIL(Head):
         return self.start(z)[..., :ways]
 
     def _descend(self, gram: Tensor, begin_at: Tensor, targets: Tensor) -> Tensor:
-        """What the steps add to the classifier, (T, N, W) A: to its weights A^T X, and to its biases the sum over N.
+        """A (T, N, W): the steps add A^T X to the classifier's weights, and the sum of A over N to its biases.
 
-        A step adds a multiple of every support image to each class's weights, so that inner products (T, N, N) of
-        support images X are all it needs, and logits change by (X X^T + 1) A. `begin_at`: see `_begin_at`.
+        A step adds a multiple of every support image to each class's weights. So it needs only the inner products
+        (T, N, N) of the support images X, and logits change by (X X^T + 1) A. `begin_at`: see `_begin_at`.
         """
         moves = torch.zeros_like(targets)
         for _ in range(self.steps):

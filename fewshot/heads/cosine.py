@@ -18,9 +18,9 @@ class Cosine(Head):
 
     `scale` > 0 (one over a temperature) starts at 10, as in Meta-Baseline's code. `prototype`:
 
-    - "mean" (default): of the class's support embeddings as they are (Meta-Baseline: Chen et al., ICCV 2021);
-    - "normalised": of the embeddings divided by their lengths, so that each image counts the same (Gidaris & Komodakis:
-      their feature averaging, without the attention over base classes).
+    - "mean" (default): the mean of the class's support embeddings (Meta-Baseline: Chen et al., ICCV 2021);
+    - "normalised": the mean of the embeddings divided by their lengths, so that each image counts the same (Gidaris &
+      Komodakis: their feature averaging, without the attention over base classes).
 
     With one shot the two are the same.
     """
@@ -42,7 +42,7 @@ class Cosine(Head):
         return self.scale * cosines * inverse_norms(products.norms)[..., None]
 
     def fit(self, support: Tensor, targets: Tensor) -> Tensor:
-        """Prototypes of length 1 (T, W, D): but for the query's own length, the logits are linear in it."""
+        """Prototypes (T, W, D) of length 1: except for the query's length, the logits are linear in the query."""
         if self.prototype == "normalised":
             support = F.normalize(support, dim=2)
         return F.normalize(prototypes(support, targets), dim=2)

@@ -11,36 +11,38 @@ from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, Products
 from fewshot.heads._joint import joint_gram, squared_distances_to, squared_norms, support_means, unit_gram
 
-_SHARPNESS = 10  # of the rectification's softmax over cosines: the published code's
-_TIE = 1e-6  # of numbers near 1 in float32: what differs by less is equal
+_SHARPNESS = 10  # of the rectification's softmax over cosines, as in the published code
+_TIE = 1e-6  # numbers near 1 in float32 that differ by less count as equal
 
 
 class Laplacian(Head):
-    """Assignments y of the queries to classes that are near the prototypes m, and alike for neighbouring queries.
+    """Soft assignments y of queries to classes: to those with near prototypes m, and alike for neighbouring queries.
 
     Embeddings x are divided by their length (after `--transform center`, that is the paper's CL2N). With
-    a_qc = ||x_q - m_c||^2 and w_qp = 1 where query p is among the nearest of q, else 0, it lowers
+    a_qc = ||x_q - m_c||^2 and w_qp = 1 if query p is among the nearest to q, else 0, it lowers
 
         sum_q sum_c y_qc log y_qc + y_qc a_qc  -  lam / 2 sum_qp w_qp y_q y_p                            (eq. 5)
 
-    by bound updates (eq. 9): y_q = softmax(-a_q), and in each of `steps` at once for all queries
+    by bound updates (eq. 9). It starts from y_q = softmax(-a_q); each of the `steps` updates all queries at once:
 
         y_q = softmax(-a_q + lam sum_p w_qp y_p)
 
-    Each update lowers it where w is symmetric and has no negative eigenvalue. The neighbours of the published code are
-    neither, so that a late update may raise it a little.
+    Each update lowers it if w is symmetric and has no negative eigenvalue. The neighbours of the published code meet
+    neither condition, so a late update may raise it a little.
 
     The logits are the exponents of the last update. `neighbours` counts the query itself, as the published code's knn
-    does: the default 3 means the two nearest others. Defaults are that code's: knn 3, 20 iterations (fewer where it
-    sees no change), and for lam the 0.7 of Veilleux et al. (2021), tuned on mini-ImageNet at 1 shot.
+    does: the default 3 means the two nearest others. The defaults are that code's, knn 3 and 20 iterations (it does
+    fewer if it sees no change); for lam the default is the 0.7 of Veilleux et al. (2021), tuned on mini-ImageNet at 1
+    shot.
 
-    `rectify` (default) is its prototype rectification: queries are shifted by mean(support) - mean(queries); then m_c
-    is the mean of s_xc x over those images x, support and queries, that are most like class c by the cosine to the
-    support's class means, where s_x is the softmax of 10 times the cosines. A class without such an image, on which the
-    code fails, keeps its class mean. With rectify=false, m_c is that class mean.
+    `rectify` (on by default) is its prototype rectification. First, queries are shifted by mean(support) -
+    mean(queries). Then m_c is the mean of s_xc x over the images x, support and queries, that are most like class c:
+    the cosine of x to the support's class mean is largest for c. s_x is the softmax of 10 times these cosines. A class
+    without such an image keeps its class mean; the published code fails there. With rectify=false, m_c is the class
+    mean.
 
-    Neighbours are found by inner products. Images that are equally near, to float32's precision, are neighbours all.
-    Not trainable: it is a method for features that were trained without it.
+    Neighbours are found from inner products. Images that are equally near, to float32's precision, all count as
+    neighbours. Not trainable: it is a method for features that were trained without it.
     """
 
     by_products = transductive = True
@@ -84,7 +86,7 @@ def bound_updates(unary: Tensor, affinity: Tensor, steps: int) -> Tensor:
 
 
 def nearest(gram: Tensor, neighbours: int) -> Tensor:
-    """(T, Q, Q): 1 where image p is among the `neighbours` nearest of q, which are q itself and others; of q itself 0.
+    """(T, Q, Q): 1 where image p is among the `neighbours` nearest to q, which include q itself; 0 for q itself.
 
     `gram`: inner products (T, Q, Q) of these images.
     """
@@ -100,7 +102,7 @@ def nearest(gram: Tensor, neighbours: int) -> Tensor:
 
 
 def _shifted(gram: Tensor, images: int) -> Tensor:
-    """Inner products (T, M, M) after the queries were moved by mean(support) - mean(queries)."""
+    """Inner products (T, M, M) after the queries are shifted by mean(support) - mean(queries)."""
     both = gram.shape[1]
     move = gram.new_zeros(both, both)  # row by row, what an image becomes as a weighted sum of all
     move[images:, :images], move[images:, images:] = 1 / images, -1 / (both - images)

@@ -14,21 +14,21 @@ _STEPS = 40  # of Newton's method at most; common tasks take 4 to 8
 _TOLERANCE = 1e-9  # of the optimality conditions, which are about probabilities
 _HALVINGS = 10  # lengths that are tried for a step: 2, 1, 1/2, ... 1/256, and 0
 _ROUNDING = 1e-13  # relative, of a difference in float64
-_NEAR = 0.5  # a step that changes no difference of two scores by more is taken whole
+_NEAR = 0.5  # a step that changes no difference of two scores by more than this is taken whole
 
 
 class LogReg(Dual):
     """The logit of class k is q w_k + b_k, where w and b minimise 1/2 ||w||^2 + C * (sum of support cross-entropies).
 
     This is `sklearn.linear_model.LogisticRegression(C=C)`: same C, same loss, and intercepts b without a penalty. In a
-    2-way task scikit-learn has one weight vector and not two, so that its `C=2 * C` is the same classifier.
+    2-way task scikit-learn has one weight vector, not two, so its `C=2 * C` gives the same classifier.
 
     `C` > 0 (default 1) is the inverse of the regularization. RFS (Tian et al., "Rethinking Few-Shot Image
     Classification") regresses on embeddings of length 1: that is `--transform l2`.
 
-    Newton's method minimises it until the optimality conditions hold to 1e-9, in at most 40 steps: a task that has not
-    arrived by then (huge embeddings with fewer features than images) keeps the best so far. Logits are differentiated
-    implicitly, which is exact, and so networks can be trained with it. It has no parameters.
+    Newton's method minimises it until the optimality conditions hold to 1e-9, in at most 40 steps. A task that has not
+    converged by then (huge embeddings with fewer features than images) keeps the best solution so far. Logits are
+    differentiated implicitly, which is exact, so networks can be trained with it. It has no parameters.
     """
 
     shift_invariant = True
@@ -39,7 +39,7 @@ class LogReg(Dual):
 
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """See Head.solve."""
-        # The origin does not matter, and far from it the digits of inner products drown.
+        # The origin does not matter, and far from it inner products lose their digits to rounding.
         centre = support.detach().mean(1, keepdim=True)
         return super().solve(support - centre, targets, query - centre)
 
@@ -47,12 +47,12 @@ class LogReg(Dual):
         """See Dual.coefficients."""
         means = gram.mean(1, keepdim=True)
         centred = gram - means - means.mT + means.mean(2, keepdim=True)
-        # The coefficients of a class add up to zero, so that a constant changes no score. This one leaves the matrix
-        # without a direction that is tiny beside the others.
+        # The coefficients of a class add up to zero, so adding a constant to the matrix changes no score. With this
+        # one, the matrix has no direction that is tiny beside the others.
         size = centred.detach().diagonal(dim1=1, dim2=2).mean(1)
         dual, bias = _minimise(self.C * (centred + size[:, None, None]), targets.mT)
         weights = self.C * dual.mT
-        # Likewise all that is left of the centring is a constant for each class.
+        # Likewise, the centring leaves only a constant for each class.
         return weights, bias.mT - means @ weights
 
     def extra_repr(self) -> str:
@@ -70,13 +70,13 @@ def _minimise(gram: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             if settled((targets - (a @ gram + b).softmax(1) - a).abs(), _TOLERANCE, step):
                 break
             a, b = _advance(gram, targets, a, b)
-    # One step more, from where it moves next to nothing. But its derivative with respect to G is that of the solution,
-    # for the step's own matrix multiplies an error of zero: the implicit function theorem.
+    # One more step, which changes next to nothing. But its derivative with respect to G is that of the solution,
+    # because the step's own matrix multiplies an error of zero: the implicit function theorem.
     return _advance(gram, targets, a, b)
 
 
 def _advance(gram: Tensor, targets: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a and b after one step of Newton's method, of the length that is best."""
+    """a and b after one step of Newton's method, of the best length."""
     scores = a @ gram + b
     chances = scores.softmax(1)
     da, db = _newton(gram.detach(), a, targets - chances - a, chances.detach())
@@ -95,8 +95,8 @@ def _newton(gram: Tensor, a: Tensor, error: Tensor, chances: Tensor) -> tuple[Te
     without = error - systems.solve(error @ gram)  # db = 0
     alone, shared = systems.of_ones()
     curvature = torch.diag_embed(alone.sum(2)) - alone @ shared  # (T, W, W): ones' P ones
-    # The same constant for all classes changes no probability: curvature is singular there, and db is to have none.
-    # Where all is nearly certain, the difference above is rounding: so much is added that it stays positive.
+    # The same constant for all classes changes no probability: curvature is singular there, and db must have none.
+    # If all is nearly certain, the difference above is mere rounding: enough is added to keep it positive.
     mean = curvature.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     rounding = _ROUNDING * alone.sum(2).mean(1)[:, None, None]
     curvature = curvature + mean + rounding * identity(curvature)
@@ -106,10 +106,10 @@ def _newton(gram: Tensor, a: Tensor, error: Tensor, chances: Tensor) -> tuple[Te
 
 
 def _length(gram: Tensor, targets: Tensor, start: tuple[Tensor, Tensor], step: tuple[Tensor, Tensor]) -> Tensor:
-    """How much of a step to take from a start, both (a, scores): (T, 1, 1). All of it near the minimum.
+    """How much of a step to take from a start, both given as (a, scores): (T, 1, 1). Near the minimum, all of it.
 
-    Elsewhere what lowers the loss most: scores move along a line, so that trying is cheap. None of a step that rounding
-    has spoilt.
+    Elsewhere, the length that lowers the loss most: scores move along a line, so trying lengths is cheap. None of a
+    step that rounding has spoilt.
     """
     (a, scores), (da, change) = start, step
     lengths = F.pad(2 * 0.5 ** torch.arange(_HALVINGS, dtype=gram.dtype, device=gram.device), (0, 1))

@@ -18,12 +18,12 @@ class LRD2(Dual):
 
     w_k comes from `iterations` steps (5 by default) of iteratively reweighted least squares, which start at 0 and
     minimise  1/2 lam ||w||^2 + (sum of the support images' binary cross-entropies).  The column of ones makes an
-    intercept, which is penalised like the other weights. The paper presents the binary case; one class against the rest
-    is what its code does with more classes, and it trains with the cross-entropy of these scores. With 2 classes there
-    are two such regressions here, and one is the other's negative.
+    intercept, which is penalised like the other weights. The paper presents the binary case. With more classes, its
+    code takes one class against the rest, and it trains with the cross-entropy of these scores. With 2 classes there
+    are two such regressions here, one the negative of the other.
 
     In the limit of many iterations, w_k is that of `sklearn.linear_model.LogisticRegression(C=1 / lam,
-    fit_intercept=False)` on [x, 1]. After one, it is ridge regression on targets of +2 and -2 with 4 * lam.
+    fit_intercept=False)` on [x, 1]. After one iteration, it is ridge regression on targets of +2 and -2 with 4 * lam.
 
     `lam` > 0 is the regularization. `learn_lam=true` makes it a parameter: the softplus of a free number, which keeps
     it positive (our choice, as in r2d2).
@@ -55,8 +55,8 @@ def _reweighted_least_squares(gram: Tensor, targets: Tensor, iterations: int) ->
     """a (T, W, N), in the limit a = targets - sigmoid(a G), for `gram` G (T, N, N) and `targets` (T, W, N) of 0 and 1.
 
     The paper's step is a = (G + diag(1 / s))^-1 z with s = p (1 - p), p = sigmoid(a G) and z = a G + (targets - p) / s
-    (through Woodbury's identity; G has the 1 / lam in it). The same a is written here as a change of the last one, so
-    that nothing is divided by s, which vanishes where the regression is sure.
+    (through Woodbury's identity; G has the 1 / lam in it). Here the same a is computed as a change of the last one, so
+    that nothing is divided by s, which vanishes where the regression is certain.
     """
     a = torch.zeros_like(targets)
     for _ in range(iterations):

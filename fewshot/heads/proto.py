@@ -30,7 +30,7 @@ class Proto(Head):
 
     def solve(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """See Head.solve."""
-        # Distances do not depend on the origin, and far from it their digits drown in the rounding of large squares.
+        # Distances do not depend on the origin, and far from it they lose digits to the rounding of large squares.
         centre = support.detach().mean(1, keepdim=True)
         support, query = support - centre, query - centre
         return self._logits(squared_distances(query, prototypes(support, targets)), query.shape[2])
@@ -48,7 +48,7 @@ class Proto(Head):
     def fit(self, support: Tensor, targets: Tensor) -> Tensor:
         """Centred prototypes c_k - mean_j c_j (T, W, D).
 
-        -||q - c_k||^2 = 2 q c_k - ||c_k||^2 - ||q||^2 is linear in q but for the last term, which all classes share.
+        -||q - c_k||^2 = 2 q c_k - ||c_k||^2 - ||q||^2 is linear in q except for the last term, which all classes share.
         All classes share 2 q mean_j c_j, too, so centring changes no prediction.
         """
         centres = prototypes(support, targets)

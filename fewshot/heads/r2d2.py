@@ -16,8 +16,8 @@ from fewshot.heads._base import Head, Products
 def ridge(support: Tensor, targets: Tensor, lam: Tensor | float) -> Tensor:
     """W (T, D, W) = argmin ||X W - Y||^2 + lam ||W||^2 for X (T, N, D), Y (T, N, W).
 
-    It solves the smaller of two systems: Woodbury's X^T (X X^T + lam I)^-1 Y (eq. 6), or, where there are more images
-    than features, the primal (X^T X + lam I)^-1 X^T Y (eq. 5).
+    It solves the smaller of two systems: Woodbury's X^T (X X^T + lam I)^-1 Y (eq. 6), or, if there are more images than
+    features, the primal (X^T X + lam I)^-1 X^T Y (eq. 5).
     """
     tall = support.shape[1] > support.shape[2]
     if tall:
@@ -31,7 +31,7 @@ def solve_shifted(gram: Tensor, lam: Tensor | float, right: Tensor) -> Tensor:
     NaN in each task whose system cannot be factorized because rounding has left it with a negative eigenvalue.
     """
     system = gram + lam * torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype)
-    # cholesky would raise an error instead, and to do so it would wait for the GPU.
+    # cholesky would raise an error instead, and would wait for the GPU to do so.
     factor, info = torch.linalg.cholesky_ex(system)
     solution = torch.cholesky_solve(right, factor)
     return torch.where((info == 0)[:, None, None], solution, torch.nan)
@@ -51,8 +51,8 @@ class R2D2(Head):
     positive: that is our choice.
 
     Neither variant is shift-invariant. One has no intercept and the other penalises it, so a vector added to all
-    embeddings changes the solution, and they must not be centred. Where they have too large an offset for float32,
-    evaluation works in float64. Elsewhere a task whose system cannot be factorized gets logits of NaN.
+    embeddings changes the solution, and embeddings must not be centred. If their offset is too large for float32,
+    evaluation works in float64. In all other cases, a task whose system cannot be factorized gets NaN logits.
     """
 
     by_products = True

@@ -13,23 +13,23 @@ from fewshot.core.errors import UserError
 from fewshot.heads._base import Head, check_length
 
 _PAIRS_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}
-"""Of pairs' maps at a time in evaluation: few, so that they stay near the processor; on a GPU enough to fill it."""
+"""Of pairs' maps at a time in evaluation: on a CPU few, so that they stay in its cache; on a GPU enough to fill it."""
 
 
 class Relation(Head):
     """The logit of a class is g(class map, query map): a learned network g on the two maps, side by side (eq. 1).
 
     g is two blocks of 3x3 convolution to `channels` channels, batch norm, ReLU and 2x2 max pool, then a layer of
-    `hidden` units with ReLU, and one of a single output (section 3.4). Embeddings must be maps, flattened. Ours are
-    smaller than the paper's 19x19, so convolutions pad by 1, and a side of 1 is no longer pooled. Batch norm evaluates
-    with its running statistics; the paper's code normalises the test's pairs together, which is transductive.
+    `hidden` units with ReLU, and a layer with a single output (section 3.4). Embeddings must be flattened maps. Ours
+    are smaller than the paper's 19x19, so convolutions pad by 1, and a side of 1 is no longer pooled. In evaluation,
+    batch norm uses its running statistics; the paper's code normalises the test pairs together, which is transductive.
 
     `pool`: a class's map is the "mean" of its support images' maps (default), or their "sum", as in the paper. With one
-    shot they are equal. A network trained with one number of shots meets sums of another size with another number.
+    shot they are equal. A network trained with one number of shots sees sums of another magnitude with another number.
 
-    `loss`: "cross-entropy" of the logits (default), as all heads here have it and as Chen et al. (A Closer Look at
-    Few-shot Classification, ICLR 2019) train it; or "mse", the paper's squared error of sigmoid(logit) against 1 for
-    the right class and 0 for the others (eq. 2).
+    `loss`: "cross-entropy" of the logits (default), as in all heads here and in Chen et al. (A Closer Look at Few-shot
+    Classification, ICLR 2019); or "mse", the paper's squared error of sigmoid(logit) against 1 for the right class and
+    0 for the others (eq. 2).
     """
 
     needs_map = needs_training = True
@@ -49,7 +49,7 @@ class Relation(Head):
         self.pool, self.squares, self.channels, self.hidden = pool, loss == "mse", channels, hidden
 
     def begin(self, features: int, shape: tuple[int, int, int] | None) -> None:
-        """See Head.begin. First weights are as in the paper's code: normal, and biases of the two layers 1."""
+        """See Head.begin. Initial weights are as in the paper's code: normal, and the biases of the two layers 1."""
         assert shape is not None, "needs_map"
         self.shape = shape
         channels, height, width = shape
@@ -71,13 +71,13 @@ class Relation(Head):
         of_class = targets.mT @ support  # (T, W, D): sums
         if self.pool == "mean":
             of_class = of_class / targets.sum(1)[..., None]
-        # Convolution is linear: that of a pair is the sum of the two maps' own, which many pairs share.
+        # Convolution is linear: a pair's is the sum of the convolutions of its two maps, which many pairs share.
         weights = self.first.weight.split(self.shape[0], 1)
         of_class, of_query = (
             F.conv2d(maps.unflatten(2, self.shape).flatten(0, 1), weight, padding=1).unflatten(0, maps.shape[:2])
             for maps, weight in zip((of_class, query), weights, strict=True)
         )  # (T, W, C, H, W), (T, Q, C, H, W)
-        if self.training:  # batch norm takes its statistics of all pairs
+        if self.training:  # batch norm takes its statistics from all pairs
             return self._compare(of_class, of_query)
         pairs_bytes = of_class[0].nbytes * of_query.shape[1]
         at_once = max(1, _PAIRS_BYTES.get(query.device.type, _PAIRS_BYTES["cpu"]) // pairs_bytes)
@@ -93,7 +93,7 @@ class Relation(Head):
         return logits.view(len(of_query), of_query.shape[1], of_class.shape[1])
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See Head.loss, and the class."""
+        """See Head.loss, and the docstring of the class."""
         if not self.squares:
             return super().loss(logits, labels)
         return F.mse_loss(logits.sigmoid(), F.one_hot(labels, logits.shape[2]).to(logits.dtype))

@@ -17,8 +17,9 @@ _TRANSFORMS = {"un": "none", "l2n": "l2", "cl2n": "center+l2"}
 class SimpleShot(Head):
     """The logit of a class is -||f(q) - c||^2, where c is the mean of f of the class's support embeddings.
 
-    f is, by `norm`: "un", nothing; "l2n", to length 1; "cl2n" (default), minus the base classes' mean, then to length
-    1. The last one is the paper's best. A network is trained as a classifier there, and this head evaluates it.
+    `norm` chooses f: "un" changes nothing; "l2n" scales to length 1; "cl2n" (default) subtracts the base classes' mean,
+    then scales to length 1. The last one is the paper's best. The paper trains a network as a classifier, and this head
+    evaluates it.
 
     It is the same as `--transform T --head proto:variant=snell` with T = none, l2 and center+l2.
     """

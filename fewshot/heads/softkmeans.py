@@ -14,7 +14,7 @@ from fewshot.heads.proto import Proto
 
 
 class SoftKMeans(Proto):
-    """Each query belongs to each class in part, and moves its prototype. The logits are those of proto to the new ones.
+    """Each query belongs to each class in part and moves its prototype. The logits are proto's with the new prototypes.
 
     With prototypes p_c, support images x_i of one-hot labels y_ic, and queries q_j, a step is (eq. 3, 4):
 
@@ -22,10 +22,10 @@ class SoftKMeans(Proto):
         p_c  = (sum_i y_ic x_i + sum_j z_jc q_j) / (sum_i y_ic + sum_j z_jc)
 
     `steps` = 1 is the paper's; with 0 this is proto. The paper refines with unlabelled images that are not queries; we
-    take the queries, which makes it transductive.
+    use the queries, which makes this head transductive.
 
-    `variant` is that of proto: "snell" (default) is the paper's plain distance, under which a long embedding belongs to
-    one class almost wholly; "metaopt" has l_jc = -||q_j - p_c||^2 / D * scale, with the learned scale of the logits.
+    `variant` is that of proto: "snell" (default) is the paper's plain distance, with which a long embedding belongs
+    almost wholly to one class; "metaopt" has l_jc = -||q_j - p_c||^2 / D * scale, with the learned scale of the logits.
     """
 
     transductive = True

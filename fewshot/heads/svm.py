@@ -13,7 +13,7 @@ from fewshot.heads._dual import Dual
 from fewshot.heads._newton import Coupled, identity, settled
 
 _STEPS = 30  # of the interior-point method at most; common tasks take 8 to 12
-_GAP = 1e-12  # mean product of slack and multiplier, in units in which an image's own inner product is 1
+_GAP = 1e-12  # mean product of slack and multiplier, in units in which an image's squared length is 1
 _SHARE = 0.99  # of the way to the boundary
 _QPTH_STEPS = 15  # as in MetaOptNet's code, in training and in evaluation
 
@@ -25,9 +25,9 @@ class SVM(Dual):
 
         minimise  1/2 sum_k a_k' (K + I) a_k - sum(y * a)   where  a <= C y  and  each image's a add up to zero.
 
-    That is MetaOptNet's quadratic program (the I is in its code). It is what
+    That is MetaOptNet's quadratic program (the I is in its code). With the same C, it is what
     `sklearn.svm.LinearSVC(multi_class="crammer_singer", C=C, fit_intercept=False)` solves for the embeddings [x, e_n],
-    e_n being a feature that image n alone has: same C. MetaOptNet's is 0.1, the default. The learned scale starts at 1.
+    where e_n is a feature that only image n has. MetaOptNet's C is 0.1, the default. The learned scale starts at 1.
 
     `solver`:
 
@@ -41,7 +41,7 @@ class SVM(Dual):
         super().__init__()
         self.C, self.solver = positive(C, "svm:C"), solver
         if solver == "qpth":
-            _qpth()  # where it is missing, that is said before any work
+            _qpth()  # if it is missing, the error comes before any work
         self.scale = nn.Parameter(torch.ones(()))
 
     def coefficients(self, gram: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,8 +62,8 @@ def _batched(gram: Tensor, targets: Tensor, C: float) -> Tensor:
     """
     with torch.no_grad():
         a, slack, multiplier = _interior_point(gram, targets, C)
-    # One step more towards the optimum, which is next to nothing. But its derivative with respect to G is that of the
-    # optimum: the implicit function theorem, applied to the optimality conditions.
+    # One more step towards the optimum, which changes next to nothing. But its derivative with respect to G is that of
+    # the optimum: the implicit function theorem, applied to the optimality conditions.
     da = Coupled(gram.detach(), (slack / multiplier).sqrt()).solve(targets - a @ gram)
     beyond = 1 - _reach(slack, -da.detach())  # the part that would leave what is allowed; it has no derivative
     return a + da - beyond * da.detach()
@@ -74,11 +74,10 @@ def _interior_point(gram: Tensor, targets: Tensor, C: float) -> tuple[Tensor, Te
 
     Mehrotra's predictor-corrector method (Nocedal & Wright, Numerical Optimization, 2006, section 16.6). The slacks are
     s = C y - a >= 0, their multipliers z >= 0. At the optimum y - a G - z is the same for all classes of an image, and
-    s z = 0; a multiplier of the condition sum_k a = 0, which every a below meets, is not needed, because `Coupled`
-    solves for it.
+    s z = 0. The condition sum_k a = 0, which every a below meets, needs no multiplier here: `Coupled` solves for it.
     """
     ways = targets.shape[1]
-    # In units of a mean squared length, all tasks are alike: those of short and of long embeddings.
+    # In units of the mean squared length, tasks of short and of long embeddings are alike.
     unit = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     gram, bound = gram / unit, C * unit
     ahead = targets - 1 / ways  # the start is on this line: where the objective is least, if that is allowed
@@ -94,8 +93,8 @@ def _interior_point(gram: Tensor, targets: Tensor, C: float) -> tuple[Tensor, Te
             break
         systems = Coupled(gram, (slack / multiplier).sqrt())
         right = targets - a @ gram
-        # The predictor aims at s z = 0 at once. How far it comes says how much of the gap to aim at, and what it
-        # neglects, the product of both changes, is what the corrector corrects.
+        # The predictor aims at s z = 0 at once. How far it gets decides how much of the gap to aim at. It neglects the
+        # product of both changes, which the corrector corrects.
         da = systems.solve(right)
         dz = multiplier / slack * da - multiplier
         part = torch.minimum(_reach(slack, -da), _reach(multiplier, dz))
@@ -104,18 +103,18 @@ def _interior_point(gram: Tensor, targets: Tensor, C: float) -> tuple[Tensor, Te
         da = systems.solve(right - aim / slack)
         dz = (aim + multiplier * da) / slack - multiplier
         part = _SHARE * torch.minimum(_reach(slack, -da), _reach(multiplier, dz))
-        part = torch.where(gap < _GAP, 0.0, part)  # a task that has arrived stays: others may still be on their way
+        part = torch.where(gap < _GAP, 0.0, part)  # a task that has converged stays: others may need more steps
         a, slack, multiplier = a + part * da, slack - part * da, multiplier + part * dz
     return a / unit, slack / unit, multiplier
 
 
 def _reach(value: Tensor, change: Tensor) -> Tensor:
-    """The largest part (T, 1, 1) of a change, at most 1, that leaves all of value + part * change >= 0."""
+    """The largest part (T, 1, 1) of a change, at most 1, that keeps all of value + part * change >= 0."""
     return 1 / (-change / value).amax((1, 2), keepdim=True).clamp_min(1)
 
 
 def _by_qpth(gram: Tensor, targets: Tensor, C: float) -> Tensor:
-    """As `_batched`, by the package qpth: all images' and classes' coefficients are one vector (T, N * W)."""
+    """As `_batched`, with the package qpth: the coefficients of all images and classes are one vector (T, N * W)."""
     tasks, ways, images = targets.shape
     wide = targets.mT.flatten(1)
     quadratic = torch.kron(gram.contiguous(), identity(targets @ targets.mT)[None])
@@ -126,7 +125,7 @@ def _by_qpth(gram: Tensor, targets: Tensor, C: float) -> Tensor:
 
 
 def _qpth():
-    """qpth's solver. UserError where it is not installed."""
+    """qpth's solver. Raises UserError if it is not installed."""
     try:
         from qpth.qp import QPFunction
     except ImportError as error:

@@ -1,5 +1,4 @@
-"""TIM: the classifier of most mutual information between queries and labels (Boudiaf et al., NeurIPS 2020).
-Transductive."""
+"""TIM: maximises the mutual information between queries and labels (Boudiaf et al., NeurIPS 2020). Transductive."""
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ from fewshot.heads._joint import joint_gram, squared_norms, support_means, unit_
 
 
 class TIM(Head):
-    """A classifier w_c that fits the support, is sure of each query, and uses all classes alike over the queries.
+    """A classifier w_c that fits the support, is sure of each query, and uses all classes equally over the queries.
 
     Embeddings x are divided by their length. With p_ic = softmax_c(-temperature / 2 * ||x_i - w_c||^2), it minimises
 
         cross_entropy * CE(support) - marginal * H(mean of p over queries) + conditional * mean of H(p) over queries
 
-    (eq. 3) by the alternating direction method, TIM-ADM (proposition 1). It begins with w = class means; one of its
+    (eq. 3) by the alternating direction method, TIM-ADM (proposition 1). It starts with w = class means; each of its
     `steps` is
 
         q_jc = p_jc^(1 + a) / (sum_j' p_j'c^(1 + a))^b, divided by its sum over classes, for the queries j
@@ -28,11 +27,11 @@ class TIM(Head):
                / (k sum_i y_ic + r sum_j q_jc)
 
     for support images i with one-hot labels y, a = conditional, b = marginal / (marginal + 1), k = cross_entropy /
-    (1 + a) and r = support images / queries. Defaults are the published code's, 150 steps, temperature 15, weights 0.1,
-    1 and 0.1; it gives them the names loss_weights, iter and temp. The logits are those of p.
+    (1 + a) and r = support images / queries. The defaults are the published code's: 150 steps (its iter), temperature
+    15 (temp), weights 0.1, 1 and 0.1 (loss_weights). The logits are those of p.
 
-    The marginal term wants as many queries of each class. On unbalanced tasks it does harm, as Veilleux et al.
-    (NeurIPS 2021) show; marginal=0 takes it away.
+    The marginal term favours equally many queries of each class. It does harm on unbalanced tasks, as Veilleux et al.
+    (NeurIPS 2021) show; marginal=0 removes it.
 
     w stays a weighted sum of the task's images, so inner products suffice. Not trainable: it is a method for features
     that were trained without it.
@@ -78,7 +77,7 @@ class TIM(Head):
         return self._logits(gram, weights)[..., images:].mT
 
     def _logits(self, gram: Tensor, weights: Tensor) -> Tensor:
-        """-temperature / 2 * ||x - w||^2 (T, W, M), but for a term of x alone, which all classes share."""
+        """-temperature / 2 * ||x - w||^2 (T, W, M), without the term of x alone, which all classes share."""
         products = weights @ gram
         return self.temperature * (products - squared_norms(products, weights)[..., None] / 2)
 

@@ -1,6 +1,6 @@
-"""Named sets of values for the configuration: the TOML files of this folder, read. Nothing here imports torch.
+"""Named sets of values for the configuration, read from the TOML files of this folder. Nothing here imports torch.
 
-`papers/` has a file a paper: its recipes, and the tables that it printed (docs/papers.md).
+`papers/` has one file per paper: its recipes, and the tables that it printed (docs/papers.md).
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ def papers() -> list[str]:
 def paper(name: str) -> dict[str, Any]:
     """The file of a paper: the parts of its recipes by name, each with `about`; and `tables`, what the paper printed.
 
-    To be read only: it is read once.
+    Do not change it: the file is read only once.
     """
     return _parsed(FOLDER / "papers" / f"{name}.toml")
 
 
-@functools.cache  # a start of `train` asks several times
+@functools.cache  # `train` asks several times as it starts
 def _parsed(path: Path) -> dict[str, Any]:
     return read_toml(path, f"recipes of {path.stem}")
 
 
 def values(name: str) -> dict[str, Any]:
-    """A recipe's values by field; of several joined by `+`, the later override the earlier.
+    """A recipe's values by field; of several joined by `+`, later ones override earlier ones.
 
-    A later one is looked for beside the first: `table3/NAME+quick` is `table3/NAME` and `table3/quick`.
-    UserError for an unknown recipe.
+    Later ones are looked up in the folder of the first: `table3/NAME+quick` is `table3/NAME` and `table3/quick`.
+    Raises UserError for an unknown recipe.
     """
     found: dict[str, Any] = {}
     for part in parts(name):
@@ -58,7 +58,7 @@ def values(name: str) -> dict[str, Any]:
 
 
 def parts(name: str) -> list[str]:
-    """The recipes that `+` joins, each by its whole name. UserError for an unknown one."""
+    """The recipes that `+` joins, each by its whole name. Raises UserError for an unknown one."""
     first, *more = name.split("+")
     folder = first.rpartition("/")[0]
     whole = [first, *(f"{folder}/{each}" if folder else each for each in more)]
@@ -87,21 +87,22 @@ def _written(name: str) -> dict[str, Any]:
 
 
 def resolve(dataset: str, flags: dict[str, Any]) -> TrainConfig:
-    """The configuration for a data set: the dataclass's values; over them those of a recipe, of the one that `flags`
-    name, else of the one named as the data set; over them the flags.
+    """The configuration for a data set: the dataclass's values, overridden by a recipe's, and these by `flags`.
+
+    The recipe is the one that `flags` name, else the one named like the data set, if there is one.
     """
     name = flags.get("recipe", "auto")
     if name == "auto":
         name = dataset if dataset in names() else "none"
     below = {} if name == "none" else values(name)
     config = TrainConfig(**{**below, **flags, "dataset": dataset, "recipe": name})
-    if flags.get("lr_epochs") or flags.get("lr_values"):  # a recipe's may be without effect, not those asked for
+    if flags.get("lr_epochs") or flags.get("lr_values"):  # a recipe's may have no effect, those asked for must
         _check_steps(config)
     return config
 
 
 def _check_steps(config: TrainConfig) -> None:
-    """UserError where a rate of the schedule of steps would never be the learning rate."""
+    """Raise UserError if a rate of the step schedule would never be the learning rate."""
     if config.schedule != "steps":
         raise UserError(
             f"--lr-epochs and --lr-values do nothing with --schedule {config.schedule}: give --schedule steps, or leave"

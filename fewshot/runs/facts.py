@@ -1,4 +1,4 @@
-"""What the JSON files of a run folder say, checked as it is read: that each is ours, whole, and of this run."""
+"""What the JSON files of a run folder say, checked when it is read: that each is ours, whole, and of this run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SINCE_FORMAT_2 = {
     "warmup_epochs": 0,
     "test_ways": 5, "val_shots": 0, "compile": False, "deterministic": False,  # not in the first runs of format 1
 }  # fmt: skip
-_SINCE_FORMAT_3 = {"sync_bn": False}  # fields that its first runs have not
+_SINCE_FORMAT_3 = {"sync_bn": False}  # fields that its first runs do not have
 _RESOLVED = {
     "fingerprint": str, "former_fingerprint": str, "image_size": int,
     "mean": tuple[float, float, float], "std": tuple[float, float, float],
@@ -63,7 +63,7 @@ class Facts:
         self._kept: dict[str, tuple[list, Any]] = {}
 
     def _once(self, names: Sequence[str], make: Callable[[], Kept]) -> Kept:
-        """`make()`, kept while its files stay as they are: a leaderboard asks each of its runs a dozen times."""
+        """`make()`, kept while its files stay unchanged: a leaderboard asks each of its runs a dozen times."""
         what, stamps = make.__name__, [_stamp(self.folder / name) for name in names]
         if what not in self._kept or self._kept[what][0] != stamps:
             self._kept[what] = stamps, make()
@@ -97,7 +97,7 @@ class Facts:
         return values, sealed.sha256(data)
 
     def _json(self, name: str) -> dict[str, Any]:
-        """The content of environment.json or result.json. UserError where it is damaged, or another run's."""
+        """The content of environment.json or result.json. UserError if it is damaged, or another run's."""
         value, seal = self._parse(name, self._read(name))
         if not seal:
             if self.sealed:
@@ -116,7 +116,7 @@ class Facts:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of config.json: what the run's other files name it by."""
+        """SHA-256 of config.json, by which the run's other files name it."""
         return self._config()[1]
 
     @property
@@ -142,14 +142,14 @@ class Facts:
             raise self._damaged("config.json", str(error)) from None
 
     def check_is_of(self, config: TrainConfig, elsewhere: bool = False) -> None:
-        """UserError where the run is of another configuration. How it is trained (`identity.HOW`), and a recipe's name,
-        may differ; where it goes on `elsewhere`, the precision too."""
+        """Raises UserError if the run is of another configuration. How it is trained (`identity.HOW`), and a recipe's
+        name, may differ; if it goes on `elsewhere`, the precision too."""
         if name := difference(self.config, config, ("recipe", "precision") if elsewhere else ("recipe",)):
             begun, asked = (getattr(each, name) for each in (self.config, config))
             raise UserError(f"{self.folder} began with {configs.flag(name)} {begun}, not {asked}; give another --out")
 
     def check_has_network(self) -> None:
-        """UserError where the run is of a network that was trained elsewhere (evaluation/foreign.py)."""
+        """Raises UserError if the run is of a network that was trained elsewhere (evaluation/foreign.py)."""
         if self.config.regime == FOREIGN:
             raise UserError(
                 f"{self.folder} holds results alone: its network was trained elsewhere, and is not in it; give that to"
@@ -157,9 +157,9 @@ class Facts:
             )
 
     def check_code(self, trust: Sequence[str] = (), dataset: bool = False) -> None:
-        """UserError where it names code of a user's that may not run here (core/trust.py). Nothing is imported.
+        """Raises UserError if it names a user's code that may not run here (core/trust.py). Nothing is imported.
 
-        `dataset`: whether its data set is to be opened by the name that it has.
+        `dataset`: whether its data set is to be opened by the name in the configuration.
         """
         self.check_has_network()
         values = configs.to_json(self.config)
@@ -195,19 +195,19 @@ class Facts:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole training. Runs that do not say so were all episodic."""
+        """Optimizer steps of the whole training. Runs that do not record them were all episodic."""
         return self.resolved.get("steps", self.config.episodic_pace.steps)
 
     @property
     def code_digest(self) -> str:
-        """Of the code that trained the run, the user's and ours; "" where an older version did not record it."""
+        """Digest of the code that trained the run, the user's and ours; "" if an older version did not record it."""
         code = self.resolved.get("code")
         later = self.environment.get("resumed_with_code")
         return "" if code is None else digest([code, later] if later else code)
 
     @property
     def changed_code(self) -> str:
-        """What to say where files of the user's that trained the run are others now: `a.py, b.py`; "" where none is."""
+        """The user's files that trained the run and have changed since, as a text `a.py, b.py`; "" if none has."""
         code = self.environment.get("resumed_with_code") or self.resolved.get("code", {})
         before = code.get("users", {})
         names = sources.changed(configs.users_modules(configs.to_json(self.config)), before) if before else []
@@ -225,7 +225,7 @@ class Facts:
 
     @property
     def sittings(self) -> list[dict[str, Any]]:
-        """On what the run was trained, in turn: device, precision, threads. Empty where training has not begun."""
+        """What the run was trained on, in turn: device, precision, threads. Empty if training has not begun."""
         facts = self.environment
         if "sittings" in facts:
             if mistake := next((m for each in facts["sittings"] if (m := typed.wrong(each, {}, _SITTING))), None):
@@ -235,12 +235,12 @@ class Facts:
 
     @property
     def precision(self) -> str:
-        """What it was last trained in, and tested in by that training; "" where the record does not say so."""
+        """The precision it was last trained in, and tested in by that training; "" if the record does not say."""
         return self.sittings[-1]["precision"] if self.sittings else self.environment.get("precision", "")
 
     @property
     def processes(self) -> str:
-        """In how many it was trained: "1", or "2+1" where another number went on with it."""
+        """In how many processes it was trained: "1", or "2+1" if another number went on with it."""
         return "+".join(dict.fromkeys(str(each.get("processes", 1)) for each in self.sittings)) or "1"
 
     @property
@@ -254,12 +254,12 @@ class Facts:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The few-shot results so far: one for each protocol, tasks and pixels. UserError where they are not ours."""
+        """The few-shot results so far: one for each protocol, tasks and pixels. UserError if they are not ours."""
         return self._rows(FEWSHOT)
 
     @property
     def classification(self) -> list[dict[str, Any]]:
-        """The classification results so far: one for each split and its pixels. UserError where they are not ours."""
+        """The classification results so far: one for each split and its pixels. UserError if they are not ours."""
         return self._rows(CLASSIFICATION)
 
     def _rows(self, kind: Kind) -> list[dict[str, Any]]:
@@ -273,18 +273,18 @@ class Facts:
 
     @property
     def longest(self) -> list[dict[str, Any]]:
-        """Of `rows`, for each protocol and copy of the images the one of most episodes."""
+        """Of `rows`, the one with the most episodes, for each protocol and copy of the images."""
         return longest(self.rows)
 
     def own(self, split: str = "test", any_head: bool = False) -> list[dict[str, Any]]:
         """Of `longest`, those of its own test protocol on a split of the data set that it was trained on.
 
-        By its own head and transform, or by any.
+        With its own head and transform, or with any head and transform.
         """
         return self._own(self.longest, split, any_head)
 
     def tested(self) -> list[dict[str, Any]]:
-        """The rows of the test that its configuration asks for, whatever it was evaluated on besides."""
+        """The rows of the test that its configuration asks for, whatever else it was evaluated on."""
         asked, trained_on = (self.config.test_episodes, 0), pixels(self.resolved)
         return [
             row for row in self._own(self.rows, "test", any_head=False)
@@ -304,7 +304,7 @@ class Facts:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What result.json says of the run itself."""
+        """What result.json says about the run itself."""
         config, settled, environment = self.config, self.resolved, self.environment
         return {
             "backbone": config.backbone, "head": config.head, "regularizer": config.reg, "recipe": config.recipe,
@@ -314,8 +314,8 @@ class Facts:
         }  # fmt: skip
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The logged lines, whole ones only. UserError where one is not as training writes it, or where the file was
-        changed; FileNotFoundError where nothing is logged."""
+        """The logged lines, whole ones only. Raises UserError if one is not as training writes it, or if the file was
+        changed; FileNotFoundError if nothing is logged."""
         facts = self.environment
         length = None if "train_seconds" in facts else facts.get("metrics_bytes")
         return metrics.read(self.metrics_path, facts.get("metrics_sha256", ""), length)

@@ -46,11 +46,11 @@ class Run(Facts):
         resolved: dict[str, Any],
         code: Mapping[str, Path] | None = None,
     ) -> Run:
-        """A new folder with config.json; `out`, or a name under runs/ that says what the run is.
+        """A new folder with config.json: `out`, or one under runs/ with a name that says what the run is.
 
-        `resolved`: what was settled besides the fields. `code`: files of the user's to keep copies of, by their names
-        below code/. UserError where `out` exists, and is no empty folder. The folder appears with its files in it: one
-        that was never begun could be neither resumed nor replaced.
+        `resolved`: what was settled besides the fields. `code`: the user's files to keep copies of, by their names
+        below code/. Raises UserError if `out` exists and is not an empty folder. The folder appears with its files in
+        it: one that was never begun could be neither resumed nor replaced.
         """
         for folder in [Path(out)] if out is not None else _names(Path("runs"), _describe(config)):
             try:
@@ -65,7 +65,7 @@ class Run(Facts):
 
     @classmethod
     def taken(cls, out: str | os.PathLike, config: TrainConfig) -> UserError:
-        """Why no run of this configuration can begin in `out`, which exists, and is no empty folder."""
+        """Why no run of this configuration can begin in `out`, which exists and is not an empty folder."""
         if not (Path(out) / "config.json").is_file():
             return UserError(f"{out} exists, and is no run folder; give another --out")
         try:
@@ -76,18 +76,18 @@ class Run(Facts):
 
     @classmethod
     def _make(cls, folder: Path, *about: Any) -> None:
-        """Make a run folder with `begin`. FileExistsError where there is one."""
+        """Make a run folder with `begin`. FileExistsError if there is one."""
         for left in reversed(range(3)):
             try:
                 with new_folder(folder) as work, locked(work / _LOCK):
                     cls(work).begin(*about)
                 return
-            except (BlockingIOError, FileNotFoundError):  # another process found ours not yet locked, and took it away
+            except (BlockingIOError, FileNotFoundError):  # another process found ours not yet locked, and deleted it
                 if not left:
                     raise
 
     def begin(self, config: TrainConfig, resolved: dict[str, Any], code: Mapping[str, Path] | None = None) -> None:
-        """Write what a run has from its first moment on into its folder, which is empty: see `create`."""
+        """Write into the run's empty folder what it has from its first moment on: see `create`."""
         settled = {"resolved": resolved | {"id": secrets.token_hex(16)}}
         about = {"format": FORMAT} | configs.to_json(config) | settled
         write_atomic(self.folder / "config.json", sealed.dump_json(about))
@@ -99,7 +99,7 @@ class Run(Facts):
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> Run:
-        """An existing run. UserError where there is none."""
+        """An existing run. Raises UserError if there is none."""
         run = cls(Path(folder))
         if not (run.folder / "config.json").is_file():
             below = [str(path.parent) for path in sorted(run.folder.glob("*/config.json"))]
@@ -110,9 +110,9 @@ class Run(Facts):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder against another process that would write to it. UserError where it is held.
+        """Hold the folder against another process that would write to it. Raises UserError if it is held.
 
-        Temporary files that killed processes have left are taken away.
+        Temporary files that killed processes have left are deleted.
         """
         with ExitStack() as held:
             try:
@@ -125,22 +125,22 @@ class Run(Facts):
 
     @property
     def at_work(self) -> bool:
-        """Whether a process holds the folder; where a system has no locks, also one that is killed."""
+        """Whether a process holds the folder; on a system without locks, also one that was killed."""
         return held(self.folder / _LOCK)
 
     def tidy(self) -> None:
-        """Take away what a process that was killed in its last moment has left; nothing where another is at work."""
+        """Delete what a process that was killed in its last moment has left; nothing if another is at work."""
         with suppress(UserError, OSError), self.lock():
             pass
 
     # ---- environment.json
 
     def note_environment(self, **facts: Any) -> None:
-        """Add facts to environment.json (device, precision: known only once torch has been asked)."""
+        """Add facts to environment.json (device and precision are only known once torch has been asked)."""
         self._write("environment.json", self.environment | facts)
 
     def note_sitting(self, device: str, precision: str, threads: int, processes: int = 1) -> None:
-        """Where training goes on from here; all that it was on before stays in the record."""
+        """Record where training goes on from here; where it was before stays in the record."""
         now: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
         now |= {"processes": processes} if processes > 1 else {}  # one is what a record without it says
         began, torch = self.environment.get("versions", {}).get("torch"), version("torch")
@@ -152,7 +152,7 @@ class Run(Facts):
             self.note_environment(device=device, precision=precision, threads=threads, sittings=sittings)
 
     def note_trained(self, seconds: float, best_step: int, best_sha256: str) -> None:
-        """Training has come to its end, with these weights as its best."""
+        """Record that training has come to its end, with these weights as its best."""
         known = {"weights_sha256": [best_sha256]} if best_sha256 else {}
         self.note_environment(train_seconds=seconds, best_step=best_step, **known)
 
@@ -171,11 +171,11 @@ class Run(Facts):
     # ---- best.safetensors
 
     def keep_weights(self, data: bytes, step: int) -> str:
-        """Write best.safetensors, those of a validation after `step`; returns their digest.
+        """Write best.safetensors, the weights of a validation after `step`; returns their digest.
 
         environment.json names the digest that the file has, and the one that it gets: one of them is always right. The
-        weights that the last checkpoint counts on are set aside until the next one (`bring_back`). UserError where
-        they are too large to be read again.
+        weights that the last checkpoint counts on are set aside until the next one (`bring_back`). Raises UserError if
+        the new ones are too large to be read again.
         """
         before, new = self._weights_digest(), sealed.sha256(data)
         self.note_environment(weights_sha256=[*([before] if before not in (None, new) else []), new], best_step=step)
@@ -188,9 +188,9 @@ class Run(Facts):
         return new
 
     def bring_back(self, digest: str) -> None:
-        """Put back the weights of this digest, which a checkpoint counts on, where newer ones have taken their place.
+        """Put back the weights of this digest, which a checkpoint counts on, if newer ones have taken their place.
 
-        The newer ones need not come again: on a GPU training repeats itself to the bit only with --deterministic.
+        The newer ones might not come again: on a GPU, training repeats itself to the bit only with --deterministic.
         """
         with suppress(FileNotFoundError):
             if digest and sealed.sha256(read_bounded(self.spare_path, _LARGEST_WEIGHTS)) == digest:
@@ -198,11 +198,11 @@ class Run(Facts):
         self.drop_spare()
 
     def drop_spare(self) -> None:
-        """Take away what `keep_weights` has set aside: a checkpoint counts on the weights that there are."""
+        """Delete what `keep_weights` has set aside: a checkpoint counts on the weights that are there."""
         self.spare_path.unlink(missing_ok=True)
 
     def weights(self) -> bytes:
-        """The content of best.safetensors. UserError where it is missing, damaged, or another run's."""
+        """The content of best.safetensors. Raises UserError if it is missing, damaged, or another run's."""
         self.check_has_network()
         try:
             data = read_bounded(self.best_path, _LARGEST_WEIGHTS)
@@ -213,9 +213,9 @@ class Run(Facts):
         return data
 
     def check_weights(self, step: int, digest: str) -> None:
-        """UserError where best.safetensors is not what a checkpoint at `step` counts on by its `digest`.
+        """Raises UserError if best.safetensors is not what a checkpoint at `step` counts on by its `digest`.
 
-        Newer ones are fine: of a validation after it, which will come again.
+        Newer weights are fine: they are of a validation after it, which will come again.
         """
         found = self._weights_digest()
         if found is None:
@@ -244,10 +244,10 @@ class Run(Facts):
     def write_result(
         self, new: list[dict[str, Any]], replace: bool = False, tested: bool = False, kind: Kind = FEWSHOT
     ) -> None:
-        """Write result.json: rows of the best weights, and the earlier ones that stay beside them.
+        """Write result.json: `new` rows of the best weights, and the earlier ones that stay beside them.
 
-        This is the one moment in which an evaluation comes to be: its records lie there by then, under names that no
-        earlier row has for other bytes. `tested`: whether these are of the test that the configuration asks for.
+        An evaluation exists from this one moment on. Its records are there by then, under names that no earlier row has
+        for other bytes. `tested`: whether the new rows are of the test that the configuration asks for.
         """
         tested |= os.path.lexists(self.result_path) and self.result.get("tested") is True
         every = {FEWSHOT.key: self.rows, CLASSIFICATION.key: self.classification}
@@ -260,11 +260,11 @@ class Run(Facts):
     # ---- metrics.jsonl
 
     def note_metrics(self, log: metrics.Log) -> None:
-        """Let environment.json name what metrics.jsonl holds up to here."""
+        """Record in environment.json what metrics.jsonl holds up to here."""
         self.note_environment(metrics_bytes=log.length, metrics_sha256=log.digest)
 
     def note_begun_anew(self, log: metrics.Log) -> None:
-        """Training begins at step 0, whatever was trained here before: it is not trained until it comes to its end."""
+        """Record that training begins at step 0: whatever was trained before, it is not trained until its end."""
         kept = {name: value for name, value in self.environment.items() if name not in ("train_seconds", "best_step")}
         self._write("environment.json", kept | {"metrics_bytes": log.length, "metrics_sha256": log.digest})
 

@@ -23,9 +23,9 @@ _LARGEST = 256 * 2**20
 
 
 class Log:
-    """metrics.jsonl, open for what comes behind its first `length` bytes; what is there already comes again.
+    """metrics.jsonl, to be written after its first `length` bytes; what is there already is cut off, and comes again.
 
-    `digest`: the SHA-256 of these bytes, where it is known. UserError where the file has fewer, or others.
+    `digest`: the SHA-256 of these bytes, if it is known. Raises UserError if the file has fewer, or others.
     """
 
     def __init__(self, path: Path, length: int = 0, digest: str = "") -> None:
@@ -71,10 +71,10 @@ AGAIN = "delete checkpoint.pt to start again from step 0"
 
 
 def read(path: Path, digest: str = "", length: int | None = None) -> Iterator[dict[str, Any]]:
-    """The logged lines, whole ones only: a run that is being written may end in half of one.
+    """The logged lines, whole ones only: a log that is being written may end in half of one.
 
-    `digest`: SHA-256 of the file, or of its first `length` bytes, if it is known. UserError where they are others, or
-    where a line is not as training writes it; FileNotFoundError where nothing is logged.
+    `digest`: SHA-256 of the file, or of its first `length` bytes, if it is known. Raises UserError if they are others,
+    or if a line is not as training writes it; FileNotFoundError if nothing is logged.
     """
     data = read_bounded(path, _LARGEST)
     if digest and sha256(memoryview(data)[:length]) != digest:
@@ -83,16 +83,16 @@ def read(path: Path, digest: str = "", length: int | None = None) -> Iterator[di
 
 
 class Follower:
-    """metrics.jsonl as it grows: each `read` gives the whole lines that have come since the one before."""
+    """metrics.jsonl as it grows: each `read` gives the whole lines that have come since the last one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._length, self._last = 0, b""  # what was read: so many bytes, and their last line
+        self._length, self._last = 0, b""  # what was read: how many bytes, and their last line
 
     def read(self) -> tuple[bool, list[dict[str, Any]]]:
-        """Whether the log was begun anew or cut back since the last call, as a run that goes on does it; the lines.
+        """Whether the log was restarted or cut back since the last call, as by a run that goes on; and the new lines.
 
-        Where it was, they come from the first one on. UserError where one is not as training writes it.
+        If it was, they begin with the log's first one. Raises UserError if one is not as training writes it.
         """
         try:
             handle = open_own(self.path, os.O_RDONLY)

@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""The rows of result.json: what each is the result of, and which of them stand side by side.
+"""The rows of result.json: what each is the result of, and which of them can be there side by side.
 
-Two kinds, each a list of its own: `results`, of few-shot tasks, and `classification`, of a split's images named by the
-run's own classifier.
+There are two kinds, each a list of its own: `results`, of few-shot tasks, and `classification`, of a split's images, as
+classified by the run's own classifier.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ class Kind:
     """One kind of rows."""
 
     key: str
-    """Their list's, in result.json."""
+    """The key of their list in result.json."""
     hints: Mapping[str, Any]
     """The type of each known field."""
     asked: tuple[str, ...]
     """What was asked of the run: every row has these fields."""
     needed: tuple[str, ...] = ()
-    """What every row has besides."""
+    """What else every row has."""
     implied: Mapping[str, Any] = field(default_factory=dict)
-    """The same; what an older row without the field means."""
+    """Also asked of the run: what an older row without the field means."""
     only_if_there: tuple[str, ...] = ()
-    """The same, of rows that have it: the key of the others stays as it was."""
+    """Also asked of the run, for rows that have it: the key of the others stays as it was."""
     measured: tuple[str, ...] = ()
-    """Which tasks or images the answer is of, besides the pixels."""
+    """Which tasks or images the answer is for, besides the pixels."""
 
     def wrong(self, rows: Any) -> str | None:
-        """What is wrong with the rows of a result.json; None where nothing is."""
+        """What is wrong with the rows of a result.json; None if nothing is."""
         if not isinstance(rows, list):
             return f"it lacks {self.key}"
         needed = (*self.asked, *self.needed)
         return next((mistake for row in rows if (mistake := typed.wrong(row, self.hints, needed))), None)
 
     def beside(self, rows: Iterable[dict[str, Any]], new: Sequence[dict[str, Any]], replace: bool) -> list[dict]:
-        """Those of `rows` that stay beside `new` ones: where something else was asked, on other tasks or pixels.
+        """Those of `rows` that stay beside `new` ones: for another question, other tasks or images, or other pixels.
 
-        `replace`: where something else was asked only.
+        `replace`: for another question only.
         """
         key = self.question if replace else self.result
         replaced = {key(row) for row in new}
@@ -94,7 +94,7 @@ CLASSIFICATION = Kind(
 
 
 def longest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each protocol and copy of the images the few-shot row of most episodes."""
+    """The few-shot row with the most episodes, for each protocol and copy of the images."""
     best: dict[tuple, dict[str, Any]] = {}
     for row in rows:
         key = *FEWSHOT.question(row), pixels(row)

@@ -40,14 +40,14 @@ def is_called_one(name: str) -> bool:
 
 
 def stem(name: str) -> str:
-    """The name without what says how it is packed: n01532829.tar.gz -> n01532829."""
+    """The name without the endings that say how it is packed: n01532829.tar.gz -> n01532829."""
     return _SUFFIXES.sub("", name)
 
 
 def members(item: Item, kind: str, files: ExitStack) -> Iterator[Item]:
-    """The files in a `zip` or `tar`; it is read from later, so it is closed with `files`.
+    """The files in a `zip` or `tar`, which stays open for reading until `files` is closed.
 
-    Raises UserError where the archive is truncated, corrupt, encrypted, or unpacks to more than the limits allow.
+    Raises UserError if the archive is truncated, corrupt, encrypted, or unpacks to more than the limits allow.
     """
     above = (*item.parts[:-1], stem(item.name))
     with naming_damage(item.origin):
@@ -125,9 +125,9 @@ def _budget(item: Item, file: BinaryIO) -> Budget:
 
 
 def decompressed(item: Item, kind: str, files: ExitStack) -> Item:
-    """What a gzip, bzip2 or xz file holds, once, in a nameless temporary file.
+    """The content of a gzip, bzip2 or xz file, unpacked once into a nameless temporary file.
 
-    A compressed stream can only be read forwards, and images are wanted in the order of their names.
+    A compressed stream can only be read forwards, but images are needed in the order of their names.
     """
     spool = files.enter_context(tempfile.TemporaryFile())
     with naming_damage(item.origin), item.open() as file:

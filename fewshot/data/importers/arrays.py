@@ -62,8 +62,8 @@ def by_class(spec: DatasetSpec, splits: Mapping[str, Sequence[str]], parts: Sequ
     """(split, class) -> Pixels, of the classes that the parts hold.
 
     Few-shot: a class has the images of both parts, in the order of their names. Classification (`shared_classes`): the
-    test split has the test part; of each class's images in the training part, the last are the validation split,
-    as many as the specification says, and those before them the training split.
+    test split is the test part. Of each class's images in the training part, the last ones are the validation split, as
+    many as the specification says, and those before them are the training split.
     """
     found = {}
     for split, classes in splits.items():
@@ -81,14 +81,14 @@ def by_class(spec: DatasetSpec, splits: Mapping[str, Sequence[str]], parts: Sequ
 
 
 def taken(spec: DatasetSpec, split: str, splits: Mapping[str, Sequence[str]], count: int) -> slice:
-    """Which of a class's `count` images, of the test part or else of the training part, a split has."""
+    """Which of a class's `count` images a split has: of the test part for `test`, else of the training part."""
     held_out = spec.count("val") or 0 if "val" in splits else 0
     first = max(0, count - held_out)
     return {"train": slice(first), "val": slice(first, None), "test": slice(None)}[split]
 
 
 def the_one(items: Sequence[Item]) -> Item:
-    """The first of some copies of a file. UserError where they differ."""
+    """The first of some copies of a file. Raises UserError if they differ."""
     first, *others = items
     for other in others:
         if _digest(other) != _digest(first):

@@ -1,4 +1,4 @@
-"""Sources -> store: plan which images there are to be, have them read, write; or verify the store that is there."""
+"""Sources -> store: plan which images to take, read and write them; or verify the store that is there."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def prepare(
     """Write the store `root/spec.name` of (size, size) images from the sources, or verify the one that is there.
 
     splits: the user's CSV file. size: in pixels; None: that of the store that is there, else the specification's.
-    Where another process is making the same store, it waits for that, which it says, and verifies what came of it.
+    If another process is making the same store, it says so, waits, and verifies the result.
 
-    Raises UserError for whatever is wrong with the sources or the place, and for a store of another size or of other
+    Raises UserError for anything wrong with the sources or the place, and for a store of another size or with other
     classes; then nothing is written.
     """
     folder = root / spec.name
@@ -70,7 +70,7 @@ def prepare(
 
 
 def _written(folder: Path, spec: DatasetSpec, sources: Sources, reader: Reader) -> dict:
-    """Make the store; its record."""
+    """Make the store; returns its record."""
     with new_store(folder) as work:
         channels = None if spec.normalisation else Channels()
         entries = reader.entries(work, channels)

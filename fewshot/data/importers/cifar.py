@@ -5,8 +5,8 @@
     cifar-10-batches-py  data_batch_1 ... 5, test_batch  pickles: data, labels, filenames
                          batches.meta                    pickle: label_names, 10 names
 
-`data` is (N, 3072) uint8, a channel after the other; labels are N numbers, filenames N names. The images have names
-here, so that few-shot sets store them in the same order as the same images in class folders.
+`data` is (N, 3072) uint8, one channel after another; labels are N numbers, filenames N names. As the images have names
+here, few-shot sets store them in the same order as the same images in class folders.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Cifar:
         return known
 
     def classes(self, spec: DatasetSpec, splits: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Pixels]:
-        """(split, class) -> its images; none where there is no file of these names.
+        """(split, class) -> its images; empty if there is no file of these names.
 
-        UserError where one of the files is missing, damaged, or something else.
+        Raises UserError if one of the files is missing, damaged, or something else.
         """
         there = next((items[0] for items in self._files.values() if items), None)
         if there is None:
@@ -71,7 +71,7 @@ class Cifar:
         return Part(part, self._files[files[0]][0].origin, rows, numbers, classes, [n for each in names for n in each])
 
     def _batch(self, name: str, classes: int) -> tuple[np.ndarray, list[int], list[str]]:
-        """(N, 3072) uint8 pixels, N labels and N names of one file. UserError where it has something else."""
+        """(N, 3072) uint8 pixels, N labels and N names of one file. UserError if it has something else."""
         origin, (data, labels, names) = self._read(name, "data", self.labels, "filenames")
         size = 3 * _SIDE * _SIDE
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != size:

@@ -1,4 +1,4 @@
-"""The store that is there already: whether it is the one that is asked for."""
+"""The store that is there already: whether it is the one that was asked for."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def record(folder: Path) -> dict | None:
 
 
 def agreed_size(folder: Path, there: Mapping, spec: DatasetSpec, size: int | None, say: Callable[[str], None]) -> int:
-    """The images' size in the store. It is said where the specification has another.
+    """The images' size in the store. Calls `say` if the specification has another.
 
-    UserError where another was asked for, and where the specification has another normalisation.
+    Raises UserError if another was asked for, or if the specification has another normalisation.
     """
     normalisation = dataset_json.normalisation_of(there)
     if spec.normalisation and normalisation and spec.normalisation != normalisation:
@@ -44,7 +44,7 @@ def agreed_size(folder: Path, there: Mapping, spec: DatasetSpec, size: int | Non
 
 
 def same_members(folder: Path, there: Mapping, wanted: Lists, spec: DatasetSpec) -> None:
-    """UserError where the store has other splits, classes or counts than the ones wanted."""
+    """Raises UserError if the store has other splits, classes or counts than the ones wanted."""
     for split in SPLITS:
         entry = there["splits"].get(split, {"classes": [], "counts": []})
         found = dict(zip(entry["classes"], entry["counts"], strict=True))

@@ -38,9 +38,9 @@ class Idx:
         return name is not None
 
     def classes(self, spec: DatasetSpec, splits: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Pixels]:
-        """(split, class) -> its images; none where there is no such file.
+        """(split, class) -> its images; empty if there is no such file.
 
-        UserError where one of the four is missing, damaged, or does not fit the others.
+        Raises UserError if one of the four is missing, damaged, or does not fit the others.
         """
         there = next((items[0] for items in self._files.values() if items), None)
         if there is None:
@@ -66,7 +66,7 @@ class Idx:
 
 
 def _array(item: Item, dimensions: int) -> np.ndarray:
-    """uint8, of so many dimensions. UserError where the file is something else, or longer or shorter than it says."""
+    """uint8, of this many dimensions. UserError if the file is something else, or longer or shorter than it says."""
     data = item.read()
     head = 4 * (1 + dimensions)
     if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) < head:

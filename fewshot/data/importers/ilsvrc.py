@@ -3,9 +3,9 @@
 Ravi and Larochelle's names are a class and a number, n0153282900000005.jpg; ImageNet's are
 n01532829_10.JPEG. The numbers differ. In the lists they run from 1 to 1300, and ImageNet's largest
 class has 1,300 training images: they count, from 1, the class's files. Public scripts that rebuild the
-set (mini-imagenet-tools and what descends from it) all sort those files by the number after the underscore,
-as integers; so do we. It follows that a class must be there whole: one absent file shifts those after it.
-Nothing tells that of a class with fewer than 1,300 files, so these are named (`remarks`).
+set (mini-imagenet-tools and its descendants) all sort those files by the number after the underscore,
+as integers; so do we. So a class must be complete: one absent file shifts those after it. Nothing tells
+whether a class with fewer than 1,300 files is complete, so such classes are named (`remarks`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def class_of(name: str) -> str:
 
 
 def in_order(cls: str, names: Collection[str]) -> list[str]:
-    """ImageNet's own files of the class among `names`, by their numbers. UserError where there are more than it has."""
+    """ImageNet's own files of the class among `names`, by their numbers. UserError if there are more than it has."""
     numbered = [(match, name) for name in names if (match := re.fullmatch(cls + _RAW, name, re.IGNORECASE))]
     if len(numbered) > LARGEST:
         raise UserError(
@@ -45,7 +45,7 @@ def in_order(cls: str, names: Collection[str]) -> list[str]:
 
 
 def raw_names(cls: str, files: Sequence[str], listed: Collection[str]) -> dict[str, str | None]:
-    """Ravi and Larochelle's name -> ImageNet's, of `files` in order; None where the class has not so many."""
+    """Ravi and Larochelle's name -> ImageNet's, of `files` in order; None if the class has fewer."""
     result: dict[str, str | None] = {}
     for name in listed:
         match = re.fullmatch(cls + _LISTED, name, re.IGNORECASE)
@@ -55,7 +55,7 @@ def raw_names(cls: str, files: Sequence[str], listed: Collection[str]) -> dict[s
 
 
 def remarks(counts: Mapping[str, int]) -> list[str]:
-    """Notes on classes by the numbers of their files: whether one is whole, only those of the largest number tell."""
+    """Notes on classes, given their numbers of files: only one with the largest number is known to be complete."""
     if not counts:
         return []
     notes = ["The images came from raw ILSVRC 2012: those that the lists number, in numeric order."]

@@ -1,10 +1,10 @@
 """ImageNet's folders -> lists of files. No image is decoded, and none is copied.
 
-    train/n01440764/n01440764_10026.JPEG      what the training archives unpack to, a folder a class
-    val/n01440764/ILSVRC2012_val_00000293.JPEG    validation images, a folder a class; or, without folders,
-    val/ILSVRC2012_val_00000293.JPEG              beside LOC_val_solution.csv, which says their classes
+    train/n01440764/n01440764_10026.JPEG      what the training archives unpack to, one folder per class
+    val/n01440764/ILSVRC2012_val_00000293.JPEG    validation images, likewise; or, without folders,
+    val/ILSVRC2012_val_00000293.JPEG              beside LOC_val_solution.csv, which lists their classes
 
-Kaggle's ILSVRC/Data/CLS-LOC has them so; LOC_val_solution.csv lies above it.
+Kaggle's ILSVRC/Data/CLS-LOC has this last layout, with LOC_val_solution.csv above it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
 
 _WNID = re.compile(r"n\d{8}")
-_UNLISTABLE = re.compile("[\n\ud800-\udfff]")  # a list has a line a file, in UTF-8
+_UNLISTABLE = re.compile("[\n\ud800-\udfff]")  # a list has one line per file, in UTF-8
 _SOLUTION = "LOC_val_solution.csv"
 File = tuple[str, int]
 """Name below the folder, and bytes."""
@@ -43,10 +43,10 @@ def prepare(
     limits: Limits,
     say: Callable[[str], None],
 ) -> tuple[dict, str]:
-    """Write the lists `root/spec.name`, or verify those that are there; the record, and how it ended (existing.py).
+    """Write the lists `root/spec.name`, or verify those that are there.
 
-    A store whose files have moved is told their new folder. UserError where classes or images are missing, and where
-    other files were prepared there.
+    Returns the record, and how it ended (existing.py). If the files of a store have moved, it is told their new folder.
+    Raises UserError if classes or images are missing, or if other files were prepared there.
     """
     folder = root / spec.name
     if there := existing.record(folder):
@@ -101,7 +101,7 @@ def _written(folder: Path, spec: DatasetSpec, entries: dict[str, dict], lists: d
 
 
 def _verified(folder: Path, there: Mapping, entries: Mapping[str, Mapping]) -> tuple[dict, str]:
-    """The record of the store that is there, which from now on has the files where they are now; and how it ended."""
+    """The record of the store that is there, with the files where they are now; and how it ended."""
     if there["fingerprint"] != dataset_json.fingerprint(entries):
         raise UserError(
             f"{folder} was prepared from other files, or at another size: delete it, or give another --data-root"

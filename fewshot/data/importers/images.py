@@ -29,14 +29,14 @@ LIMITS = Limits()
 
 
 class Unreadable(ValueError):
-    """Why an image is not read, in a few words that stand in brackets behind its name."""
+    """Why an image is not read, in a few words, to be put in brackets after its name."""
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow from warning of single files: what it would say of size is checked here, before pixels are decoded.
+    """Keep Pillow from warning about single files: their size is checked here, before pixels are decoded.
 
-    Enter it once around all decoding: it changes settings of the process.
+    Enter it once, around all decoding: it changes settings of the process.
     """
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
@@ -56,15 +56,15 @@ def decode(data: bytes, limits: Limits = LIMITS) -> np.ndarray:
 def picture(data: bytes, limits: Limits = LIMITS) -> Image.Image:
     """An image in RGB, as a person sees it.
 
-    It is turned as its EXIF data say; transparent pixels lie on white; of 16 bits the high 8 are taken, as Pillow does
-    for 16-bit colours. Of an animation the first picture is taken. Raises Unreadable, which says why.
+    It is turned as its EXIF data say. Transparent pixels are put on white. Of 16 bits, the high 8 are taken, as Pillow
+    does for 16-bit colours; of an animation, the first picture. Raises Unreadable, which says why.
     """
     if not data:
         raise Unreadable("empty")
     if (scans := data.count(_SCAN)) > _MOST_SCANS and data.startswith(b"\xff\xd8"):
         raise Unreadable(f"a JPEG of {scans:,} scans, each of which would be decoded")
     try:
-        # libtiff prints what it thinks of a damaged file by itself
+        # libtiff itself prints what it thinks of a damaged file
         with no_stderr() if data[:2] in _TIFF else nullcontext(), Image.open(io.BytesIO(data), formats=READ) as image:
             _refuse_large(image, limits.pixels)
             return _as_seen(image)
@@ -102,7 +102,7 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """The image as its EXIF data turn it; as it is where they are damaged, which many cameras' are."""
+    """The image, turned as its EXIF data say; unchanged if they are damaged, as many cameras' are."""
     try:
         turned = ImageOps.exif_transpose(image)
     except Exception:  # the parser of a foreign file again
@@ -123,7 +123,7 @@ def _short(error: Exception) -> str:
 
 
 def fit(pixels: np.ndarray, size: int) -> np.ndarray:
-    """(height, width, 3) -> (size, size, 3) uint8: untouched where it has that size already, else as in RESIZING."""
+    """(height, width, 3) -> (size, size, 3) uint8: untouched if it has that size already, else as in RESIZING."""
     if pixels.shape[:2] == (size, size):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))

@@ -1,4 +1,4 @@
-"""A file of a source, wherever it lies: in a folder, in an archive, in an archive's archive."""
+"""A file of a source, wherever it is: in a folder, in an archive, in an archive in an archive."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _DAMAGE = (
 class Item:
     """One file. `origin` names it in messages; `parts` are the names from the source down to its own, in NFC.
 
-    size:    bytes, where its archive says so
+    size:    bytes, if its archive says
     budget:  what the archive that it is in may still unpack to
-    nesting: of archives, how many it is in
-    shells:  which of `parts` are archives: 2 for the part of that position
+    nesting: how many archives it is in
+    shells:  which of `parts` are archives, by position
     """
 
     origin: str
@@ -62,25 +62,25 @@ class Item:
         return self.parts[-1]
 
     def is_at(self, path: tuple[str, ...]) -> bool:
-        """Whether these are its name and those of the folders above it, from whichever on."""
+        """Whether `path` is its name, after the names of any number of the folders above it."""
         return self.parts[-len(path) :] == path or (not self.packed and self.origin.endswith("/" + "/".join(path)))
 
     def read(self) -> bytes:
-        """Its bytes. Raises UserError where its container is damaged, or where an image may not have as many."""
+        """Its bytes. Raises UserError if its container is damaged, or if they are more than an image may have."""
         most = self.limits.file
         with naming_damage(self.origin), self.open() as file:
             size = self.length(file)
             if size > most:
                 raise UserError(above(f"{self.origin} has {in_bytes(size)}", in_bytes(most), size / most))
-            return file.read(size + 1)  # one more, so that a zip's check sum is looked at
+            return file.read(size + 1)  # one more, so that a zip's checksum is verified
 
     def head(self, size: int) -> bytes:
-        """Its first bytes, at most `size`. Raises UserError where its container is damaged."""
+        """Its first bytes, at most `size`. Raises UserError if its container is damaged."""
         with naming_damage(self.origin), self.open() as file:
             return file.read(size)
 
     def length(self, file: BinaryIO) -> int:
-        """How many bytes there are at most in `file`, which is this one, opened."""
+        """How many bytes `file` (this one, opened) has at most."""
         return os.fstat(file.fileno()).st_size if self.size is None else self.size
 
 
@@ -108,8 +108,8 @@ def some(names: Iterable[str], shown: int = 3) -> str:
 def files_below(path: str, limits: Limits) -> Iterator[Item]:
     """Every file of a folder in the order of names, or the one file that `path` is.
 
-    Links are followed (large sets are often linked together), each folder once: behind all that are no links, so that a
-    folder keeps its own name where a link leads to it, too.
+    Links are followed (large sets are often linked together), but each folder is read once only. Links to folders come
+    last, so that a folder keeps its own name if a link leads to it, too.
     """
     root = os.path.abspath(path)
     if not os.path.isdir(root):
@@ -154,7 +154,7 @@ def _file(path: str, parts: tuple[str, ...], limits: Limits) -> Item:
 
 
 def open_regular(path: str) -> BinaryIO:
-    """A file, for reading. UserError where it is something else, which might never answer, or cannot be read."""
+    """A file, for reading. Raises UserError if it cannot be read, or is something else, which might never answer."""
     with _naming(path):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         mode = os.fstat(handle).st_mode
@@ -166,7 +166,7 @@ def open_regular(path: str) -> BinaryIO:
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Turn what the system says of a path into a UserError that names it."""
+    """Turn what the system says about a path into a UserError that names it."""
     try:
         yield
     except OSError as error:

@@ -75,7 +75,7 @@ def named_as_image(name: str) -> bool:
 
 
 def identify(head: bytes, name: str = "") -> tuple[str | None, str | None]:
-    """(kind, format's name) by a file's first 1024 bytes, and by the end of its name where they do not say it.
+    """(kind, format's name) by a file's first 1024 bytes, and by the end of its name if they do not say it.
 
     kind: image, zip, tar, gzip, bzip2, xz, pickle, idx, mat, list, foreign (a format that holds data and is not read)
     or None.

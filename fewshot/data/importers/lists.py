@@ -20,7 +20,7 @@ from fewshot.data.spec import OF_ONE_SET, DatasetSpec
 _VALIDATION = re.compile("(?!val$)(?i:val|valid|validation)")
 
 FilePath = tuple[str, ...]
-"""A file by its name and those of as many folders above it as were written, the outermost first."""
+"""A file's name, after those of the folders above it, as many as were written, the outermost first."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Lists:
     """What is wanted of the sources.
 
     splits:    split -> its classes, sorted. A class may be a path: Greek/character01 is the folder character01 in Greek
-    rows:      (split, class) -> its images' paths, each with its line in the CSV file, where they are listed
+    rows:      (split, class) -> its images' paths, each with its line in the CSV file, if they are listed
     origin:    that CSV file
     by_folder: whether an image's split is the folder train/, val/ or test/ that it is below
     """
@@ -58,9 +58,9 @@ class Lists:
 
 
 def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path], limits: Limits) -> Lists:
-    """The splits: those of the specification; else those of the user's CSV file; else the folders of the sources.
+    """The splits: those of the user's CSV file; else those of the specification; else the folders of the sources.
 
-    Raises UserError where none of these says what they are, or a class is in two splits that must not share one.
+    Raises UserError if none of these says what they are, or if a class is in two splits that must not share one.
     """
     given = csv_file or spec.splits
     if given is None and "tiny-imagenet" in spec.importers:
@@ -93,7 +93,7 @@ def wanted(spec: DatasetSpec, csv_file: Path | None, sources: Iterable[Path], li
 def _by_folder(sources: Iterable[Path]) -> Lists:
     """SOURCE/train/CLASS/..., SOURCE/val/CLASS/..., SOURCE/test/CLASS/...; CLASS may be an archive, CLASS.zip.
 
-    UserError where the only folder that looks like val/ is called otherwise.
+    UserError if the only folder that looks like val/ has another name.
     """
     found: dict[str, set[str]] = {split: set() for split in SPLITS}
     misnamed = []
@@ -108,7 +108,7 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
 
 
 def _class_names(folder: Path) -> Iterator[str]:
-    """Of its folders and archives, but for hidden ones and what a Mac leaves in archives."""
+    """The names of its folders and archives, except hidden ones and what a Mac leaves in archives."""
     for path in folder.iterdir():
         if not path.name.startswith((".", "__MACOSX")) and (path.is_dir() or archives.is_called_one(path.name)):
             yield path.name if path.is_dir() else archives.stem(path.name)
@@ -153,7 +153,7 @@ def _split(where: str, row: Row) -> str:
 
 
 def _class_name(where: str, text: str) -> str:
-    """`Greek/character01` for whatever way that is written."""
+    """`Greek/character01`, whichever way it is written."""
     name = "/".join(path_of(text))
     if not name or not name.isprintable() or ".." in name.split("/"):
         raise UserError(f"{where}: {text!r} is no name for a class")
@@ -168,7 +168,7 @@ def _file_path(where: str, row: Row) -> FilePath:
 
 
 def _check_shared(lists: Lists, spec: DatasetSpec, where: str) -> None:
-    """UserError for a class in two splits, unless the specification allows it and says whose image is whose."""
+    """UserError for a class in two splits, unless that is allowed, and it is known which image is in which."""
     first: dict[str, str] = {}
     for split, classes in lists.splits.items():
         for cls in classes:

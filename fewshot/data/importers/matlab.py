@@ -1,11 +1,11 @@
-"""Arrays of numbers in a MATLAB 5 file, as its format's description has them ("MAT-File Format", MathWorks).
+"""Arrays of numbers in a MATLAB 5 file, as the format's description defines them ("MAT-File Format", MathWorks).
 
     128 bytes of header, the last two b"IM": little-endian; then elements, one after another:
-    type uint32, size uint32, so many bytes; or, where they are 4 at most, type uint16, size uint16, 4 bytes
+    type uint32, size uint32, that many bytes; or, if they are at most 4, type uint16, size uint16, 4 bytes
     15 (compressed): a zlib stream of one element
     14 (matrix): elements for its class, its dimensions, its name, and its values, column-major
 
-Whatever is no real array of numbers is left alone. Each element begins at a multiple of 8 bytes.
+Anything but a real array of numbers is ignored. Each element begins at a multiple of 8 bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _CHUNK = 1 << 20
 
 
 def read_arrays(item: Item, names: Collection[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names that the file has, as it keeps them: a double may come as the uint8 that it fits into.
+    """The file's arrays of these names, as it stores them: a double may come as the uint8 that it fits into.
 
-    UserError where it is no MATLAB 5 file, or truncated or corrupt, or unpacks to more than the limits allow.
+    Raises UserError if it is not a MATLAB 5 file, is truncated or corrupt, or unpacks to more than the limits allow.
     """
     data = memoryview(item.read())
     if len(data) < _HEAD or bytes(data[126:128]) != b"IM":
@@ -53,7 +53,7 @@ def read_arrays(item: Item, names: Collection[str]) -> dict[str, np.ndarray]:
 
 
 def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(type, bytes) of each element. ValueError where one is longer than what is left."""
+    """(type, bytes) of each element. ValueError if one is longer than what is left."""
     at = 0
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)
@@ -66,7 +66,7 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _inflated(packed: memoryview, budget: Budget) -> memoryview:
-    """What a zlib stream unpacks to. UserError where the budget has not so much."""
+    """What a zlib stream unpacks to. UserError if the budget does not allow it."""
     stream, data = zlib.decompressobj(), bytearray()
     chunk = stream.decompress(packed, _CHUNK)
     while chunk:

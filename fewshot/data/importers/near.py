@@ -1,15 +1,15 @@
-"""Images that are nearly another one: the same picture, saved anew or at another size, in another split.
+"""Near-copies of images: the same picture, saved again or at another size, in another split.
 
-Found by a difference hash (as N. Krawetz describes it in "Kind of like that", 2013): an image becomes 8 x 9 cells of
-brightness, and each of 64 bits says whether a cell is brighter than its left neighbour. Images of different splits are
-candidates where their hashes agree in all bits of one quarter, and differ in RADIUS bits at most. A candidate is a
-near-copy where the pixels say so, too: where the two differ by little, beside what the images themselves vary.
+They are found by a difference hash (N. Krawetz, "Kind of like that", 2013): an image becomes 8 x 9 cells of brightness,
+and each of 64 bits says whether a cell is brighter than its left neighbour. Images of different splits are candidates
+if their hashes agree in all bits of one quarter and differ in RADIUS bits at most. A candidate is a near-copy if the
+pixels confirm it: if the two differ by little, compared with how much the images themselves vary.
 
-In mini-ImageNet it finds three pairs, which are copies, and nothing else. Of 1,500 of its training images it finds 98 %
-saved as JPEG of quality 60, and 84 % made smaller (48 of 84 px) and larger again (scripts/near_copies.py). Not found: a
-copy that was mirrored, turned or recoloured, most of those cropped, one of a picture with hardly anything in it, and
-one within a split. Nothing can be said of images that are all alike: in Fashion-MNIST, clothes cut out and centred,
-43,490 pairs of different ones look nearly equal.
+In mini-ImageNet, this finds three pairs, which are copies, and nothing else. Of 1,500 of its training images, it finds
+98 % when they are saved as JPEG of quality 60, and 84 % when they are made smaller (48 of 84 px) and larger again
+(scripts/near_copies.py). It does not find copies that are mirrored, turned or recoloured, most cropped copies, copies
+of a picture with hardly anything in it, or copies within a split. Nothing can be said about images that are all alike:
+in Fashion-MNIST, with clothes cut out and centred, 43,490 pairs of different ones look nearly equal.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import numpy as np
 
 RADIUS = 8
 DIFFERENT = 0.1  # variance of the difference, as a share of the images' own: of unrelated images it is about 1
-_ALIKE = 0.05  # of all images: if more candidates look nearly equal, these images are alike, and are no copies
-_FEW = 100  # that many are named in any case
-_MOST = 32  # images of a split that share a quarter of the hash: where more do, there is nothing in it
+_ALIKE = 0.05  # of all images: if more candidates look nearly equal, these images are alike, not copies
+_FEW = 100  # this many are named in any case
+_MOST = 32  # images of a split that share a quarter of the hash: if more do, that quarter says nothing
 _ROWS = 3  # of pixels, from each row of cells: nearly as good as all, and much faster
-_CACHED = 64  # images: what they make stays in the processor's cache
-_AT_ONCE = 4096  # images: at most so many times _MOST candidates are in memory
+_CACHED = 64  # images: what is made of them stays in the processor's cache
+_AT_ONCE = 4096  # images: at most this many times _MOST candidates are in memory
 _BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(1, dtype=np.uint8)
 
 Pair = tuple[tuple[str, int], tuple[str, int]]
@@ -51,9 +51,9 @@ def cells(images: np.ndarray) -> np.ndarray:
 
 
 def near_copies(found: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> list[Pair] | None:
-    """Near-copies across splits, in order. `found`: the cells of `images`, both by split. Equal images are none.
+    """Near-copies across splits, in order; equal images do not count. `found`: the cells of `images`, both by split.
 
-    None where the images are so alike that copies cannot be told from others.
+    Returns None if the images are so alike that copies cannot be told from others.
     """
     pairs: set[Pair] = set()
     many = max(_FEW, _ALIKE * sum(map(len, found.values())))
@@ -78,7 +78,7 @@ def _is_near(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _candidates(ones: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions in either array of hashes, a part at a time; a pair may come up to four times."""
+    """Positions in the two arrays of hashes, a part at a time; a pair may come up to four times."""
     for quarter in range(4):
         right = others.view(np.uint16)[quarter::4]
         order, sizes = np.argsort(right, kind="stable"), np.bincount(right, minlength=1 << 16)
@@ -105,6 +105,6 @@ def _flat(of: np.ndarray) -> np.ndarray:
 
 
 def _differences(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(K,) float32: how far images (K, pixels, channels) are apart, as DIFFERENT; 1 where both are flat."""
-    own = (ones.var(axis=1) + others.var(axis=1)).mean(axis=1)  # of each channel: that colours differ is no picture
+    """(K,) float32: how far apart images (K, pixels, channels) are, on DIFFERENT's scale; 1 if both are flat."""
+    own = (ones.var(axis=1) + others.var(axis=1)).mean(axis=1)  # per channel: that channels differ is no picture
     return np.where(own > 0, np.square(ones - others).mean(axis=(1, 2)) / np.maximum(own, 1e-6), 1)

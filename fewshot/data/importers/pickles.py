@@ -1,8 +1,8 @@
 """Data sets kept as pickles of pixels.
 
-learn2learn / Ren (mini-imagenet-cache-*.pkl), a split a file:
+learn2learn / Ren (mini-imagenet-cache-*.pkl), one file per split:
     image_data  (N, H, W, 3) uint8        class_dict  {class: indices into image_data}
-MetaOptNet (miniImageNet_category_split_*.pickle), a split a file:
+MetaOptNet (miniImageNet_category_split_*.pickle), one file per split:
     data        (N, H, W, 3) uint8        labels      N numbers
     catname2label {class: number}, in most copies. Without it, numbers are taken to be in the order of the names.
 
@@ -26,7 +26,7 @@ REN, METAOPTNET = "learn2learn / Ren pickles", "MetaOptNet pickles"
 class Pickle:
     """One file. `counts`: class -> how many images it has; `unnamed`: its classes are only numbered.
 
-    Raises UserError where it is neither layout, is damaged, or carries anything but plain data.
+    Raises UserError if it has neither layout, is damaged, or carries anything but plain data.
     """
 
     def __init__(self, item: Item, splits: Mapping[str, tuple[str, ...]]) -> None:
@@ -43,14 +43,14 @@ class Pickle:
     def images(self, cls: str) -> np.ndarray:
         """(n, H, W, 3) uint8: a class's images, in the order that they have here."""
         pixels = self._read() if self._pixels is None else self._pixels
-        return np.ascontiguousarray(pixels[self._rows[cls]])  # also where they lie column by column
+        return np.ascontiguousarray(pixels[self._rows[cls]])  # also if they are stored column by column
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._pixels = None
 
     def _read(self) -> np.ndarray:
-        """All images (N, H, W, 3) uint8, kept until they are released, and the rows of each class."""
+        """All images (N, H, W, 3) uint8. Keeps them until they are released, and the rows of each class."""
         with naming_damage(self.origin), self._item.open() as file:
             content = load(file, self.origin, self._item.length(file), self._item.limits)
         if {"image_data", "class_dict"} <= content.keys():
@@ -113,7 +113,7 @@ class Pickle:
         return names
 
     def _integers(self, values: object, what: str, most: int) -> np.ndarray:
-        """(n,) int64 of a list, tuple or array of at most so many whole numbers that are not negative."""
+        """(n,) int64 of a list, tuple or array of at most `most` whole numbers that are not negative."""
         if isinstance(values, np.ndarray) and values.ndim == 1 and values.size <= most:
             values = values.tolist()
         if isinstance(values, (list, tuple)) and len(values) > most:

@@ -33,7 +33,7 @@ class ClassPlan:
     names:   of these images, for messages
     pickles: instead, the pickles that each hold all of them
     pixels:  instead, the rows of arrays that hold them
-    raw:     where the files are ImageNet's own, found by their place among the files of the class: how many these are
+    raw:     if the files are ImageNet's own, found by their place among the files of the class: how many these are
     turns:   quarter turns, counterclockwise, by which its images are rotated
     """
 
@@ -52,9 +52,9 @@ class ClassPlan:
         return f"{self.split}/{self.name}/{self.names[row] if self.names else row}"
 
     def read(self) -> list[bytes] | np.ndarray:
-        """The images' files, or from pickles and arrays their pixels (count, H, W, 3) uint8.
+        """The content of the images' files; of pickles and arrays, their pixels (count, H, W, 3) uint8.
 
-        Raises UserError where copies under one name differ.
+        Raises UserError if copies under one name differ.
         """
         if self.pixels:
             return self.pixels.read()
@@ -183,7 +183,7 @@ def _choose(
     listed: frozenset[str] | None,
     raw: list[str],
 ) -> dict[ImageName, list[Item]]:
-    """A class's images; where a list names them, those, in its order. `raw`: ImageNet's files, if they are these."""
+    """A class's images, or only the listed ones, sorted by listed name. `raw`: ImageNet's files, if they are these."""
     if listed is None:
         if (right := spec.count(split)) and len(images) > right:
             raise UserError(
@@ -207,7 +207,7 @@ def _choose(
 
 
 def _agreed(items: tuple[Item, ...]) -> bytes:
-    """The bytes of an image that may lie in several places; equal pixels in other files will do."""
+    """The bytes of an image that may be in several places; different files with equal pixels are accepted."""
     first, *others = items
     data = first.read()
     for other in others:

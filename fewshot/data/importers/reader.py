@@ -27,7 +27,7 @@ from fewshot.data.names import SPLITS
 from fewshot.data.spec import DatasetSpec
 
 # mini-ImageNet itself holds 8 pairs of equal images, 5 of them in one class of 600. More than one copy in a class, and
-# more than this share of it, is a mistake: such as one class under two names.
+# more than this share of it, is a mistake, such as one class under two names.
 MOST_COPIES = 0.05
 
 # Decoding releases the GIL, but threads are only worth it where decoding takes longer than handing the work over:
@@ -54,13 +54,13 @@ class Reader:
         self._first: dict[bytes, str] = {}  # digest of an image -> where it was met first
         self._unreadable: list[str] = []
         self._copies: list[list[str]] = []
-        self._cells: dict[str, list[np.ndarray]] = {}  # split -> of each class, those of its images (near.py)
+        self._cells: dict[str, list[np.ndarray]] = {}  # split -> for each class, those of its images (near.py)
         self._near: list[list[str]] = []
         self._alike = False
         self._resized = 0
 
     def source_digest(self) -> str:
-        """Digest of the images' files, in order: where it is equal, so are the pixels, with nothing decoded."""
+        """Digest of the images' files, in order. If it is equal, so are the pixels; nothing needs to be decoded."""
         self._reset()
         with self._begin(self._total, "comparing images") as advance:
             for each in self._plans:
@@ -69,7 +69,7 @@ class Reader:
         return self._source.hexdigest()
 
     def entries(self, folder: Path | None, channels: Channels | None = None) -> dict[str, dict]:
-        """dataset.json's entry of each split, its array written into `folder` (None: only digested).
+        """dataset.json's entry of each split. Its array is written into `folder` (None: only digested).
 
         The training split's images are added to `channels`.
         Raises UserError for unreadable images and for classes made of copies.
@@ -110,9 +110,9 @@ class Reader:
         return each.label(position)
 
     def details(self) -> dict:
-        """For dataset.json: the digest of the source, and each copy beside the image that it equals, or nearly does.
+        """For dataset.json: the digest of the source, and each copy beside the image that it equals, or nearly equals.
 
-        Of raw ImageNet, how many files each class had.
+        For raw ImageNet, also how many files each class had.
         """
         found = {
             "source_sha256": self._source.hexdigest(), "resized": self._resized, "copies": self._copies,
@@ -125,7 +125,7 @@ class Reader:
         return {each.name: each.raw for each in self._plans if each.raw}
 
     def notes(self, spec: DatasetSpec) -> list[str]:
-        """What a reader of results should know of this copy."""
+        """What a reader of results should know about this copy."""
         pickles = [pickle for each in self._plans for pickle in each.pickles]
         notes = []
         if pickles:
@@ -214,7 +214,7 @@ class Reader:
 
 
 def _unlike_published(spec: DatasetSpec, plans: list[ClassPlan]) -> list[str]:
-    """A note where there are more or fewer images than the published set has."""
+    """A note if there are more or fewer images than the published set has."""
     published = spec.images if isinstance(spec.images, Mapping) else {"": spec.images}
     notes = []
     for split, right in published.items():
@@ -234,7 +234,7 @@ def _is_leak(pair: list[str]) -> bool:
 
 
 def _added(blocks: Iterator[np.ndarray], channels: Channels) -> Iterator[np.ndarray]:
-    """The same blocks, each added to `channels` while it is at hand."""
+    """The same blocks, each added to `channels` as it passes."""
     for block in blocks:
         channels.add(block)
         yield block

@@ -1,8 +1,8 @@
 """The rows of a user's CSV file -> the files that they name, exactly.
 
 `cat/0000.jpg` is the file 0000.jpg in a folder cat, wherever that is below --from; `0000.jpg` is the file of that name,
-in the folder of the row's class if there are several. A label need not be a folder's name. But where a folder is called
-as one class of the list, and the row says another, one of the two is wrong.
+in the folder of the row's class if there are several. A label need not be a folder's name. But if a folder has the name
+of one class of the list, and the row says another, one of the two is wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fewshot.data.importers.sources import ImageName, Sources
 
 
 class Rows:
-    """Finds the files of one class after the other, and sees that none is named twice."""
+    """Finds the files of one class after the other, and checks that none is named twice."""
 
     def __init__(self, wanted: Lists, sources: Sources) -> None:
         self._wanted = wanted
@@ -22,7 +22,7 @@ class Rows:
         self._lines: dict[str, int] = {}  # a file's origin -> the line that names it
 
     def images(self, split: str, cls: str) -> dict[ImageName, list[Item]]:
-        """Image -> its file (several: copies, to be compared). UserError, which names the row, where one is wrong."""
+        """Image -> its file (several: copies, to be compared). Raises UserError, naming the row, if one is wrong."""
         found: dict[ImageName, list[Item]] = {}
         wrong = []
         for path, line in self._wanted.rows[split, cls].items():

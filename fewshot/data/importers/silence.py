@@ -1,4 +1,4 @@
-"""What C libraries print of damaged files by themselves, kept from the user's terminal."""
+"""Keeps what C libraries themselves print about damaged files off the user's terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 _STDERR = 2
 _lock = threading.Lock()
 _inside = 0  # threads
-_kept = -1  # the descriptor where standard error goes meanwhile
+_kept = -1  # meanwhile, a descriptor of the real standard error
 
 
 @contextmanager
 def no_stderr() -> Iterator[None]:
-    """While any thread is inside, what is written to standard error is lost, by Python too: stay for moments only."""
+    """While any thread is inside, what anyone writes to standard error is lost, Python too: stay only for moments."""
     global _inside, _kept
     with _lock:
         if _inside == 0:
@@ -32,7 +32,7 @@ def no_stderr() -> Iterator[None]:
 
 
 def _redirect() -> int:
-    """Send standard error nowhere; a descriptor of where it went, or -1 where it is closed."""
+    """Send standard error nowhere. Returns a descriptor of where it went, or -1 if it is closed."""
     try:
         kept = os.dup(_STDERR)
     except OSError:

@@ -37,12 +37,12 @@ class Sources:
 
     pickled: class -> the pickles that hold it
     own:     (split, class) -> its images, in a format or a layout that is the data set's own
-    listed:  class -> image names that lists in the sources give it, where the specification says that they count
+    listed:  class -> image names that lists in the sources give it, if the specification says that they count
     kinds:   what was met, for dataset.json
-    unread:  files without content, or of a format that holds data and is not read, for complaints
+    unread:  files without content, or of a format that holds data and is not read, for messages
 
-    Archives stay open until `files` is closed. Raises UserError for a source that is missing, empty or damaged, and
-    where folders leave it open which class an image is of.
+    Archives stay open until `files` is closed. Raises UserError for a source that is missing, empty or damaged, and if
+    folders leave it open which class an image belongs to.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Sources:
         self.listed: dict[str, frozenset[str]] = {}
         self._images: dict[tuple[str | None, str], dict[ImageName, list[Item]]] = {}
         self._loose: list[Item] = []  # images in no class's folder or archive
-        self._outside: list[str] = []  # likewise, where folders say the splits
-        self._all: list[Item] = []  # images, where rows of a CSV name them
+        self._outside: list[str] = []  # likewise, if folders say the splits
+        self._all: list[Item] = []  # images, if rows of a CSV name them
         self._places: dict[str, dict[tuple, set[ImageName]]] = {}  # class -> where its folders are -> images there
         self._known: dict[tuple[str, ...], tuple[str, int] | None] = {}  # folders -> class and its position
         self._wanted = wanted
@@ -81,21 +81,21 @@ class Sources:
     def images(self, split: str, cls: str) -> dict[ImageName, list[Item]]:
         """Image -> its file (several: copies, to be compared) of a class in a split.
 
-        Where folders do not say the split, every image of the class.
+        If folders do not say the split: every image of the class.
         """
         return self._images.get((split if self._wanted.by_folder else None, cls), {})
 
     def matching(self, path: FilePath) -> list[Item]:
-        """The images at a path, which may begin at any folder. Without an ending, those of that name with any."""
+        """The images at a path, which may begin at any folder. If it has no ending, any ending matches."""
         found = [item for item in self._by_name.get(path[-1], ()) if item.is_at(path)]
         return found or [item for item in self._by_stem.get(path[-1], ()) if item.is_at((*path[:-1], item.name))]
 
     def remark(self) -> str:
-        """What to add where something is missing: the files that may hold it and were not read."""
+        """What to add if something is missing: the files that may hold it but were not read."""
         return f" (not read: {some(self.unread)})" if self.unread else ""
 
     def notes(self) -> list[str]:
-        """What a user should know of images that are none of the data set's."""
+        """What a user should know about images that do not belong to the data set."""
         left = self._outside
         return [f"In no class's folder in train/, val/ or test/, and left out: {some(left)}."] if left else []
 
@@ -206,11 +206,11 @@ class Sources:
                 )
 
     def _refuse_homonyms(self) -> None:
-        """Greek/character01 and Latin/character01 are not one class because their folders are called the same."""
+        """Greek/character01 and Latin/character01 are not one class just because their folders have the same name."""
         listed = self.listed.keys() | {cls for _, cls in self._wanted.rows}
         for cls, places in self._places.items():
             if self._spec.images_per_class or cls in listed:
-                continue  # their number or their names tell
+                continue  # the number or the names of the images tell
             first, *others = places.items()
             for place, names in others:
                 if place[0] == first[0][0] and names.isdisjoint(first[1]):

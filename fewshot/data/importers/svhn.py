@@ -38,9 +38,9 @@ class Svhn:
         return item.name in (*self._files, _ASIDE)
 
     def classes(self, spec: DatasetSpec, splits: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Pixels]:
-        """(split, class) -> its images; none where neither file is there.
+        """(split, class) -> its images; empty if neither file is there.
 
-        UserError where one is missing, damaged, or something else.
+        Raises UserError if one is missing, damaged, or something else.
         """
         there = next((items[0] for items in self._files.values() if items), None)
         if there is None:

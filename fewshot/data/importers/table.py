@@ -1,4 +1,4 @@
-"""A CSV file of somebody else's: commas, semicolons or tabs; UTF-8 or UTF-16; folders divided by / or \\."""
+"""Somebody else's CSV file: commas, semicolons or tabs; UTF-8 or UTF-16; folders separated by / or \\."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Row:
 def read_table(origin: str, data: bytes) -> tuple[tuple[str, ...], list[Row]]:
     """(columns, rows); cells without the white space around them, blank lines left out.
 
-    Raises UserError, which names the line, where it is no text or no table.
+    Raises UserError, which names the line, if it is not text or not a table.
     """
     text = _text(origin, data)
     first = next((line for line in text.splitlines() if line.strip()), "")

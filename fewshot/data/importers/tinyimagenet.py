@@ -1,11 +1,11 @@
-"""Tiny ImageNet, as tiny-imagenet-200.zip unpacks.
+"""Tiny ImageNet, as unpacked from tiny-imagenet-200.zip.
 
-    wnids.txt                       the 200 classes, a WordNet id a line
+    wnids.txt                       the 200 classes, one WordNet id per line
     train/CLASS/images/*.JPEG       500 images of each
-    val/images/*.JPEG               10,000 images, whose classes val_annotations.txt says: name, class and box by tabs
+    val/images/*.JPEG               10,000 images; val_annotations.txt says by tabs: name, class and box of each
     test/images/*.JPEG              images whose classes nobody published
 
-As the field does, what is called val there is what is tested here.
+As is usual in the field, what is called val there is the test split here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TinyImageNet:
         self._annotations: list[Item] = []
 
     def add(self, item: Item) -> bool:
-        """True: what it does not need belongs to it, too, such as boxes and the images without a class."""
+        """Always True: what it does not need belongs to it, too, such as boxes and the images without a class."""
         folders = item.parts[:-1]
         if item.name == _ANNOTATIONS:
             self._annotations.append(item)
@@ -63,9 +63,9 @@ class TinyImageNet:
         return True
 
     def classes(self, spec: DatasetSpec, splits: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Files]:
-        """(split, class) -> its images, in the order of their numbers; none where there are none of them.
+        """(split, class) -> its images, in the order of their numbers; empty if there are no images at all.
 
-        UserError where the annotations are missing, damaged, or name an image that is not there.
+        Raises UserError if the annotations are missing, damaged, or name an image that is not there.
         """
         if not self._train and not self._val:
             return {}
@@ -94,14 +94,14 @@ class TinyImageNet:
 
 
 def listed_classes(sources: Iterable[Path], limits: Limits) -> tuple[str, ...]:
-    """The classes that wnids.txt lists; none where there is no such file."""
+    """The classes that wnids.txt lists; none if there is no such file."""
     found = [item for path in sources if path.exists() for item in files_below(str(path), limits)]
     lists = [item for item in found if item.name == _CLASSES]
     return tuple(_lines(the_one(lists))) if lists else ()
 
 
 def _lines(item: Item) -> list[str]:
-    """Of a text file, without those that are empty. UserError where it is none."""
+    """Of a text file, without empty ones. UserError if it is not text."""
     try:
         return [line for line in item.read().decode("ascii").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -109,6 +109,6 @@ def _lines(item: Item) -> list[str]:
 
 
 def _number(item: Item) -> tuple[int, str]:
-    """Of n01443537_12.JPEG the 12; the name decides between equals."""
+    """The 12 of n01443537_12.JPEG; the name decides between equals."""
     digits = "".join(filter(str.isdigit, item.name.rpartition("_")[2]))
     return int(digits[:18] or 0), item.name

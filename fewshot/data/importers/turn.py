@@ -1,7 +1,8 @@
-"""One `prepare` of a data set at a time, and nothing left of those that were killed.
+"""One `prepare` of a data set at a time, with nothing left of those that were killed.
 
-Beside the store DATA_ROOT/NAME, while it is made: the folder .preparing-NAME-????????, which becomes it, and the file
-.preparing-NAME.lock, which the process holds. Whoever can hold that of an abandoned folder takes the folder away.
+While the store DATA_ROOT/NAME is made, two things are beside it: the folder .preparing-NAME-????????, which becomes the
+store, and the file .preparing-NAME.lock, which the process holds. A process that gets the lock of an abandoned folder
+deletes the folder.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _ABANDONED = re.compile(r"\.preparing-(.+)-[a-z0-9_]{8}")
 
 @contextmanager
 def turn(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the making of the store `folder`. Where another process does, `say` so and wait for it.
+    """Be the only process that makes the store `folder`. If another one is at it, `say` so and wait for it.
 
-    UserError where nothing can be written there.
+    Raises UserError if nothing can be written there.
     """
     writable_parent(folder)
     lock = _lock(folder.parent, folder.name)
@@ -42,7 +43,7 @@ def turn(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def new_store(folder: Path) -> Iterator[Path]:
-    """The folder in which the store `folder` is made, and which becomes it. UserError where one came meanwhile."""
+    """A folder in which to make the store `folder`; it becomes the store. UserError if one came meanwhile."""
     try:
         with new_folder(folder, f".preparing-{folder.name}-") as work:
             yield work
@@ -51,7 +52,7 @@ def new_store(folder: Path) -> Iterator[Path]:
 
 
 def _sweep(root: Path) -> None:
-    """Take away what killed processes left, of any data set."""
+    """Delete what killed processes left, of any data set."""
     for left in sorted(root.glob(".preparing-*")):
         if (name := _ABANDONED.fullmatch(left.name)) and left.is_dir() and not left.is_symlink():
             with suppress(OSError), locked(_lock(root, name[1])) as alone:

@@ -1,12 +1,12 @@
 """Read a pickle of plain data without executing anything it carries.
 
-A pickle is a program for a machine with a stack: it names callables and has them called. This is such a machine, and it
-knows plain data only. Every name that a pickle may utter maps to an inert stand-in (unpickle_names.py), never to the
-real object; any other name, and every instruction that builds an object, is refused.
+A pickle is a program for a machine with a stack: it names callables and has them called. This is such a machine, but it
+knows only plain data. Every name that a pickle may use maps to an inert stand-in (unpickle_names.py), never to the real
+object. Any other name, and every instruction that builds an object, is refused.
 
-Python's own machine is not used: a few bytes make it crash, or take gigabytes, or run for ever. Here the number of
-steps is bounded; what a pickle makes is not much larger than its file; only short strings and numbers are ever keys, so
-that nothing deep is hashed; and what was read is only ever walked through to a known depth.
+Python's own machine is not used: a few bytes can make it crash, take gigabytes, or run for ever. Here, the number of
+steps is bounded, and what a pickle makes is not much larger than its file. Only short strings and numbers can be keys,
+so nothing deep is hashed. What was read is only walked through to a known depth.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _SPARE = 1 << 20  # bytes that a pickle may copy, whatever its own size
 def load(file: BinaryIO, origin: str, size: int, limits: Limits) -> dict[str, Any]:
     """The dict in a pickle of Python 2 or 3: numbers, strings, bytes, lists, tuples, sets, dicts and arrays.
 
-    size: how many bytes `file` has, at most. Keys that Python 2 wrote as bytes become strings; so do those of dicts
-    directly inside. Raises UserError naming what was refused, or that the file is truncated or corrupt.
+    size: how many bytes `file` has, at most. Keys that Python 2 wrote as bytes become strings, also in dicts directly
+    inside. Raises UserError, which names what was refused, or says that the file is truncated or corrupt.
     """
     try:
         content = _Machine(file, size).run(limits.steps)
@@ -40,7 +40,7 @@ def load(file: BinaryIO, origin: str, size: int, limits: Limits) -> dict[str, An
         raise UserError(f"{origin}{error}") from None
     except (OSError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a damaged pickle raises nearly anything: it runs as a program does
+    except Exception as error:  # a damaged pickle raises nearly anything, as any program may
         raise UserError(f"{origin} is truncated or corrupt ({shown(error)}): fetch it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{origin}: a dict was expected, the pickle holds a {type(content).__name__.strip('_')}")
@@ -48,7 +48,7 @@ def load(file: BinaryIO, origin: str, size: int, limits: Limits) -> dict[str, An
 
 
 def _finish(value: Any, inner: bool = False) -> Any:
-    """Arrays for their stand-ins, strings for bytes as keys; no deeper, for a pickle may contain itself."""
+    """Replace stand-ins by their arrays, and bytes as keys by strings; no deeper: a pickle may contain itself."""
     if isinstance(value, dict) and not inner:
         return {text(key): _finish(item, inner=True) for key, item in value.items()}
     return value.array if isinstance(value, Array) else value
@@ -66,7 +66,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, steps: int) -> Any:
-        """What the program leaves. UserError where it takes more steps."""
+        """What the program leaves. UserError if it takes more steps."""
         for _ in range(steps):
             code = self._file.read(1)
             self._left -= 1
@@ -246,7 +246,7 @@ class _Machine:
 
 
 def _key(value: Any) -> Any:
-    """A key, if it is one that is compared at once."""
+    """A key, if it can be compared at once."""
     if not isinstance(value, (str, bytes, int, float, type(None))):
         raise Refused(f"has a {type(value).__name__.strip('_')} for a key")
     if isinstance(value, (str, bytes)) and len(value) > _LONGEST_KEY:

@@ -1,4 +1,4 @@
-"""The only names that a pickle may utter, each an inert stand-in: see unpickle.py.
+"""The only names that a pickle may use, each an inert stand-in: see unpickle.py.
 
 Arrays are rebuilt from their bytes by `np.frombuffer`: numpy's own constructors, which trust their arguments, are not
 reachable.
@@ -26,7 +26,7 @@ class Refused(UserError):
 
 
 def text(value: Any) -> Any:
-    """A string that Python 2 pickled comes as bytes; anything else is returned as it is."""
+    """Bytes, which is how Python 2 pickled strings, become text; anything else is returned unchanged."""
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
@@ -78,7 +78,7 @@ def _contiguous(data: Any, dtype: Any, shape: tuple, order: Any) -> Array:
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    """A number of numpy's, as one of Python's."""
+    """A NumPy number as a Python number."""
     if not isinstance(dtype, DType) or not isinstance(data, bytes):
         raise Refused("holds a number of objects")
     return dtype.frombuffer(data)[0].item()

@@ -1,6 +1,6 @@
 """The data sets that the project knows: one file each, in which `SPEC` is its DatasetSpec.
 
-The file's name is the data set's name, `_` standing for `-`. Adding a data set is adding a file.
+The file's name is the data set's name, with `_` for `-`. To add a data set, add a file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fewshot.core.errors import UserError, unknown
 from fewshot.data.spec import DatasetSpec
 
 DEFAULTS = ("mini-imagenet", "glyphs")
-"""What the commands use where no data set is named: the first of these that is there."""
+"""What the commands use if no data set is named: the first of these that is there."""
 
 
 def names() -> list[str]:
@@ -23,7 +23,7 @@ def names() -> list[str]:
 def get(name: str) -> DatasetSpec:
     """A specification by the data set's name, or a user's own by its dotted name, `my_sets.FLOWERS`.
 
-    UserError where there is none.
+    Raises UserError if there is none.
     """
     if (spec := find(name)) is None:
         raise unknown("data set", name, names())
@@ -31,9 +31,9 @@ def get(name: str) -> DatasetSpec:
 
 
 def find(name: str) -> DatasetSpec | None:
-    """As `get`, but None for a name without a specification: a data set of one's own may have none.
+    """As `get`, but None for a name without a specification: a user's own data set may have none.
 
-    UserError where a dotted name is a module's, and no specification in it.
+    Raises UserError if the module of a dotted name is there, but has no such specification.
     """
     if name in names():
         return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").SPEC
@@ -53,12 +53,12 @@ def find(name: str) -> DatasetSpec | None:
 
 
 def is_dotted(name: str) -> bool:
-    """Whether a name is written as that of an object in a module, `my_sets.FLOWERS`."""
+    """Whether a name is written like that of an object in a module, `my_sets.FLOWERS`."""
     return "." in name and all(part.isidentifier() for part in name.split("."))
 
 
 def lookalike(name: str) -> str | None:
-    """The known data set whose name is this one, but for `-`, `_` and case; None where there is none."""
+    """The known data set with this name, apart from `-`, `_` and case; None if there is none."""
     return next((known for known in names() if _bare(known) == _bare(name)), None)
 
 

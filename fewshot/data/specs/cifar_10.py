@@ -1,7 +1,7 @@
 """CIFAR-10 (Krizhevsky, 2009), 32 px: for classification, so each split has all ten classes.
 
 Of a class's 5,000 training images, the last 500 in the order of the files are for validation. Its 1,000 test images are
-for testing. Few-shot tasks of the test split are of classes that training saw: no measure of few-shot learning.
+for testing. Few-shot tasks of the test split have classes that training saw: they do not measure few-shot learning.
 """
 
 from __future__ import annotations

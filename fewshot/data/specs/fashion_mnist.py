@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao et al., 2017), 10 kinds of clothes, 28 px: for classification, so each split has all classes.
 
 Of a class's 6,000 training images, the last 500 in the order of the file are for validation. Its 1,000 test images are
-for testing. Few-shot tasks of the test split are of classes that training saw: no measure of few-shot learning.
+for testing. Few-shot tasks of the test split have classes that training saw: they do not measure few-shot learning.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """`glyphs`: characters of many scripts, 32x32, which come with the project.
 
 A small data set of the Omniglot kind, so that every command works before anything is downloaded.
-A class is a character, drawn 24 times in the typefaces that matplotlib ships. Whole alphabets belong
-to one split, so that the test scripts are unseen in training. `scripts/build_glyphs.py` rendered it;
+A class is a character, drawn 24 times in the typefaces that matplotlib ships. Each alphabet belongs
+to one split, so the test scripts are unseen in training. `scripts/build_glyphs.py` rendered it;
 the typefaces' licences are in `data/glyphs.LICENSE.txt`.
 
-data/glyphs.npz keeps one gray channel of 16 levels. What `load` gives is RGB with equal channels, as
-from any other data set.
+data/glyphs.npz keeps one gray channel of 16 levels. `load` gives RGB, as for any other data set, with
+equal channels.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ FILE = shipped("data") / "glyphs.npz"
 LEVELS = 16
 STEP = 255 // (LEVELS - 1)  # level 15 is white
 
-# What zipfile and numpy were seen to raise, wherever in the file the damage was.
+# What zipfile and numpy were seen to raise for damage anywhere in the file.
 READ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @functools.cache
 def load() -> Dataset:
-    """The embedded data set, decoded once in a process; its arrays are read-only.
+    """The embedded data set, decoded once per process; its arrays are read-only.
 
-    Raises UserError where the file is missing, or is not the one that was built.
+    Raises UserError if the file is missing, or is not the one that was built.
     """
     return read(FILE)
 
 
 def read(path: Path) -> Dataset:
-    """Open a file that `scripts/build_glyphs.py` wrote; UserError where it is missing or damaged."""
+    """Open a file that `scripts/build_glyphs.py` wrote. Raises UserError if it is missing or damaged."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:  # np.load(path) leaks if damaged
             splits = {name: (archive[f"{name}_classes"].tolist(), archive[f"{name}_levels"]) for name in SPLITS}

@@ -1,8 +1,8 @@
 """ImageNet (ILSVRC 2012; Russakovsky et al., IJCV 2015), 224 px: for classification, each split has all 1,000 classes.
 
-The images stay where they are: `prepare` writes lists of them, and training decodes them. Of each class the last 50
-training images, in the order of their names, are for validation; the 50,000 images that ImageNet calls val are tested,
-as the field does.
+The images stay where they are: `prepare` writes lists of them, and training decodes them. The last 50 training images
+of each class, in the order of their names, are for validation. The 50,000 images that ImageNet calls val are for
+testing, as is usual in the field.
 """
 
 from __future__ import annotations

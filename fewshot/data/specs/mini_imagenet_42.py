@@ -1,7 +1,7 @@
 """mini-ImageNet at half the side, 42 px: a quarter of the work, with the same classes and the same tasks.
 
-For studies that need many runs. Its accuracies are no mini-ImageNet results: it is a data set of its own, ranked by
-itself. `prepare` shrinks the images of mini-ImageNet's own copies.
+For studies that need many runs. Its accuracies are not mini-ImageNet results: it is a separate data set, ranked by
+itself. `prepare` takes copies of mini-ImageNet and shrinks their images.
 """
 
 from __future__ import annotations

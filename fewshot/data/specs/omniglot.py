@@ -1,7 +1,7 @@
 """Omniglot (Lake et al., Science 2015) with the split of Vinyals et al. (2016); a rotation is a class, 28 px.
 
-1,623 characters of 50 alphabets, 20 drawings each. Every character is four classes, by its drawings' rotation:
-`Greek/character01/rot000`, `rot090`, `rot180` and `rot270`, counterclockwise.
+1,623 characters of 50 alphabets, 20 drawings each. Every character makes four classes, one for each rotation of its
+drawings: `Greek/character01/rot000`, `rot090`, `rot180` and `rot270`, counterclockwise.
 """
 
 from __future__ import annotations
