@@ -92,6 +92,6 @@ def load(run: str | os.PathLike, device: str = "auto", trust: Sequence[str] = ()
         raise UserError(f"trust={trust!r}: give a sequence of names, such as ({trust!r},)")
     folder = Run.open(run)
     if changed := folder.changed_code:
-        told = f"{changed} has changed since {run} was trained: this is what the code makes of it now"
+        told = f"{changed} has changed since {run} was trained: it is used with the new code"
         warnings.warn(told, stacklevel=2)
     return model.load_run(folder, compute.choose(device), trust)

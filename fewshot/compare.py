@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     solvers = product(dict.fromkeys(args.head), dict.fromkeys(args.transform))
     asked = [Asked(args.split, head, transform) for head, transform in solvers]
     if len(folders) < 2 and len(asked) < 2:
-        raise UserError(f"{args.runs[0]} is one run: give another to compare it with, or two heads behind --head")
+        raise UserError(f"{args.runs[0]} is one run: give another to compare it with, or two heads after --head")
     comparison.print_all(terminal(), folders, args.detect, asked, args.all_pairs)
 
 

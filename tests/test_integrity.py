@@ -293,7 +293,8 @@ def test_going_on_under_another_torch_is_said_and_recorded(settled, tmp_path, ca
     edit(run.folder / "environment.json", lambda facts: facts["versions"].update(torch="2.0.0"))
     assert console.run(train.main, ["--out", str(run.folder), "--resume"]) == 0
     now = metadata.version("torch")
-    assert f"Warning: {run.folder} goes on with torch {now}, after 2.0.0: it says so." in capsys.readouterr().out
+    said = f"Warning: {run.folder} goes on with torch {now}, after 2.0.0: the run records it."
+    assert said in capsys.readouterr().out
     first, second = run.sittings
     assert second == first | {"torch": now} and run.environment["versions"]["torch"] == "2.0.0"
 
@@ -377,7 +378,7 @@ def test_a_run_begins_with_the_weights_that_it_names(settled, whole, tmp_path, m
 )
 def test_what_could_not_be_read_again_is_not_written(where, limit, name, settled, tmp_path, monkeypatch):
     monkeypatch.setattr(where, limit, 1000)
-    with pytest.raises(UserError, match=rf"{name} would have [\d,]+ bytes, and 1,000 are the most that is read"):
+    with pytest.raises(UserError, match=rf"{name} would have [\d,]+ bytes, and at most 1,000 are read"):
         experiment.run(settled, tmp_path / "run")
     assert not list((tmp_path / "run").glob(f"*{name}*"))
 

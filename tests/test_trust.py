@@ -136,7 +136,7 @@ def test_ones_own_run_needs_no_word_until_its_code_changes(folder, capsys, monke
         fewshot.load(run, trust=("my_drop",))
     flags = ["--out", run, "--resume", "--reg", "my_drop.MyDrop"]
     assert call(train, flags) == 0, "what the command line names is allowed"
-    with pytest.warns(UserWarning, match="its results are of the code as it was"):
+    with pytest.warns(UserWarning, match="its results are from the old code"):
         experiment.run(Run.open(run).config, run, resume=True)
 
 

@@ -76,7 +76,7 @@ def _parse_one(text: str) -> Spec:
         numbers = sorted({int(label) for label in labels if label.isdecimal()})
         sites = (*numbers, *sorted({label for label in labels if not label.isdecimal()}))
     if match["options"] == "":
-        raise UserError(f"cannot read component {text!r}: write key=value behind the colon, or leave it out")
+        raise UserError(f"cannot read component {text!r}: write key=value after the colon, or leave it out")
     options: dict[str, str] = {}
     bare, *pairs = match["options"].split(",") if match["options"] else [""]
     if "=" in bare:

@@ -23,7 +23,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     hint = f" Did you mean {near!r}?" if near else ""
     if len(valid) > _MOST_NAMED:
         alike = sorted(difflib.get_close_matches(name, valid, n=_MOST_NAMED // 4, cutoff=0))
-        listed = f"Of {len(valid)} valid ones, most like it: {', '.join(alike)}"
+        listed = f"The closest of {len(valid)} valid ones: {', '.join(alike)}"
     else:
         listed = f"Valid: {', '.join(valid) or '(none)'}"
     return UserError(f"unknown {kind} {name!r}.{hint} {listed}.")

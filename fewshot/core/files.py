@@ -47,7 +47,7 @@ def read_bounded(path: Path, most: int) -> bytes:
     with os.fdopen(handle, "rb") as file:
         size = os.fstat(handle).st_size
         if size > most:
-            raise UserError(f"{path} has {size:,} bytes; of such a file {most:,} are the most that is read")
+            raise UserError(f"{path} has {size:,} bytes; at most {most:,} are read of such a file")
         return file.read(size)  # not `most`: so much memory would be set aside
 
 
@@ -142,7 +142,7 @@ def write_atomic(path: Path, *parts: bytes | memoryview, most: int | None = None
         raise _no_file(path)
     if most is not None and (size := sum(map(len, parts))) > most:
         raise UserError(
-            f"{path} would have {size:,} bytes, and {most:,} are the most that is read: take a smaller network"
+            f"{path} would have {size:,} bytes, and at most {most:,} are read: take a smaller network"
         )
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:

@@ -149,7 +149,7 @@ def _about_precision(request: Request, run: Run, where: Compute) -> list[str]:
 
 def _about_code(run: Run) -> list[str]:
     if changed := run.changed_code:
-        return [f"Warning: {changed} has changed since {run.folder} was trained: it is evaluated by the code as it is."]
+        return [f"Warning: {changed} has changed since {run.folder} was trained: it is evaluated with the new code."]
     return []
 
 

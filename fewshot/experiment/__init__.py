@@ -64,8 +64,8 @@ def run(
             begun.run.tidy()
             if changed := begun.run.changed_code:
                 reporter.say(
-                    f"Warning: {changed} has changed since {begun.run.folder} was trained, and its results are of the"
-                    " code as it was; give another --out to train with the code as it is."
+                    f"Warning: {changed} has changed since {begun.run.folder} was trained, and its results are from"
+                    " the old code; to train with the new code, give another --out."
                 )
         return begun.run
     setup = prepare(config, replace(begun, sitting=None) if begun and elsewhere else begun, crew)

@@ -127,7 +127,7 @@ def warnings_of(config: TrainConfig, setup: Setup) -> list[str]:
     if config.epochs:
         found.append(setup.regime.warning(setup.model))
         idle = regularizers.without_effect(setup.model.backbone.regularizers)
-        found += [f"{name} has no effect: 20 random maps came out of it as they went in" for name in idle]
+        found += [f"{name} has no effect: it left 20 random maps unchanged" for name in idle]
     if idle := [name for name in setup.regime.unused if getattr(config, name) != configs.FIELDS[name].default]:
         found.append(f"{', '.join(map(configs.flag, idle))}: no effect with --regime {config.regime}")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):

@@ -78,7 +78,7 @@ def check_trainable(head: Head) -> None:
     """Raise UserError if no network can be trained on episodes with this head."""
     name, remedy = type(head).__name__, "train with another, such as proto, and evaluate with this one"
     if not head.trainable:
-        raise UserError(f"head {name} cannot be trained with (its class says trainable = False): {remedy}")
+        raise UserError(f"no network can be trained with head {name} (its class says trainable = False): {remedy}")
     if head.needs_base:
         raise UserError(f"head {name} needs features of the base classes, which training episodes lack: {remedy}")
 

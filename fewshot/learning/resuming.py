@@ -52,7 +52,7 @@ def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute
     if begun is None or begun.sitting is None:
         return choose(config.device, config.precision, crew), config.threads
     folder, last = begun.run.folder, begun.sitting
-    go_on = "; go on as this machine does it by --elsewhere, which makes it another run, and says so"
+    go_on = "; to go on as this machine does it, add --elsewhere, which makes it another run and is recorded"
     if (processes := last.get("processes", 1)) != crew.size:
         raise UserError(
             f"{folder} was last trained in {_processes(processes)}, and here it would go on in"
@@ -99,7 +99,8 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
     for last in folder.sittings[-1:]:
         for name, value in here.items():
             if (before := (unsaid | last)[name]) != value:
-                reporter.say(f"Warning: {folder.folder} goes on with {name} {value}, after {before}: it says so.")
+                change = f"{name} {value}, after {before}"
+                reporter.say(f"Warning: {folder.folder} goes on with {change}: the run records it.")
     if folder.trained and not folder.checkpoint_path.is_file():
         reporter.say(f"Warning: {folder.folder} has no checkpoint: it is trained again, from step 0.")
     if not dataset.is_known_as(folder.resolved["fingerprint"]):

@@ -23,4 +23,4 @@ def print_sites(console: Console, backbone: str, image_size: int) -> None:
     console.print(table)
     example = network.stages[-1] if network.stages else next(iter(maps), None)
     if example:
-        console.print(f"Write a number or a name behind @: --reg targetdrop@{numbers.get(example, example)}")
+        console.print(f"Write a number or a name after @: --reg targetdrop@{numbers.get(example, example)}")

@@ -48,8 +48,8 @@ def print_seeds(console: Console, runs: Sequence[Run]) -> None:
         add(row, f"{row['classes']} classes, top-1", [each["top1"] for each in rows])
     print_whole(console, table)
     console.print(
-        "95% CI: Student's t over the seeds, of what training anew gives on average in these tests; each seed's own"
-        " interval stands above."
+        "95% CI: Student's t over the seeds, for what training anew gives on average in these tests; each seed's own"
+        " interval is above."
     )
 
 
@@ -67,7 +67,7 @@ def _apart(runs: Sequence[Run]) -> str:
         if differs := [name for name in {**known, **facts} if known.get(name) != facts.get(name)]:
             return (
                 f"The seeds are not averaged: {run.folder} differs from {first[0].folder} in {', '.join(differs)}. To"
-                " have their mean, train all seeds anew, into another --out."
+                " get their mean, train all seeds again, into another --out."
             )
     return ""
 

@@ -196,5 +196,5 @@ def test_options_of_every_type_are_read_or_refused_in_one_line(users_module):
 
 
 def test_nothing_behind_the_colon_is_no_component():
-    with pytest.raises(UserError, match="write key=value behind the colon"):
+    with pytest.raises(UserError, match="write key=value after the colon"):
         parse("targetdrop@3:")

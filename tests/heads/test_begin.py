@@ -125,7 +125,7 @@ def test_what_training_cannot_teach_a_head_is_told_before_it_begins(flags, compl
 
 
 def test_what_contradicts_itself_is_refused():
-    with pytest.raises(UserError, match="head Bad declares needs_training, and says that it cannot be trained with"):
+    with pytest.raises(UserError, match="head Bad declares needs_training and trainable = False"):
         type("Bad", (Head,), {"needs_training": True, "trainable": False})
 
 

@@ -316,7 +316,7 @@ def test_what_is_declared_must_be_implemented():
 
 def test_heads_that_cannot_be_trained_with_are_refused():
     heads.check_trainable(heads.build("r2d2"))
-    with pytest.raises(UserError, match="head InnerGradient cannot be trained with"):
+    with pytest.raises(UserError, match="no network can be trained with head InnerGradient"):
         heads.check_trainable(InnerGradient())
     with pytest.raises(UserError, match="head Wants needs features of the base classes, which training episodes lack"):
         heads.check_trainable(type("Wants", (Based,), {"trainable": True})())

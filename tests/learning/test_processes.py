@@ -192,7 +192,7 @@ def test_a_signal_to_one_stops_all_and_they_go_on_to_the_same_bits(data, nursery
 
     elsewhere = nursery.run(3, "--out", tmp_path / "other", "--resume", "--elsewhere")
     assert elsewhere.statuses == [0, 0, 0] and elsewhere.printed("err") == []
-    assert any("goes on with processes 3, after 2: it says so" in line for line in elsewhere.by(0, "out"))
+    assert any("goes on with processes 3, after 2: the run records it" in line for line in elsewhere.by(0, "out"))
     other = Run.open(tmp_path / "other")
     assert other.finished and experiment_of(other)["processes"] == other.processes == "2+3"
 

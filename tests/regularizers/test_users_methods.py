@@ -99,7 +99,7 @@ def test_a_slip_is_one_line_before_anything_is_written(module, complaint, capsys
 def test_a_method_that_changes_nothing_is_pointed_out(module, body, idle, capsys):
     module.write_text(HEAD + body)
     assert run("my_slip.Mine") == 0
-    said = "Warning: my_slip.Mine has no effect: 20 random maps came out of it as they went in"
+    said = "Warning: my_slip.Mine has no effect: it left 20 random maps unchanged"
     assert (said in capsys.readouterr().out) == idle
 
 

@@ -161,7 +161,7 @@ def open_regular(path: str) -> BinaryIO:
         if stat.S_ISREG(mode):
             return os.fdopen(handle, "rb")
         os.close(handle)
-    raise UserError(f"{path} is {_called(mode)}, not a file: take it away")
+    raise UserError(f"{path} is {_called(mode)}, not a file: remove it")
 
 
 @contextmanager
@@ -173,9 +173,9 @@ def _naming(path: str) -> Iterator[None]:
         with suppress(OSError):
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode) and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
-                raise UserError(f"{path} is a broken link: mend it or take it away") from None
+                raise UserError(f"{path} is a broken link: repair it or remove it") from None
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
-                raise UserError(f"{path} is {_called(mode)}, not a file: take it away") from None
+                raise UserError(f"{path} is {_called(mode)}, not a file: remove it") from None
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
 
 

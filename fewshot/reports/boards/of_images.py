@@ -76,7 +76,7 @@ class Images(Kind):
     terminal = ("rank", "regularizer", "backbone", "steps", "seeds", "top-1 (%)")
     about = (
         "Classification: each test image is named by the classifier that was trained, among all classes. The figures"
-        " are per cent; in brackets the 95% interval of top-1 accuracy, whose formula stands below each table. That of"
+        " are per cent; in brackets the 95% interval of top-1 accuracy, whose formula is below each table. That of"
         " a row of one training seed is of this network on other images of these classes; that of several seeds is of"
         f" what training again gives on average, on these images. {RANK}"
         " These figures are of another kind than few-shot accuracies and never ranked beside them."

@@ -113,7 +113,7 @@ class FewShot(Kind):
     terminal = ("rank", "regularizer", "backbone", "head", "steps", "seeds", "accuracy (%)")
     about = (
         "An N-way K-shot task: sort new images into N classes, after K labelled images of each. The figures are test"
-        " accuracy in per cent, the mean over the episodes, ± the half-width of its 95% interval; its formula stands"
+        " accuracy in per cent, the mean over the episodes, ± the half-width of its 95% interval; its formula is"
         " below each table. The interval of a row of one training seed is of this network on this test set; that of"
         " several seeds is of what training again gives on average, on these tasks. Neither speaks of new images or"
         f" new classes. {RANK}"

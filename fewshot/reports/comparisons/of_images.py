@@ -153,6 +153,6 @@ def explained() -> str:
     return (
         "Top-1 accuracy in per cent, with 95% intervals; each column has its own question. new images: these networks"
         " on other images of these classes (one network: Wilson's interval; two: Newcombe's, and McNemar's test, exact"
-        f" below {FEW} images that one alone names rightly, else chi-squared; several seeds: their mean, Student's t"
-        " over images); training anew: the mean over training seeds, on these images."
+        f" below {FEW} images that only one classifies correctly, else chi-squared; several seeds: their mean,"
+        " Student's t over images); training anew: the mean over training seeds, on these images."
     )
