@@ -41,7 +41,7 @@ def variant(
 
 
 def edit(path: Path, change: Callable[[dict], None]) -> None:
-    """Change a JSON file in place. The run folder that it is in is sealed again: what it then says is believed."""
+    """Change a JSON file in place, and seal its run folder again, so that readers believe the change."""
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
@@ -49,7 +49,7 @@ def edit(path: Path, change: Callable[[dict], None]) -> None:
 
 
 def reseal(folder: Path) -> None:
-    """Make every digest of a run folder that of what is there now, as if it had been written so."""
+    """Set every digest of a run folder to that of the files there now, as if they had been written like this."""
     config = json.loads((folder / "config.json").read_text())
     if type(config.get("format")) is not int or config["format"] < 3:
         return

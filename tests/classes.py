@@ -1,4 +1,4 @@
-"""A small data set for classification: letters of glyphs, the same classes in every split, as a store on the disk."""
+"""A small data set for classification: letters of glyphs, with the same classes in every split, as a store on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLAGS = [
 
 
 def make(root: Path) -> Path:
-    """The data root in which the store `letters` lies by then."""
+    """Write the store `letters` under `root`; returns this data root."""
     folder = root / "letters"
     folder.mkdir(parents=True)
     glyphs = open_dataset("glyphs")["train"]

@@ -39,11 +39,11 @@ def one_line_error(capsys: pytest.CaptureFixture) -> str:
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended well."""
+    """A command that succeeded."""
 
     out: str
     seconds: float
-    """Of processor time: others may want the processor, too."""
+    """Of processor time, because other processes may want the processor, too."""
     kilobytes: float
     """Peak resident memory."""
 
@@ -58,7 +58,7 @@ sys.exit(code)
 
 
 def measured(name: str, *args: str | Path) -> Finished:
-    """`python -m fewshot.NAME ARGS`, which must end well; what it printed and used."""
+    """`python -m fewshot.NAME ARGS`, which must succeed; returns what it printed and used."""
     arguments = [sys.executable, "-c", _MEASURE, sys.executable, "-m", f"fewshot.{name}", *map(str, args)]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

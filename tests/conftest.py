@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Several test processes share the processors: each, and what it starts, gets its part. Said before torch is imported.
+# Several test processes share the processors: each, with what it starts, gets its share. Set before torch is imported.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
@@ -21,7 +21,7 @@ sys.path.append(str(ROOT / "scripts"))  # foreign.py, run_readers.py: tests and 
 
 @pytest.fixture(scope="session", autouse=True)
 def a_state_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests train with must not become trusted code of the user who runs them."""
+    """Code that tests train with must not become trusted for the user who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
@@ -29,7 +29,7 @@ def a_state_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module", autouse=True)
 def auto_is_the_cpu(request: pytest.FixtureRequest) -> Iterator[None]:
-    """`--device auto` means the CPU in all tests but CUDA's own, on a machine with a GPU too."""
+    """In all tests but CUDA's own, `--device auto` means the CPU, even on a machine with a GPU."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.name != "test_cuda.py":
             patch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the commands that tests start
@@ -50,7 +50,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hears_hangup() -> Iterator[None]:
-    """Processes begun by the test answer SIGHUP, even where nohup has told this one to ignore it."""
+    """Processes started by the test react to SIGHUP, even if nohup has told this one to ignore it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -58,7 +58,7 @@ def hears_hangup() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mini_imagenet_source() -> Path:
-    """The real images as they come; skipped without them, failed where they are required."""
+    """The real images, not yet prepared; without them, tests are skipped, or fail if the images are required."""
     source = Path(os.environ.get("FEWSHOT_TEST_MINI_IMAGENET", ROOT.parent / "shared" / "data" / "mini-imagenet"))
     if not source.is_dir():
         message = f"mini-ImageNet is not at {source}; FEWSHOT_TEST_MINI_IMAGENET names another place"

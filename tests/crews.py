@@ -1,4 +1,4 @@
-"""Crews of processes, as torchrun starts them, for a fraction of a second each: forks of one that has imported all.
+"""Crews of processes, as torchrun starts them, at a fraction of a second each: forks of one that has imported all.
 
 python tests/crews.py        # the parent of the forks; it reads and writes lines of JSON
 """
@@ -18,7 +18,7 @@ from fewshot.learning.regimes.episodic import Episodic
 
 
 class Signalled(Episodic):
-    """Episodic training in which a process gets a signal as it makes the batch of one step."""
+    """Episodic training in which process `rank` gets signal `number` while it makes the batch of step `at`."""
 
     @classmethod
     def build(cls, config, dataset, validation, compute, *, at: int = -1, rank: int = 1, number: int = 15):
@@ -42,7 +42,7 @@ class Nursery:
         self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, size: int, *argv: str | Path) -> Running:
-        """`fewshot.train ARGV` in so many processes."""
+        """Start `fewshot.train ARGV` in `size` processes."""
         self.begun += 1
         folder = self.folder / f"crew{self.begun}"
         folder.mkdir()
@@ -50,7 +50,7 @@ class Nursery:
         return Running(self.hear()["pids"], folder, self.hear)
 
     def run(self, size: int, *argv: str | Path) -> Running:
-        """The same, and its end."""
+        """The same, and wait until it ends."""
         running = self.start(size, *argv)
         running.wait()
         return running
@@ -79,7 +79,7 @@ class Running:
         self.seconds = 0.0
 
     def wait(self) -> list[int]:
-        """Exit statuses by rank; negative where a signal ended a process."""
+        """Wait for the end; returns exit statuses by rank, negative if a signal ended the process."""
         if not self.statuses:
             began = time.monotonic()
             self.statuses = self._hear()["statuses"]
@@ -87,7 +87,7 @@ class Running:
         return self.statuses
 
     def printed(self, what: str) -> list[str]:
-        """The lines of all processes on "out" or "err"."""
+        """The lines that all processes printed on "out" or "err"."""
         return [line for rank in range(len(self.pids)) for line in self.by(rank, what)]
 
     def by(self, rank: int, what: str) -> list[str]:
@@ -116,7 +116,7 @@ def _serve() -> None:
 
 
 def _member(request: dict[str, Any], rank: int, environment: dict[str, str], run: Callable, main: Callable) -> int:
-    """Fork a process of a crew; its id."""
+    """Fork a process of a crew; returns its id."""
     if pid := os.fork():
         return pid
     status = 1

@@ -1,4 +1,4 @@
-"""Runs with classification results that were never trained: what they name rightly is what is easy, give or take."""
+"""Runs that were never trained, with classification results: they are right on the easy images, give or take noise."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ HARDNESS = np.random.default_rng(0).random(IMAGES)
 
 
 def fabricate(folder: Path, skill=0.9, seed=0, pixels="f" * 64, membership="m", truth=TRUTH, **changes) -> Path:
-    """A finished run, its regularizer called as its folder, or as the one above where the folder is a seed's.
+    """A finished run. Its regularizer is named after its folder, or after the parent if the folder is that of a seed.
 
-    `changes`: of its row.
+    `changes` override fields of its row.
     """
     config = TrainConfig(seed=seed, reg=folder.parent.name if folder.name.startswith("seed") else folder.name)
     made = Run.create(config, str(folder), {"fingerprint": "f" * 64, "parameters": 1234, "steps": 50})
@@ -35,6 +35,6 @@ def fabricate(folder: Path, skill=0.9, seed=0, pixels="f" * 64, membership="m", 
 
 
 def right(folder: Path) -> np.ndarray:
-    """(n,) bool: which images its network names rightly."""
+    """(n,) bool: which images its network classifies correctly."""
     record = np.load(folder / "images-birds-test.npz")
     return record["truth"] == record["predicted"]

@@ -1,5 +1,5 @@
-"""An executor of sweeps that starts no process: what a sweep's runs come to is the same, and importing torch takes
-seconds."""
+"""An executor of sweeps that starts no processes: the runs' results are the same, and no time is lost importing torch
+again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other people's packages as oracles: skipped where they are not installed, failed where they are required."""
+"""Other people's packages as oracles: without them, tests are skipped, or fail if the packages are required."""
 
 from __future__ import annotations
 

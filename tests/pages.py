@@ -4,13 +4,13 @@ A page runs from top to bottom, in one empty folder, which is the working direct
 
     ```python          runs; all such blocks of a page share their names
     ```sh              runs line by line; each command must exit with 0
-    ```text            is output, and is not run; so is a block without a language
+    ```text            is output, and is not run; the same goes for a block without a language
 
 A block whose first line is `# my_drop.py`, or that follows `<!-- file: my_drop.py -->`, is written to that file
 instead. A block that follows `<!-- not run: REASON -->` is not run. Any other comment right above a block is a mark:
 another test runs that block.
 
-Trainings and evaluations get the flags of a test, which take seconds; a flag that the page gives counts.
+Trainings and evaluations get the flags of a test, so that they take seconds; flags that the page gives override them.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Block:
     language: str
     text: str
     mark: str
-    """The comment in the line above it; "" where there is none."""
+    """The comment in the line above it; "" if there is none."""
     line: int
-    """Of its first line of text in the page."""
+    """The line number, in the page, of its first line of text."""
 
     @property
     def file(self) -> str | None:
@@ -63,7 +63,7 @@ class Block:
 
     @property
     def reason(self) -> str | None:
-        """Why it is not run; None where it is."""
+        """Why it is not run; None if it is."""
         if not self.mark.startswith("not run"):
             return None
         reason = self.mark.removeprefix("not run").removeprefix(":").strip()
@@ -113,7 +113,7 @@ def run_page(page: Path, folder: Path, elsewhere: str = "") -> None:
 
 
 def commands(text: str) -> Iterator[str]:
-    """The commands of an sh block: lines, those that end in a backslash joined with the next, without comments."""
+    """The commands of an sh block: its lines without comments; one that ends in a backslash is joined with the next."""
     for line in text.replace("\\\n", " ").splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             yield line.strip()
@@ -142,7 +142,7 @@ def _briefly(name: str, given: list[str]) -> list[str]:
 
 
 def _script(path: Path, argv: list[str]) -> int:
-    """The exit status of a script's `main(argv)`; its own folder is on sys.path, as where Python runs it."""
+    """The exit status of a script's `main(argv)`; its own folder is on sys.path, as when Python runs it."""
     sys.path.insert(0, str(path.parent))
     try:
         return console.run(runpy.run_path(str(path), run_name="script")["main"], argv)
@@ -158,7 +158,7 @@ def _in_a_process(command: list[str], folder: Path) -> int:
 
 
 def forget(folder: Path) -> None:
-    """Import modules of this folder anew: a file of it was written, or is gone."""
+    """Have modules of this folder imported again: one of its files was written, or is gone."""
     importlib.invalidate_caches()
     for name, module in list(sys.modules.items()):
         if folder in Path(getattr(module, "__file__", None) or "/").parents:

@@ -33,14 +33,14 @@ def run(*args) -> int:
 
 
 def fabricate(folder, gain=NO_GAIN, noise=0.03, seed=0, old=False, shots=1, config=None, **changes):
-    """A finished run: an episode's accuracy is the mean of its classes' hardness and gain, and noise."""
+    """A finished run: an episode's accuracy is the mean of hardness + gain over its classes, plus noise."""
     made = TrainConfig(seed=seed, **(config or {"reg": folder.name}))
     Run.create(made, str(folder), {"fingerprint": "f" * 64})
     return evaluated(folder, gain, noise, seed, old, shots=shots, **changes)
 
 
 def evaluated(folder, gain=NO_GAIN, noise=0.03, seed=0, old=False, **changes):
-    """One more result of a run; `changes`: of its row."""
+    """One more result of a run; `changes` override fields of its row."""
     made = Run(folder)
     random = np.random.default_rng([seed, *folder.name.encode()])
     tasks, apart = (
@@ -58,13 +58,13 @@ def evaluated(folder, gain=NO_GAIN, noise=0.03, seed=0, old=False, **changes):
 
 
 def said(capsys) -> dict[str, list[str]]:
-    """What was said of each question, in order."""
+    """What was said about each question, in order."""
     lines = re.findall(rf"^  ({'|'.join(QUESTIONS)})  +(.*)$", capsys.readouterr().out, re.M)
     return {question: [text for name, text in lines if name == question] for question, _ in lines}
 
 
 def test_each_question_has_its_own_answer(tmp_path, capsys):
-    """B gains on average, on these classes; by class the gain is -8 to +12 points: other classes may lose."""
+    """B gains on average on these classes; by class, the gain is -8 to +12 points: it may lose on other classes."""
     gain = np.linspace(-0.08, 0.12, CLASSES)
     a, b = fabricate(tmp_path / "none"), fabricate(tmp_path / "targetdrop", gain)
     assert run(a, b) == 0
@@ -83,7 +83,7 @@ def test_each_question_has_its_own_answer(tmp_path, capsys):
 
 
 def test_seeds_of_one_configuration_are_one_entry_and_are_paired(tmp_path, capsys):
-    """C is better with each seed, and by as much; B only with one."""
+    """C is better with every seed, by about as much each time; B is better with one seed only."""
     gains = {"none": (0, 0, 0), "dropout": (-0.03, 0, 0.05), "targetdrop": (0.03, 0.032, 0.031)}
     easy = (0.0, 0.04, -0.04)  # for every configuration, by seed
     folders = []
@@ -113,7 +113,7 @@ def test_runs_that_cannot_be_told_apart_share_a_rank(tmp_path, capsys):
 
 
 def test_it_ranks_by_the_leaderboards_rule(tmp_path, capsys):
-    """On these tasks all three differ for sure; whether training again would, a scattering seed leaves open."""
+    """On these tasks all three certainly differ; seeds that scatter leave open whether they would if trained again."""
     gains = {"none": (0.02,), "dropout": (-0.05, 0.05), "targetdrop": (0.2, 0.2001)}
     folders = [
         fabricate(tmp_path / f"{reg}{seed}", gain, seed=seed, config={"reg": reg})
@@ -173,7 +173,7 @@ def test_what_cannot_be_compared_is_one_line(changes, expected, tmp_path, capsys
 
 
 def test_a_protocol_that_is_not_compared_is_named(tmp_path, capsys):
-    """The others are compared: silence would read as if all were."""
+    """The others are compared, and silence would suggest that all were."""
     one, other = fabricate(tmp_path / "none"), fabricate(tmp_path / "dropout")
     evaluated(one, shots=5)
     evaluated(other, shots=5, episodes_digest="e" * 64)
@@ -363,7 +363,7 @@ def takes(text: str) -> dict[str, str]:
 
 
 def test_what_it_would_take_is_said_for_each_question(tmp_path, capsys):
-    """Three seeds each; C's advantage is that of the seeds 1, 3 and 2 points, with normal noise of the tasks."""
+    """Three seeds each; by seed, B's advantage is 1, 3 and 2 points, with normal noise of the tasks."""
     folders = [
         fabricate(tmp_path / f"{reg}{seed}", gain, seed=seed, config={"reg": reg})
         for reg, gains in (("none", (0, 0, 0)), ("targetdrop", (0.01, 0.03, 0.02))) for seed, gain in enumerate(gains)

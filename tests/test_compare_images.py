@@ -42,7 +42,7 @@ def test_two_networks_are_paired_image_by_image(tmp_path, capsys):
 
 
 def test_few_discordant_images_are_not_enough(tmp_path, capsys):
-    """Nearly the same network twice: exact, and nothing is established."""
+    """Two networks that are right on every image: the test is exact, and nothing is established."""
     a, b = fabricate(tmp_path / "none", 1.2), fabricate(tmp_path / "dropout", 1.2)
     record = np.load(b / "images-birds-test.npz")
     assert (record["truth"] == record["predicted"]).all()
@@ -84,7 +84,7 @@ def test_more_than_two_are_ranked_with_holms_p_values(tmp_path, capsys):
 
 
 def test_seeds_that_scatter_leave_the_rank_open(tmp_path, capsys):
-    """On these images `none` is worse for sure; whether training again would be, its two seeds do not say."""
+    """On these images `none` is certainly worse; its two seeds do not say whether it would be if trained again."""
     folders = [fabricate(tmp_path / "none" / f"seed{seed}", skill, seed) for seed, skill in enumerate((0.8, 0.95))]
     assert run(*folders, fabricate(tmp_path / "dropout", 0.93)) == 0
     ranks = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith(("  1 ", "  2 "))]
@@ -103,7 +103,7 @@ def test_other_images_are_refused(tmp_path, capsys):
     a = fabricate(tmp_path / "none")
     assert run(a, fabricate(tmp_path / "cutout", pixels="e" * 64)) == 2
     assert "pixels differ" in one_line_error(capsys)
-    assert run(a, fabricate(tmp_path / "dropout", truth=TRUTH[::-1])) == 2  # one says something else of the images
+    assert run(a, fabricate(tmp_path / "dropout", truth=TRUTH[::-1])) == 2  # its images have other true classes
     assert "these are not the same images" in one_line_error(capsys)
 
 

@@ -1,4 +1,4 @@
-"""On a GPU: the same tasks, images and logits as on the CPU, no waiting within a step, exact repeats where asked."""
+"""On a GPU: the same tasks, images and logits as on the CPU, no waiting within a step, exact repeats if asked for."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from fewshot.testing.regularizers import Case, apply
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-CUDA = [*SMALL, "--device", "cuda", "--precision", "auto"]  # of a flag given twice the second counts
+CUDA = [*SMALL, "--device", "cuda", "--precision", "auto"]  # if a flag is given twice, the second counts
 PASSES = 100
-ROUNDING = 0.005  # of what is dropped: in bf16 more values are equal on one device than on the other
+ROUNDING = 0.005  # in the fraction dropped: in bf16, more values are equal on one device than on the other
 AT_SITE = "targetdrop+dropout@1+dropblock@2+camdrop@2"
 
 
@@ -57,7 +57,7 @@ def test_augmented_images_equal_the_cpus(resident, monkeypatch):
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 0.05)])
 @pytest.mark.parametrize("head", ["proto", "r2d2", "cosine", "matching", "logreg", "lrd2", "svm"])
 def test_logits_equal_the_cpus(small_run, precision, tolerance, head):
-    """Relative to the largest logit; the solve is float32 in both."""
+    """Differences are relative to the largest logit; both devices solve in float32."""
     split = open_dataset("glyphs")["test"]
     logits = {}
     for compute in (choose("cpu", "fp32"), choose("cuda", precision)):
@@ -85,7 +85,7 @@ def test_logits_equal_the_cpus(small_run, precision, tolerance, head):
     ],
     ids=["conv4", "resnet12", "other methods", "branches", "supervised"],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, torch warns
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch warns that it is a prototype
 def test_nothing_in_a_step_waits_for_the_device(flags, tmp_path, monkeypatch):
     begin_step, dropped = Backbone.begin_step, loop._dropped
     steps = []
@@ -109,7 +109,7 @@ def test_nothing_in_a_step_waits_for_the_device(flags, tmp_path, monkeypatch):
     assert len(steps) >= 6
 
 
-@pytest.mark.filterwarnings("ignore:.*[Dd]eterministic")  # cuBLAS has begun without its workspace in an earlier test
+@pytest.mark.filterwarnings("ignore:.*[Dd]eterministic")  # an earlier test has started cuBLAS without its workspace
 def test_deterministic_runs_repeat_and_resume_to_the_bit(tmp_path, monkeypatch):
     def on_a_processor_only():
         raise AssertionError
@@ -137,10 +137,10 @@ def test_deterministic_runs_repeat_and_resume_to_the_bit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("spec", regularizers.FAMILY.names())
 def test_every_regularizer_acts_on_the_device(spec, dtype):
-    """Finite, of x's dtype and memory format, and dropping on average what it drops on the CPU.
+    """Its output is finite, has x's dtype and memory format, and drops on average what it drops on the CPU.
 
-    The two devices draw other numbers for the same seed, some methods a single one a pass: hence many passes, and five
-    standard errors of what they show.
+    For the same seed, the two devices draw different numbers, and some methods draw a single number in a pass: hence
+    many passes, and a tolerance of five standard errors of what they show.
     """
     means, variances = [], []
     for device in ("cpu", "cuda"):
@@ -197,9 +197,9 @@ def test_bf16_learns_and_the_record_says_so(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_processes_with_a_device_each(size, tmp_path):
-    """With sync-bn the shares are one batch: but for rounding, training is that of one process.
+    """With sync-bn, the shares act as one batch: except for rounding, training is that of one process.
 
-    Of one process, which torchrun may start too, sync-bn is refused.
+    With one process, which torchrun may start, too, sync-bn is refused.
     """
     if torch.cuda.device_count() < size:
         pytest.skip(f"needs {size} CUDA devices")

@@ -1,4 +1,4 @@
-"""Every block of code in README.md and docs/*.md runs as it stands there; so do the examples."""
+"""Every block of code in README.md and docs/*.md runs as shown there; so do the examples."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_more_episodes_begin_with_the_same_ones_and_replace_nothing(run_copy):
 
 
 def test_another_copy_of_the_images_replaces_nothing_either(run_copy, tmp_path):
-    """The same name, classes and counts, and other pixels: the tasks are the same, the figures are not."""
+    """The same name, classes and counts, but other pixels: the tasks are the same, the figures are not."""
     result = json.loads((run_copy / "result.json").read_text())["results"]
     glyphs = open_dataset("glyphs")
     darker = {name: Split(name, its.images // 2, its.classes, its.counts) for name, its in glyphs.splits.items()}
@@ -103,7 +103,7 @@ CLAIMS = {
     "ci95  ": (float("nan"), "says ci95 nan, which cannot be"),
     "accuracy ": (1.5, "says accuracy 1.5, which cannot be"),
     "ci_method": ("exact", "says ci_method 'exact', which cannot be"),
-    "query_alpha": (0.0, "says query_alpha 0.0, which cannot be"),  # it would stand among the balanced rows
+    "query_alpha": (0.0, "says query_alpha 0.0, which cannot be"),  # it would be listed among the balanced rows
     "episodes": (5000, "is not what result.json says"),
     "episodes_file": ("../b/episodes-glyphs-test-5w1s15q.npy", "is no file's name"),
     "episodes_file ": ("1" * 5000, "is no file's name"),
@@ -121,7 +121,7 @@ def test_a_claim_that_the_record_does_not_prove_is_left_out_and_named(small_run,
     edit(runs / "a" / "result.json", lambda result: result["results"][0].update({claim.strip(): value}))
     assert console.run(leaderboard.main, ["--runs", str(runs), "--csv", str(tmp_path / "board.csv")]) == 0
     (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
-    if claim != "ci95  ":  # that of a training that diverged
+    if claim != "ci95  ":  # whose warning is that of a training that diverged
         assert warning.startswith("warning: a is left out: ") and expected in warning
     assert "a" not in {row.split(",")[18] for row in (tmp_path / "board.csv").read_text().splitlines()}
     assert console.run(compare.main, [str(runs / name) for name in "abc"]) == 0
@@ -226,7 +226,7 @@ def test_weights_of_another_network_are_refused(run_copy, capsys):
 
 
 def test_tasks_of_the_training_images_say_that_they_were_seen(run_copy, capsys):
-    """Beside tasks of the validation classes they tell how much a network overfits; no leaderboard has them."""
+    """Compared with tasks of the validation classes, they show how much a network overfits; no leaderboard has them."""
 
     def board() -> bytes:
         file = run_copy.parent / "board.csv"
@@ -249,7 +249,7 @@ def test_tasks_of_the_training_images_say_that_they_were_seen(run_copy, capsys):
     [(0, 0, None), (3, 0, {"classes": 3, "images": 0}), (0, 2, {"classes": 0, "images": 30})],
 )
 def test_what_was_seen_in_training_is_said_and_marked(small_run, tmp_path, capsys, classes, images, expected):
-    """Another data set, whose test split has classes (by name) and images (by pixels) of the training split."""
+    """Another data set: its test split may share classes (by name) or images (by pixels) with the training split."""
     train, test = (open_dataset("glyphs")[name] for name in ("train", "test"))
     names = [*train.classes[:classes], *(f"new {number}" for number in range(6 - classes))]
     taken = [train.images[20 * n : 20 * n + 15] for n in range(images)]

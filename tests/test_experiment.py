@@ -155,7 +155,7 @@ def test_resuming_with_other_code_says_so_and_is_recorded(folder):
 
 
 class OverlappingPools(torch.nn.Module):
-    """A network of 3x3 pools with stride 2, as many have at their beginning."""
+    """A network with a 3x3 pool of stride 2, as many have near their input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ def test_building_a_model_leaves_the_global_generator_alone():
 
 @pytest.mark.parametrize("embed", ["joint", "separate"])
 def test_a_step_is_plain_pytorchs(tmp_path, embed):
-    """Two steps of ours against two written out: Conv-4, ProtoNet, SGD; the same images, nothing of the loop's code."""
+    """Two steps of ours against two written out: Conv-4, ProtoNet, SGD; the same images, none of the loop's code."""
     config = dataclasses.replace(
         CONFIG, backbone="conv4", epochs=1, episodes_per_epoch=4, embed=embed, shots=2, queries=3, lr=0.05,
         schedule="constant",
@@ -276,7 +276,7 @@ def test_a_step_is_plain_pytorchs(tmp_path, embed):
 
 
 class ByPlace(Head):
-    """A transductive head that cheats: it takes queries to come class by class, and looks at nothing else."""
+    """A transductive head that cheats: it assumes that queries come class by class, and looks at nothing else."""
 
     transductive = True
 

@@ -1,4 +1,4 @@
-"""Fingerprints once covered the data set's name: what was made then is of the same pixels as what is made now."""
+"""Fingerprints once covered the data set's name: what was made then still counts as made with the same pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GLYPHS = open_dataset("glyphs")
 
 
 def aged(folder):
-    """The run folder as it was written then."""
+    """Change the run folder to what was written then; returns it."""
 
     def age(facts: dict) -> None:
         facts["fingerprint"] = facts.pop("former_fingerprint")
@@ -65,7 +65,7 @@ def test_the_same_evaluation_replaces_the_row_of_then(small_run, tmp_path, capsy
 
 def test_a_run_of_then_is_gone_on_with(small_run, tmp_path, capsys):
     folder = aged(shutil.copytree(small_run, tmp_path / "run"))
-    for name in ("result.json", "checkpoint.pt"):  # which names the configuration of now
+    for name in ("result.json", "checkpoint.pt"):  # the latter names the configuration of now
         (folder / name).unlink()
     assert console.run(train.main, [*SMALL, "--reg", "targetdrop", "--out", str(folder), "--resume"]) == 0
     assert len(Run.open(folder).rows) == 2, capsys.readouterr()

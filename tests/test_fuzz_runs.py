@@ -1,6 +1,7 @@
 """A run folder whose files may say anything: each reader reads it, or refuses it in one line.
 
-Values are sealed again, so that readers come to see them. Bytes are not: there the digests speak.
+A file with a changed value is sealed again, so that readers get to see the value. One with changed bytes is not: that
+is for the digests to notice.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 TEXTS = ("config.json", "environment.json", "result.json", "metrics.jsonl")
 ARRAYS = ("episodes-glyphs-test-5w1s15q.npy", "tasks-glyphs-test-5w5s15q.npz", "checkpoint.pt", "best.safetensors")
-EXAMPLES = int(os.environ.get("FEWSHOT_FUZZ", 0))  # by hand, such as 10000: others each time
+EXAMPLES = int(os.environ.get("FEWSHOT_FUZZ", 0))  # set by hand, for instance to 10000: then they differ each time
 FEW = settings(
     max_examples=EXAMPLES or 60, deadline=None, derandomize=not EXAMPLES, database=None, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

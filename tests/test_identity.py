@@ -1,4 +1,4 @@
-"""What identifies an experiment: written down, so that new fields, recipes and machines move nothing."""
+"""What identifies an experiment is written down, so that new fields, recipes and machines do not change it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fewshot import identity, recipes
 from fewshot.config import FIELDS, TrainConfig
 from fewshot.recipes import resolve
 
-# Digests of two configurations as they were when the table was frozen: a change of them unpools every leaderboard.
+# Digests of two configurations from when the table was frozen: changing them unpools every leaderboard.
 PINNED = {"mini-imagenet": "7f2b8bb0", "glyphs": "f0ba64b0"}
 
 

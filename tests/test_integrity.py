@@ -1,4 +1,4 @@
-"""Runs that are damaged, swapped, cut, moved to another machine or out of room: said in a line, and nothing is lost."""
+"""Runs that are damaged, swapped, cut, moved to another machine or out of room: one line says so; nothing is lost."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def settled(data):
-    """A run of 21 steps, three validations and three checkpoints in half a second."""
+    """The configuration of a run of 21 steps, three validations and three checkpoints in half a second."""
     return kills.config("dropblock", data, 0)
 
 
 @pytest.fixture(scope="module")
 def whole(settled, tmp_path_factory) -> Path:
-    """The run that nobody disturbs."""
+    """The folder of an undisturbed run."""
     return experiment.run(settled, tmp_path_factory.mktemp("whole") / "run").folder
 
 
@@ -64,7 +64,7 @@ class Cut(Exception):
 
 
 class Cutting(Reporter):
-    """Stops at the second validation, or does something else there."""
+    """Stops at the second validation, or calls `action` there."""
 
     def __init__(self, action=None) -> None:
         self.action, self.validations, self.said = action, 0, []
@@ -116,7 +116,7 @@ def compared(folder):
 )
 def test_files_of_another_run_are_refused_by_name(small_run, tmp_path, names, reader, said):
     ours, other = shutil.copytree(small_run, tmp_path / "ours"), variant(small_run, tmp_path / "b", seed=1, gain=0.01)
-    with open(other / "best.safetensors", "r+b") as file:  # as of a training with another seed
+    with open(other / "best.safetensors", "r+b") as file:  # as if from a training with another seed
         file.seek(-4, os.SEEK_END)
         file.write(b"abcd")
     (other / "metrics.jsonl").write_text((other / "metrics.jsonl").read_text().replace('"lr": 0.1', '"lr": 0.2'))
@@ -172,7 +172,7 @@ def test_torture_in_short(tmp_path):
 
 
 def test_an_evaluation_counts_from_one_moment_on(small_run, tmp_path, monkeypatch):
-    """Killed at any step before result.json is renamed, the old rows stand beside the old records."""
+    """If it is killed at any step before result.json is renamed, the old rows and the old records are still there."""
     before, steps = Run.open(small_run).rows, []
     replace = os.replace
 
@@ -216,7 +216,7 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(small_run, tmp_pat
     with Run.open(folder).lock():
         pass
     assert not any((folder / name).exists() for name in ours) and all((folder / name).exists() for name in theirs)
-    for name in (last := (".lock", ".result.json-abcdefgh")):  # of a process killed when all was done
+    for name in (last := (".lock", ".result.json-abcdefgh")):  # left by a process killed when all was done
         (folder / name).write_text("x")
     assert console.run(train.main, ["--out", str(folder), "--resume"]) == 0
     assert not any((folder / name).exists() for name in last) and all((folder / name).exists() for name in theirs)
@@ -228,14 +228,14 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(small_run, tmp_pat
 
 
 def test_the_best_of_the_checkpoint_comes_back_where_newer_ones_do_not_come_again(settled, tmp_path, monkeypatch):
-    """As on a GPU, where training goes on in other bits: the newer best of a killed run may never be found again."""
+    """As on a GPU, where a resumed run has other bits: the newer best of a killed run may never be found again."""
     selected = iter([0.5, 0.6, 0.4, 0.3])
 
     def validate(self, model):
         return Validation(found := next(selected), {"1shot": found})
 
     monkeypatch.setattr(Episodic, "validate", validate)
-    run = cut(settled, tmp_path / "run")  # at the second, whose weights are the best, and no checkpoint's yet
+    run = cut(settled, tmp_path / "run")  # at the second, whose weights are the best, and in no checkpoint yet
     newer = run.best_path.read_bytes()
     assert run.spare_path.exists() and run.spare_path.read_bytes() != newer
     older = run.spare_path.read_bytes()
@@ -246,7 +246,7 @@ def test_the_best_of_the_checkpoint_comes_back_where_newer_ones_do_not_come_agai
 
 
 def test_what_is_being_made_is_not_taken_for_abandoned(tmp_path):
-    """A folder whose lock is gone is about to be renamed: no lock is made in it to take it away."""
+    """A folder whose lock is gone is about to be renamed: no new lock is made in it in order to remove it."""
     (tmp_path / ".new-ready").mkdir()
     (tmp_path / ".new-ready" / ".lock").write_text("")
     opened = os.open
@@ -300,7 +300,7 @@ def test_going_on_under_another_torch_is_said_and_recorded(settled, tmp_path, ca
 
 
 def test_going_on_takes_the_device_and_threads_that_are_given(settled, whole, tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as patch:  # as on a machine with two GPUs that are processors
+    with monkeypatch.context() as patch:  # as if the CPU were a machine's two GPUs
         patch.setattr(compute, "_device", lambda name: torch.device("cpu"))
         run = cut(dataclasses.replace(settled, device="cuda:1"), tmp_path / "run")
     again = ["--out", str(run.folder), "--resume"]
@@ -346,7 +346,7 @@ def test_the_same_command_goes_on_with_what_it_named(settled, data, tmp_path, mo
 
 
 def test_a_run_begins_with_the_weights_that_it_names(settled, whole, tmp_path, monkeypatch, capsys):
-    """Those of --init: read once, and still the same where it goes on without a checkpoint."""
+    """The weights of --init are read once, and must still be the same if the run goes on without a checkpoint."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(whole, "first")
     config = fewshot.configure(**vars(settled) | {"init": "first"})
@@ -384,7 +384,7 @@ def test_what_could_not_be_read_again_is_not_written(where, limit, name, settled
 
 
 def test_what_auto_came_to_it_comes_to_again(settled, whole, tmp_path, monkeypatch):
-    """Begun in fp32 with one thread; gone on with where `auto` would be bf16 and two threads."""
+    """Begun in fp32 with one thread; resumed where `auto` would be bf16 and two threads."""
     config = dataclasses.replace(settled, **dict.fromkeys(("device", "precision"), "auto"), threads=0)
     monkeypatch.setattr(compute, "_native_bf16", lambda device: False)
     threads = torch.get_num_threads()
@@ -460,7 +460,7 @@ def test_a_head_that_guesses_is_marked(small_run, tmp_path, capsys):
 
 @pytest.mark.parametrize("most", [2_000, 100_000, 500_000], ids=["metrics", "weights", "checkpoint"])
 def test_a_limit_on_files_is_one_line_and_the_run_goes_on_to_the_same_bits(settled, whole, tmp_path, capsys, most):
-    """EFBIG, as of `ulimit -f`."""
+    """EFBIG, as with `ulimit -f`."""
     flags = ["--out", str(tmp_path / "run"), "--resume"]
     run = Run.create(settled, tmp_path / "run", json.loads((whole / "config.json").read_text())["resolved"])
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -569,7 +569,7 @@ def test_too_little_memory_names_the_knob(settled, tmp_path, monkeypatch, error)
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_cannot_be_written_ends_no_command(unbuffered):
-    """Standard output on a full device is said in a line; `| head` is nothing to speak of."""
+    """If standard output is on a full device, one line says so; `| head` is no error."""
     env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         arguments = [sys.executable, "-m", "fewshot", "list"]
@@ -649,7 +649,7 @@ def test_a_run_of_a_processor_stays_there_where_auto_would_be_a_gpu(whole, monke
 
 
 def test_what_went_on_in_bf16_goes_on_in_bf16(whole, monkeypatch):
-    """Begun in fp32, as its configuration says, and last in bf16 by --elsewhere."""
+    """Begun in fp32, as its configuration says, and last resumed in bf16 with --elsewhere."""
     last = {"device": "CPU of ours", "precision": "bf16", "threads": 1}
     begun = resuming.Begun(Run.open(whole), finished=False, fresh=False, sitting=last)
     config = dataclasses.replace(begun.run.config, precision="fp32")
@@ -661,7 +661,7 @@ def test_what_went_on_in_bf16_goes_on_in_bf16(whole, monkeypatch):
 
 
 def test_a_run_does_not_go_on_with_images_of_another_making(settled, tmp_path, monkeypatch):
-    """Prepared again, and whole: nothing but its fingerprint tells."""
+    """Prepared again, and undamaged: only the fingerprint shows that the images are others."""
     shutil.copytree(settled.data_root, tmp_path / "data")
     config = dataclasses.replace(settled, data_root=str(tmp_path / "data"))
     cut(config, tmp_path / "run")

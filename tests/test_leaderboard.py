@@ -37,7 +37,7 @@ def run(*args) -> int:
 
 
 def board(*args, shots: str | None = "1") -> list[dict[str, str]]:
-    """The rows that the command writes, of one task unless `shots` is None."""
+    """The rows that the command writes, for one number of shots unless `shots` is None."""
     path = args[args.index("--csv") + 1]
     assert run(*args) == 0
     return [row for row in read(path) if shots in (None, row["shots"])]
@@ -148,7 +148,7 @@ def test_a_rank_over_seeds_claims_no_more_than_its_interval(small_run, tmp_path)
 
 
 def test_a_row_of_which_nothing_is_known_changes_no_rank(small_run, tmp_path):
-    """By groups with leaders, one at the head whose seeds scatter drew those that differ into one group."""
+    """In groups with leaders, a leader whose seeds scatter drew rows that differ into one group."""
     runs, file = tmp_path / "runs", tmp_path / "board.csv"
     variant(small_run, runs / "best", reg="cutout", gain=0.02)
     variant(small_run, runs / "next", reg="none")
@@ -160,7 +160,7 @@ def test_a_row_of_which_nothing_is_known_changes_no_rank(small_run, tmp_path):
 
 @pytest.mark.parametrize("append", [False, True], ids=["paired", "by intervals"])
 def test_one_seed_strays_as_far_as_the_seeds_beside_it(small_run, tmp_path, append):
-    """Ten seeds give their mean a small interval. A single run has none of training; theirs is not its own."""
+    """Ten seeds give their mean a small interval. A single run has none for training anew; theirs is not its own."""
     runs, file = tmp_path / "runs", tmp_path / "board.csv"
     for seed in range(10):
         variant(small_run, runs / f"s{seed}", seed=seed, gain=0.02 * (-1) ** seed)
@@ -170,7 +170,7 @@ def test_one_seed_strays_as_far_as_the_seeds_beside_it(small_run, tmp_path, appe
     variant(small_run, runs / "far", reg="cutout", gain=1.1 * reach)
     variant(small_run, runs / "below", reg="dropout", gain=-0.9 * reach)
     found = ranked(board("--runs", runs, "--csv", file, *(["--append"] if append else [])))
-    near = "1" if append else "2"  # than the one single run the other is better, by their episodes
+    near = "1" if append else "2"  # of the two single runs above, one is better, by their episodes
     assert found == {"far": "1", "near": near, "s{0,1,2,3,4,5,6,7,8,9}": "2", "below": "3"}
 
 
@@ -224,7 +224,7 @@ def test_processes_that_append_at_once_lose_and_double_nothing(small_run, tmp_pa
         variant(small_run, tmp_path / reg / reg, reg=reg)
         variant(small_run, tmp_path / reg / "shared")
     flags = [sys.executable, "-m", "fewshot.leaderboard", "--csv", file, "--append", "--runs"]
-    with locked(tmp_path / ".board.csv.lock"):  # until all are at it, so that they meet
+    with locked(tmp_path / ".board.csv.lock"):  # until all have begun, so that they meet
         processes = [subprocess.Popen([*flags, tmp_path / reg], stdout=subprocess.DEVNULL) for reg in regs * 2]
         time.sleep(2)
         assert not file.exists()
@@ -592,7 +592,7 @@ def test_errors_and_names_do_not_steer_the_terminal(capsys):
 
 
 def test_folders_that_a_dot_hides_are_no_runs(small_run, tmp_path):
-    """Such as .new-..., which a training or `prepare` that was killed has left."""
+    """Such as .new-..., left by a training or `prepare` that was killed."""
     for name in ("a", ".new-x1y2z3a4", ".new-b/half"):
         shutil.copytree(small_run, tmp_path / name)
     (tmp_path / ".new-b/half/result.json").unlink()
@@ -606,8 +606,8 @@ def test_runs_behind_links_are_found_once(small_run, tmp_path, capsys):
     variant(small_run, kept / "far" / "a")
     variant(small_run, runs / "b", reg="none")
     (runs / "elsewhere").symlink_to(kept)
-    (runs / "again").symlink_to(kept / "far" / "a")  # the same run by a second way
-    (runs / "b" / "back").symlink_to(runs)  # round and round
+    (runs / "again").symlink_to(kept / "far" / "a")  # the same run by a second path
+    (runs / "b" / "back").symlink_to(runs)  # a loop
     (kept / "runs").symlink_to(runs)
     (runs / "nowhere").symlink_to(tmp_path / "nothing")
     rows = board("--runs", runs, "--csv", tmp_path / "board.csv", "--no-aggregate")
@@ -616,7 +616,7 @@ def test_runs_behind_links_are_found_once(small_run, tmp_path, capsys):
 
 
 def longer(source, folder, episodes):
-    """Of a copy of the run, a second result at 1-shot: on so many tasks more, as `evaluate --episodes` leaves it."""
+    """Give a copy of a run a second 1-shot result, on `episodes` tasks in all, as `evaluate --episodes` leaves it."""
 
     def add(result: dict) -> None:
         row = next(row for row in result["results"] if row["shots"] == 1)
@@ -681,7 +681,7 @@ def test_rows_that_were_trained_on_what_is_tested_have_a_board_of_their_own(smal
 
 
 def test_a_csv_that_counts_one_seed_twice_is_refused(small_run, tmp_path, capsys):
-    """As a sweep wrote it that varied the number of threads."""
+    """As written by a sweep that varied the number of threads."""
     file = tmp_path / "board.csv"
     board("--runs", small_run.parent, "--csv", file)
     rows = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline="")))
@@ -706,7 +706,7 @@ def test_a_row_one_seed_of_which_guesses_is_marked_and_shared_ranks_are_too(smal
 
 
 def test_a_hundred_tasks_are_more_than_fifty(small_run, tmp_path):
-    """Their numbers are texts, by whose letters they would be fewer."""
+    """Their numbers are texts, and compared letter by letter "100" would be less than "50"."""
     longer(small_run, variant(small_run, tmp_path / "runs" / "a"), 100)
     (row,) = board("--runs", tmp_path / "runs", "--csv", tmp_path / "board.csv")
     assert row["episodes"] == "100"
@@ -731,7 +731,7 @@ def test_the_page_says_what_each_row_was_trained_on_and_how_long(small_run, tmp_
 
 
 def test_names_that_no_file_can_hold_end_no_leaderboard(small_run, tmp_path, capsys):
-    """A folder's name in bytes that are no UTF-8 is written out; a configuration that is no text is left out."""
+    """A folder's name that is not UTF-8 is written with escapes; a run whose configuration is not text is left out."""
     runs, outputs = tmp_path / "runs", ["--markdown", tmp_path / "b.md", "--html", tmp_path / "b.html"]
     variant(small_run, runs / "a")
     (runs / "a").rename(runs / os.fsdecode(b"b\xff"))
@@ -746,7 +746,7 @@ def test_names_that_no_file_can_hold_end_no_leaderboard(small_run, tmp_path, cap
 
 
 def test_a_run_of_another_folder_that_a_newer_one_replaces_is_named_alone(small_run, tmp_path, capsys):
-    """--append keeps rows of runs that lie elsewhere: no path leads to them."""
+    """--append keeps rows of runs that are elsewhere: no path leads to those."""
     for folder, begun in (("one", "2020"), ("two", "2021")):
         place = variant(small_run, tmp_path / folder / f"in-{folder}")
         edit(place / "environment.json", lambda facts, year=begun: facts.update(started=f"{year}-01-01T00:00:00+00:00"))

@@ -18,7 +18,7 @@ from fewshot.core import console
 
 
 def board(runs, out, *flags) -> list[dict[str, str]]:
-    """The classification rows that it writes."""
+    """The classification rows that the command writes."""
     assert console.run(leaderboard.main, ["--runs", str(runs), "--csv", str(out), *map(str, flags)]) == 0
     with open(out.with_name(f"{out.stem}-classification.csv"), newline="") as file:
         return list(csv.DictReader(file))
@@ -50,7 +50,7 @@ def test_rows_are_ranked_by_mcnemars_test(runs, tmp_path, capsys):
 
 
 def test_they_never_stand_among_few_shot_rows(runs, small_run, tmp_path, capsys):
-    """The few-shot CSV is as without them, to the byte; Markdown and page have both, apart."""
+    """The few-shot CSV is the same to the byte as without them; Markdown and page have both, in separate places."""
     shutil.copytree(small_run, tmp_path / "few" / "small")
     alone = ["--runs", str(tmp_path / "few"), "--csv", str(tmp_path / "few.csv")]
     assert console.run(leaderboard.main, alone) == 0

@@ -32,7 +32,7 @@ def _unavailable(why: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window; skipped where there is none, failed where it is required."""
+    """Chromium without a window; if there is none, tests are skipped, or fail if it is required."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         _unavailable("there is no chromium on PATH (Debian: apt-get install chromium)")
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def board(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
-    """The page, and the CSV of the same rows: five rows a task, two of them equals, one of two seeds, and one apart."""
+    """The page, and the CSV of the same rows: of five a task, two share a rank, one has two seeds, one is apart."""
     folder = tmp_path_factory.mktemp("board")
     runs = folder / "runs"
     variant(small_run, runs / "evil", reg=EVIL, gain=0.05)
@@ -65,7 +65,7 @@ def board(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.fixture
 def page(browser: Browser, board: tuple[Path, bytes]) -> Iterator[Page]:
-    """The page, opened; whatever it complains of, or asks of anyone, fails the test."""
+    """The page, opened. The test fails if the page logs anything, or requests anything from elsewhere."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     context.set_default_timeout(5000)
     page, noise, asked = context.new_page(), [], []
@@ -84,7 +84,7 @@ def column(page: Page, name: str, section: int = 0) -> list[str]:
 
 
 def accuracy(row: dict[str, str]) -> str:
-    """The cell of a row of the CSV: below the figure a mark, where one of its runs is no better than guessing."""
+    """The cell of a row of the CSV, with a mark below the figure if one of its runs is no better than guessing."""
     mean, half = float(row["accuracy"]), float(row["ci95"])
     runs = [(100 * run["accuracy"], 100 * run["ci95"]) for run in json.loads(row["each_run"])]
     guessed = any(own - its <= 100 / int(row["ways"]) for own, its in runs)
@@ -126,7 +126,7 @@ def test_without_javascript_the_page_is_the_same_tables(browser, board):
     context.close()
 
 
-# What a table, a row group and a row may own: of the elements below it, the nearest that have a role (WAI-ARIA 1.2).
+# What a table, a row group and a row may own, that is, its nearest descendants that have a role (WAI-ARIA 1.2).
 OWNED = """() => {
   const allowed = { table: ["rowgroup"], rowgroup: ["row"], row: ["cell", "columnheader", "rowheader"] };
   const tags = { H1: "heading", H2: "heading", CAPTION: "caption", BUTTON: "button", P: "paragraph" };
@@ -141,7 +141,7 @@ OWNED = """() => {
 
 
 def test_tables_own_what_their_roles_allow(page):
-    """Of axe-core's rules, aria-required-children: cards are no tables for CSS, so that the roles are written out."""
+    """axe-core's rule aria-required-children: to CSS, cards are not tables, so the roles are written out."""
     page.locator(".more").first.click()
     assert page.locator("[role=table]").count() == page.locator("table").count() == 4
     assert page.evaluate(OWNED) == []
@@ -153,7 +153,7 @@ def test_tables_own_what_their_roles_allow(page):
 
 
 def test_an_outlier_does_not_shrink_the_other_whiskers(page):
-    """Row 4 is 50 points below the others, of two seeds; an arrow stands for it, and its whisker ends at the edge."""
+    """Row 4, of two seeds, is 50 points below the others; an arrow stands for it, and its whisker ends at the edge."""
     plots = page.locator("section").first.locator("tbody .plot")
     widths = [plots.nth(at).locator("line.whisker").first.bounding_box()["width"] for at in range(4)]
     assert min(widths[:3]) > plots.first.bounding_box()["width"] / 10
@@ -285,7 +285,7 @@ def test_no_width_makes_the_page_scroll_sideways(page, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-# The least contrast of any text with what is behind it, by WCAG 2's formula.
+# The lowest contrast of any text with its background, by WCAG 2's formula.
 CONTRAST = """() => {
   const rgb = (color) => color.match(/[\\d.]+/g).map(Number);
   const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);

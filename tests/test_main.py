@@ -1,4 +1,4 @@
-"""fewshot: one command for all, what there is, and what each of it is."""
+"""fewshot: one command for all, the list of what there is, and the description of each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_command_answers_help_without_torch():
 
 
 def test_finished_runs_are_reported_without_torch():
-    """Which takes seconds to import."""
+    """Torch takes seconds to import."""
     runs = "results/conv4-mini-imagenet"
     probe = f"""
 import sys
@@ -142,7 +142,7 @@ def test_what_is_public_is_there():
 
 @pytest.mark.parametrize("module, left_alone", [("fewshot.train", False), ("pytest", True)])
 def test_ctrl_c_ends_a_command_before_it_has_begun_and_no_other_program(module, left_alone):
-    """At our first line; what comes before is Python's own."""
+    """From our first line on; what comes before is Python's own."""
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"  # nohup may have it ignored
         f" sys.argv, sys.orig_argv = ['-m'], ['python', '-W', 'error', '-m', {module!r}];"

@@ -1,4 +1,4 @@
-"""The main job on the real images: prepared, found without being asked for, trained, scored."""
+"""The main job on the real images: prepared, found without being named, trained on, scored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEST_EPISODES = {
 
 
 def test_the_pictures_that_are_in_two_splits_are_named(mini_imagenet):
-    """Two arctic foxes and a gymnast's bars, in another class of the validation split; equal ones are another note."""
+    """Two arctic foxes and a gymnast's bars, also in validation, in another class; equal ones are in another note."""
     _, done = mini_imagenet
     (note,) = [line for line in done.out.splitlines() if "saved anew" in line]
     assert "saved anew: 3: train/n02120079/" in note and note.count(" ~ val/n02114548/") == 2

@@ -1,4 +1,4 @@
-"""An editable install and a wheel run the main job from another folder; from an sdist comes the same wheel.
+"""An editable install and a wheel run the main job from another folder; an sdist gives the same wheel.
 
 Torch is not installed again: each virtual environment sees the packages of the one that runs the tests.
 """
@@ -35,7 +35,7 @@ sys.exit(console.run(train.main, sys.argv[1:]))
 
 
 def python(*args: str | Path, executable: str | Path = sys.executable, cwd: Path) -> str:
-    """What a process printed. It must end well, and does not find this checkout through PYTHONPATH."""
+    """What a process printed. It must succeed, and does not find this checkout through PYTHONPATH."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FEWSHOT_DATA")}
     done = subprocess.run(
         [executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
@@ -45,7 +45,7 @@ def python(*args: str | Path, executable: str | Path = sys.executable, cwd: Path
 
 
 def sources() -> list[str]:
-    """The files of this project: what git knows or would add; in an unpacked sdist, what it lists."""
+    """The files of this project: what git knows or would add; in an unpacked sdist, what its SOURCES.txt lists."""
     if (ROOT / ".git").exists():
         command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -83,7 +83,7 @@ def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 def wheel(checkout: Path, folder: Path) -> Path:
-    """The wheel that is built of a checkout or an sdist."""
+    """The wheel that is built from a checkout or an sdist."""
     folder.mkdir()
     python("-c", HOOK, "build_wheel", folder, cwd=checkout)
     (built,) = folder.iterdir()

@@ -23,7 +23,7 @@ from fewshot.identity import FROZEN
 from fewshot.learning import optimizer
 
 ROWS = paper_rows.every_row()
-CLASSES = {"tiny-imagenet": 200, "imagenet": 1000}  # where the specification does not say it
+CLASSES = {"tiny-imagenet": 200, "imagenet": 1000}  # if the specification does not say it
 NO_KNOBS = {
     "head", "transform", "ways", "shots", "queries", "embed", "episodes_per_epoch", "episodes_per_batch", "test_ways",
     "test_queries", "val_episodes", "val_shots", "clip_norm", "ema", "warmup_epochs", "sync_bn",
@@ -43,7 +43,7 @@ def test_every_row_says_what_it_is_and_every_part_is_in_one():
 
 
 def test_numbers_of_the_papers():
-    """As far as our notes have them; some by which a slip would be seen."""
+    """As far as our notes have them; some that would show a slip."""
     tables = {table.name: table for table in paper_rows.tables()}
     papers = {row.recipe: row.paper for table in tables.values() for row in table.rows}
     assert papers["targetdrop/cifar-10+wrn28_10+targetdrop"] == 3.68
@@ -66,9 +66,9 @@ def test_a_row_is_compared_with_what_it_adds_to():
 
 
 def rows_to_try() -> list[paper_rows.Row]:
-    """As few rows as have every data set, network and regularizer; all where FEWSHOT_EVERY_RECIPE is 1.
+    """A few rows that cover every data set, network and regularizer; all rows if FEWSHOT_EVERY_RECIPE is 1.
 
-    Of the networks whose step takes a second, one with CamDrop where there is such a row, else any.
+    Each network whose step takes a second has one row: with CamDrop if there is such a row, else any.
     """
     found, seen = [], set()
     for row in sorted(ROWS, key=lambda row: ("camdrop" not in row.config.reg, row.recipe)):
@@ -84,7 +84,7 @@ def rows_to_try() -> list[paper_rows.Row]:
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each data set with its own classes and size, and few images a class; ImageNet's are one file."""
+    """Each data set with its own classes and image size, but few images a class; ImageNet's are all one file."""
     root = tmp_path_factory.mktemp("data")
     for name in {row.config.dataset for row in ROWS}:
         spec, entries = specs.get(name), {}
@@ -110,7 +110,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("row", rows_to_try(), ids=lambda row: row.recipe)
 def test_a_recipe_takes_one_true_step(row, data_root):
-    """Network, regularizers, classes and image size as they are; a batch of 2."""
+    """Network, regularizers, classes and image size are the recipe's; the batch is 2."""
     config = dataclasses.replace(row.config, data_root=str(data_root), device="cpu", precision="fp32", threads=1)
     config = dataclasses.replace(config, regime=re.sub(r"batch=\d+", "batch=2", config.regime))
     made = experiment.prepare(config)

@@ -1,4 +1,4 @@
-"""docs/papers.md: every table and figure has a command that is one, and says truly whether it has been run."""
+"""docs/papers.md: every table and figure has a valid command, and says truly whether it has been run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_table_has_one_line_which_says_what_it_is():
 
 
 def recipes_run() -> set[str]:
-    """The recipes of runs under results/, with their schedule as it is in the recipe."""
+    """The recipes of runs under results/ that have as many epochs as the recipe."""
     found = set()
     for path in (ROOT / "results").rglob("config.json"):
         written = json.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What README.md, docs/ and their neighbours say is so. Their blocks of code without a mark run in test_docs.py."""
+"""What README.md, docs/ and their neighbours say is true. Their blocks of code without a mark run in test_docs.py."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_compare_says_of_heads_in_the_docs(capsys, monkeypatch):
 
 
 def test_figures_stand_in_results():
-    """Every accuracy with its interval in the text of README and docs; blocks show what a command printed."""
+    """Every accuracy with an interval in the text of README and docs; not in blocks, which show a command's output."""
     measured = "".join(page.read_text("utf-8") for page in (ROOT / "results").rglob("*.md"))
     for page in (README, *DOCS):
         text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Recipes: the table's cells differ in what they must, and a length is a length."""
+"""Recipes: the cells of table 3 differ only in what they must, and each length has its number of steps."""
 
 from __future__ import annotations
 

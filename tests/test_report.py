@@ -19,13 +19,13 @@ from fewshot.core import console
 from fewshot.evaluation.statistics import holm
 from fewshot.runs import Run
 
-GAINS = {"none": 0.0, "targetdrop": 0.02, "dropblock": -0.01, "focuseddropout": 0.0005}  # of fractions of 1
+GAINS = {"none": 0.0, "targetdrop": 0.02, "dropblock": -0.01, "focuseddropout": 0.0005}  # as fractions of 1
 SPREAD = {0: -0.001, 1: 0.0, 2: 0.001}  # what each seed adds to a gain
 
 
 @pytest.fixture(scope="module")
 def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a study of four regularizers and three seeds, one run of which never ended."""
+    """The results folder of a study of four regularizers and three seeds, with one more run that never ended."""
     results = tmp_path_factory.mktemp("results")
     lower = small_run.parent / "lower"  # accuracies of 0 or 100 % leave no room
     variant(small_run, lower, gain=-0.1)
@@ -33,7 +33,7 @@ def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert console.run(evaluate.main, [str(lower), "--split", split, "--episodes", "20", "--threads", "1"]) == 0
     for turn, (reg, gain) in enumerate(GAINS.items()):
         for seed in SPREAD:
-            more = SPREAD[(seed + turn) % len(SPREAD)]  # seeds mean something else to each
+            more = SPREAD[(seed + turn) % len(SPREAD)]  # each regularizer meets the seeds in another order
             folder = results / report.FEW_SHOT.name / f"{reg}-seed{seed}"
             folder.parent.mkdir(exist_ok=True)
             variant(
@@ -65,7 +65,7 @@ def lines(written: Path, begin: str) -> list[str]:
 
 
 def half_width(written: Path, shots: int) -> float:
-    """In points, of a difference of two regularizers: by what neither regularizer nor seed explains."""
+    """In points, of a difference of two regularizers, from what neither regularizer nor seed explains."""
     runs = [[Run.open(written / report.FEW_SHOT.name / f"{reg}-seed{seed}") for seed in SPREAD] for reg in GAINS]
     found = [[row["accuracy"] for run in of_reg for row in run.own() if row["shots"] == shots] for of_reg in runs]
     scores = 100 * np.array(found)
@@ -84,7 +84,7 @@ def test_gains_are_those_of_the_runs(written):
 
 def test_verdicts_follow_from_the_intervals(written):
     cells = [line.strip("| ").split(" | ") for line in lines(written, "| ")]
-    said = {row[0]: row[1:] for row in reversed(cells) if len(row) == 5}  # the first study's, last
+    said = {row[0]: row[1:] for row in reversed(cells) if len(row) == 5}  # reversed, so that the first study's rows win
     assert said["TargetDrop helps"][1:3] == [f"+2.00 ± 0.25 ({half_width(written, shots):.2f})" for shots in (1, 5)]
     assert re.match(r"1-shot: holds \(p = 0\.00\d+; pooled: .+\); 5-shot: holds \(p = ", said["TargetDrop helps"][3])
     assert "+2.09, +1.09 (Conv-4 at 84 px)" in said["TargetDrop helps"][0], "the paper's table 3"
@@ -108,7 +108,7 @@ def test_a_study_is_told_in_a_line_for_each_test(written):
     assert "1-shot** (regularizers: 3, seeds: 3). Shown to help: `targetdrop`. Shown to hurt: " in one_shot
     assert "Open: `focuseddropout`; gains from -0.2 to +0.3 points." in one_shot
     assert "Shown to hurt: `dropblock`." in five_shot and len(tenth) == 2
-    # The largest of three is established where Bonferroni's interval excludes 0.
+    # The largest of three is established if Bonferroni's interval excludes 0.
     error = half_width(written, shots=1) / stats.t.ppf(0.975, 6)
     least = stats.t.ppf(1 - 0.05 / 6, 6) * error
     assert f"A measured gain or loss of {least:.2f} points is always shown by the pooled test" in one_shot
@@ -178,7 +178,7 @@ def test_pooling_is_misled_by_a_baseline_that_varies_twice_as_much():
 
 
 def test_one_study_in_ten_without_differences_has_one_shown_by_either_analysis():
-    """As the page says; each by itself has it in 5%."""
+    """As the page says; each analysis by itself shows one in 5% of studies."""
     draw, shown = np.random.default_rng(3), np.zeros(2)
     for _ in range(400):
         noise = draw.normal(0, 0.002, (15, 3))
@@ -201,7 +201,7 @@ def test_gains_stand_beside_the_gap_between_training_and_validation(written):
         assert f"| {shots}-shot | all images | {gap} | **+2.00 ± 0.25** |" in lines(written, f"| {shots}-shot | all")
         fewer, more = lines(written, f"| {shots}-shot | a tenth")
         assert fewer.startswith(f"| {shots}-shot | a tenth | {gap} | **+4.00 ± ")
-        # Seeds 0 and 1 gain 2.0 and 2.1 points of all images (or in another order), 4.0 of a tenth.
+        # Seeds 0 and 1 gain 2.0 and 2.1 points with all images (or in another order), 4.0 with a tenth.
         half = stats.t.ppf(0.975, 1) * 0.05
         assert more == f"| {shots}-shot | a tenth, more than all images | +0.00 | **+1.95 ± {half:.2f}** |"
     cells = [100 * each for n in (1, 5) for each in (train[n], val[n], train[n] - val[n])]

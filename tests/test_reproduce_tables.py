@@ -1,4 +1,4 @@
-"""scripts/reproduce_tables.py on a data set of letters: trains, skips, resumes, and prints theirs beside ours."""
+"""scripts/reproduce_tables.py on a data set of letters: trains, skips, resumes, and prints the papers' beside ours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = ["--dataset", "letters", "--backbone", "resnet8", "--regime", "supervise
 
 
 class Here(Inline):
-    """Says what it starts."""
+    """Records what it starts."""
 
     def start(self, names) -> None:
         super().start(begun := list(names))
@@ -94,7 +94,7 @@ def test_rows_are_trained_once_and_compared_image_by_image(tmp_path, capsys):
 
 
 def test_without_a_held_out_part_all_training_images_are_trained_on(tmp_path, capsys):
-    """`train=all`, as the papers: the batches of an epoch are the training and the validation images, each once."""
+    """`train=all`, as in the papers: the batches of an epoch hold the training and the validation images, each once."""
     from fewshot import experiment
     from fewshot.defaults import configure
 

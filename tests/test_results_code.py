@@ -24,7 +24,7 @@ def digest_in(commit: str, file: str) -> str:
 
 
 def test_each_run_was_trained_by_the_code_of_the_commit_that_it_names():
-    """Also where its checkout had other changes, `-dirty`. Older runs did not record the files behind them."""
+    """Even if its checkout had other changes (`-dirty`). Older runs did not record the files of their code."""
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != b"false":
         pytest.skip("needs the project's whole history")
     told, wrong = 0, []

@@ -1,4 +1,4 @@
-"""Files of a run folder that are no files, or that promise more than they hold: one line, no wait, bounded memory."""
+"""Entries of a run folder that are no files, or promise more than they hold: one line, no wait, bounded memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILES = (
 def plug(path):
     with socket.socket(socket.AF_UNIX) as made:
         here = os.getcwd()
-        os.chdir(path.parent)  # whose whole name would be too long for a socket
+        os.chdir(path.parent)  # the whole path would be too long for a socket
         made.bind(path.name)
         os.chdir(here)
 
@@ -54,7 +54,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(small_run, tmp_path, plan
 
 
 def promise(path):
-    """A header of 8 TB, and nothing behind it."""
+    """A header for 8 TB, and nothing after it."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2 * 10**12,)})
 
@@ -110,7 +110,7 @@ ODD = [None, True, -1, 10**400, 1.5, float("nan"), "x", [], ["x"], {}, {"x": "y"
 
 @pytest.mark.parametrize("value", ODD, ids=repr)
 def test_a_value_of_another_type_is_named(small_run, tmp_path, value):
-    """Each field of each JSON file, one after the other. The fuzz test does the same at any depth."""
+    """Each field of config.json and of a result's row, one by one. The fuzz test does the same at any depth."""
     folder = shutil.copytree(small_run, tmp_path / "runs" / "run")
     for name, within in (("config.json", ()), ("config.json", ("resolved",)), ("result.json", ("results", 0))):
         before = (folder / name).read_text()
@@ -125,7 +125,7 @@ def test_a_value_of_another_type_is_named(small_run, tmp_path, value):
                 whole[field] = value
 
             edit(folder / name, change)
-            if name == "result.json" or field in ("resolved", "reg", "format"):  # else the configuration alone
+            if name == "result.json" or field in ("resolved", "reg", "format"):  # else only the configuration
                 read_it_all(folder)
             else:
                 refuse(lambda: (Run.open(folder).config, Run.open(folder).images))

@@ -1,4 +1,4 @@
-"""Every script can be started: what it imports is there. And what has no room of its own."""
+"""Every script can be started: what it imports is there. And tests of scripts that have no file of their own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_script_finds_what_it_imports(name):
 
 
 def test_what_camdrop_tells_is_measured_in_networks_trained_with_and_without_it(small_run, tmp_path):
-    """A network is told its queries' classes, its guesses, or other classes; without CamDrop it cannot listen."""
+    """A network is told its queries' classes, its guesses, or others; trained without CamDrop, it cannot listen."""
     named = tmp_path / "named"
     assert console.run(train.main, [*SMALL, "--reg", "camdrop:label=named,drop_prob=0.9", "--out", str(named)]) == 0
     flags = ["--tasks", "4", "--out", str(tmp_path / "page.md")]

@@ -1,4 +1,4 @@
-"""train --seeds: runs that differ in the seed alone, and their mean; never a mean of what differs in more."""
+"""train --seeds: runs that differ in the seed alone, and their mean; never a mean of runs that differ in more."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_the_mean_is_of_all_seeds_or_there_is_none(small_run, tmp_path, capsys):
 
 
 def test_there_is_no_mean_over_other_pixels(small_run, tmp_path, capsys):
-    """The same tasks of another copy of the images."""
+    """The same tasks, on another copy of the images."""
     folders = [variant(small_run, tmp_path / f"s{seed}", seed=seed) for seed in range(2)]
     others = dict.fromkeys(("fingerprint", "former_fingerprint"), "f" * 64)
     edit(folders[1] / "result.json", lambda result: result["results"][0].update(others))

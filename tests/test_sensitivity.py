@@ -24,7 +24,7 @@ import sensitivity
 
 # 40 steps of 10 images; the metrics are written from the tenth on.
 FEW = [*SMALL, "--epochs", "1", "--episodes-per-epoch", "40", "--episodes-per-batch", "1", "--queries", "1"]
-# At site 4 the map is 2x2: of the list 1, 3, 5, 7 of block sizes three are declined.
+# At site 4 the map is 2x2: of the block sizes 1, 3, 5, 7, three are declined.
 SWEEP = [*FEW, "--reg", "targetdrop@4", "--sweep", "drop_prob", "0.15", "--sweep", "sites", "4",
          "--sweep", "block_size", "--out", "runs", "--jobs", "1"]  # fmt: skip
 REPORT = ("table.md", "points.csv", "plot.svg")

@@ -30,7 +30,7 @@ FRESH = ["--dataset", "glyphs", "--images", "2", "--threads", "1"]
 
 
 class LeftHalf(Regularizer):
-    """Drops the left half of every map, and weakens the rest's first channel to a quarter at the lower edge."""
+    """Drops the left half of every map; in the first channel, weakens the rest of the lowest row to a quarter."""
 
     def multiplier(self, x: Tensor, guide=None) -> Tensor:
         mask = torch.full_like(x, 2.0)
@@ -214,7 +214,7 @@ def test_cam_of_an_earlier_block_weighs_channels_by_the_gradient_of_the_score(sm
     images, block = to_unit(torch.from_numpy(scene.shown)).double(), model.backbone.blocks[1]
     weights, own = inspection.class_weights(model, scene)
 
-    def scores(shift) -> np.ndarray:  # (N,) of each image's own class, with something added to the block's map
+    def scores(shift) -> np.ndarray:  # (N,) of each image's own class, with `shift` added to the block's map
         hook = block.register_forward_hook(lambda module, _, output: output + shift)
         with torch.no_grad():
             embeddings = model.backbone(model.normalise(images))
@@ -448,7 +448,7 @@ def test_each_kind_answers_help():
 
 
 def test_a_branchs_masks_are_shown_at_the_deepest_branch(tmp_path):
-    """Of resnet20's nine branches the last, not that of its third stage."""
+    """The last of resnet20's nine branches, not that of its third stage."""
     model = models.build("resnet20", "droppath", "proto", 32, (0.5,) * 3, (0.2,) * 3)
     (deepest,) = inspection.choose(model, inspection.expand("droppath", "none"), None)
     assert deepest.site.label == "9"

@@ -14,7 +14,7 @@ ROW = {
 
 
 def printed(capsys, *changes) -> tuple[str, list[list[str]], str]:
-    """Title, table rows (headings first) and note of what is printed of rows with these changes."""
+    """Title, table rows (headings first) and note, as printed for rows with these changes."""
     print_results(terminal(), "Accuracy", [ROW | change for change in changes])
     title, *lines, note = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     return title, [re.split(r" {2,}", line.strip()) for line in lines if "──" not in line], note

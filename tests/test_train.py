@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_metrics_and_weights_and_another_seed_other
 
 
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
-    """SIGKILL, thrice, whenever it happens to hit; DropBlock's ramp depends on the step."""
+    """SIGKILL three times, at whatever moment it hits; DropBlock's ramp depends on the step."""
     flags = [*SMALL, "--epochs", "3", "--episodes-per-epoch", "40", "--checkpoint-seconds", "0.001",
              "--reg", "dropblock+dropout@1"]  # fmt: skip
     assert run(*flags, "--out", tmp_path / "whole") == 0
@@ -127,7 +127,7 @@ def test_an_interrupt_saves_the_checkpoint_and_exits_with_130(number, tmp_path, 
 def test_an_interrupt_while_modules_are_imported_is_quiet(after, tmp_path):
     flags = [*SMALL, "--epochs", "500", "--out", str(tmp_path / "run")]
     process = subprocess.Popen([sys.executable, "-m", "fewshot.train", *flags], stderr=subprocess.PIPE, text=True)
-    time.sleep(after)  # the process has claimed its signals by then, or Python itself answers
+    time.sleep(after)  # by then the process handles its signals, or Python itself does
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors and process.returncode in (130, -signal.SIGTERM)
@@ -142,7 +142,7 @@ def test_resuming_a_finished_run_only_prints_its_table(small_run, capsys):
 
 def test_resuming_with_the_flags_that_it_began_with_is_fine(tmp_path):
     flags = [*SMALL, "--epochs", 0, "--test-shots", 1, 2, "--out", tmp_path / "run"]
-    (tmp_path / "run").mkdir()  # as scripts do it; nothing is in it
+    (tmp_path / "run").mkdir()  # as scripts do; it is empty
     assert run(*flags) == 0
     assert run(*flags, "--resume", "--recipe", "auto") == 0
     assert [row["shots"] for row in Run.open(tmp_path / "run").result["results"]] == [1, 2]

@@ -1,4 +1,4 @@
-"""A run folder is data: what it names runs only where the user allows it, or has trained with that very code here."""
+"""A run folder is data: code that it names runs only if the user allows it, or has trained with that very code here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def foreign(folder, small_run):
-    """A run that somebody else made, and modules that tell that they were executed."""
+    """A run that somebody else made, and modules that leave a mark if they are executed."""
     run = shutil.copytree(small_run, folder / "runs" / "demo")
     for path in ("evil.py", "evil_pkg/__init__.py", "runs/demo/notes.py", "runs/__init__.py"):
         (folder / path).parent.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ def test_what_a_run_folder_names_is_not_executed(foreign, folder, capsys, name, 
     if name == "resume":  # else it has nothing left to do
         (foreign / "result.json").unlink()
     if name == "load":
-        if field != "dataset":  # of which it opens none
+        if field != "dataset":  # `load` opens no data set
             with pytest.raises(UserError, match=expected):
                 fewshot.load(foreign, trust=("evil_p", "evil.Drop"))
     else:

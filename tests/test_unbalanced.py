@@ -1,4 +1,4 @@
-"""Unbalanced and transductive results, from the command line to every report: named, and never beside the others."""
+"""Unbalanced and transductive results, from the command line to every report: labelled, and never mixed with others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME = "glyphs-test-5w1s3q-dirichlet2"
 
 @pytest.fixture(scope="module")
 def runs(small_run, tmp_path_factory):
-    """Two runs: balanced rows of 1 and 5 shots, and of 1 shot unbalanced ones of their own head and of softkmeans."""
+    """Two runs: balanced rows at 1 and 5 shots, and unbalanced rows at 1 shot by their own head and by softkmeans."""
     folder = tmp_path_factory.mktemp("unbalanced") / "runs"
     shutil.copytree(small_run, folder / "a")
     variant(small_run, folder / "b", config={"lr": 0.05}, noise=0.01)
@@ -58,7 +58,7 @@ def test_evaluate_keeps_the_rows_side_by_side(small_run, runs, capsys):
 
 
 def test_an_accuracy_is_over_all_queries_of_a_task():
-    """As one task at a time, by the nearest class mean."""
+    """The same as one task at a time, by the nearest class mean."""
     split = open_dataset("glyphs")["test"]
     torch.manual_seed(0)
     embeddings = torch.randn(len(split.classes), 8)[torch.from_numpy(split.labels)] + torch.randn(len(split.images), 8)

@@ -52,7 +52,7 @@ def lines(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Run:
-    """A run that nobody watches, where neither logger is installed: it asks for none."""
+    """An unwatched run where neither logger is installed: it needs none."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("tensorboard", "wandb"):
             patch.setitem(sys.modules, name, None)
@@ -68,7 +68,7 @@ class Cut(Exception):
 
 
 class Cutting(Reporter):
-    """Ends a training like a kill, at step 16: six lines and a validation behind the checkpoint."""
+    """Ends a training at step 16 as a kill would: six lines and a validation after the checkpoint."""
 
     def validation(self, epoch, *_):
         if epoch == 2:
@@ -128,7 +128,7 @@ def test_tensorboard_has_each_line_once_and_the_run_the_same_bits(whole, tmp_pat
 
 
 def records(path: Path):
-    """The records of a .wandb file, in LevelDB's log format: parts of them in blocks of 32 KiB, behind 7 bytes."""
+    """The records of a .wandb file, in LevelDB's log format: blocks of 32 KiB hold their parts, each after 7 bytes."""
     data, at, record = path.read_bytes(), 7, b""
     while at + 7 <= len(data):
         if (left := 32768 - at % 32768) < 7:
@@ -170,7 +170,7 @@ def test_wandb_has_each_line_once_offline(whole, tmp_path, monkeypatch):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """Takes so many of TensorBoard's records, and is full."""
+    """A disk that takes so many of TensorBoard's records, and then is full."""
     pytest.importorskip("tensorboard")
     from tensorboard.summary.writer.record_writer import RecordWriter
 

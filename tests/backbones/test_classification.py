@@ -86,7 +86,7 @@ def batch_norm(x, norm):
 
 
 def test_resnet20_is_its_layers_written_out():
-    """Shortcuts without parameters: every second position, and zeros for the channels that are new."""
+    """Shortcuts have no parameters: every second position, and zeros for the new channels."""
     network, images = backbones.build("resnet20", image_size=32), torch.randn(2, 3, 32, 32)
     x = F.relu(batch_norm(F.conv2d(images, network.stem[0].weight, padding=1), network.stem[1]))
     for number, group in enumerate(network.groups):
@@ -149,7 +149,7 @@ def test_first_weights_are_he_et_als_by_fan_out(spec):
     "spec", ["conv512f", "resnet12", "resnet20", "resnet18", "vgg16", "densenet100:bottleneck=true"]
 )
 def test_running_statistics_take_a_tenth_of_each_batch(spec):
-    """0.9 of what was, which is 0 and 1, and 0.1 of the batch's mean and unbiased variance."""
+    """0.9 of the first values, 0 and 1, and 0.1 of the batch's mean and unbiased variance."""
     network, seen = backbones.build(spec, image_size=32).train(), {}
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision, and plain modules: against their own code, with weights, and as a user has them."""
+"""Networks of timm and torchvision, and plain modules: against their own code, with weights, and as users use them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 class Plain(nn.Module):
-    """Somebody's own: it knows nothing of us."""
+    """A user's own network: it knows nothing of us."""
 
     def __init__(self, width=8, pooled: bool = True, img_size: int = 224):
         super().__init__()
@@ -114,7 +114,7 @@ def test_first_weights_come_from_the_seed():
 
 @pytest.mark.parametrize("network", ["mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1"])
 def test_without_regularizers_a_network_of_torchvision_has_none(network):
-    """Theirs have dropout, stochastic depth, or both: off, two passes in training mode are alike."""
+    """Theirs have dropout, stochastic depth, or both: with these off, two passes in training mode are equal."""
     backbone = backbones.build(f"torchvision:{network}", image_size=32)
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -289,7 +289,7 @@ def test_sites_lists_what_can_be_named(capsys):
 
 
 def test_what_torchvision_publishes_is_taken_without_its_classifier(tmp_path, monkeypatch):
-    """From a file as from a download; images are then normalised as ImageNet's are, also where that alone is asked."""
+    """From a file as from a download; images are then normalised as ImageNet's are, also if only that is asked for."""
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
     of_imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

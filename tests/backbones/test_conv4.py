@@ -31,7 +31,7 @@ def test_channels():
 
 
 def test_equals_the_published_order_of_layers():
-    """conv, batch norm, ReLU, pool; ours pools before ReLU, which must not show, nor in the gradient."""
+    """conv, batch norm, ReLU, pool; ours pools before ReLU, which must not show, not even in the gradient."""
     network = backbones.build("conv4")
     images = torch.randn(6, 3, 84, 84)
     x = images
@@ -56,7 +56,7 @@ def test_initialisation():
 
 
 def test_regularizers_do_not_change_the_initial_weights():
-    """Two methods compared at one seed start from one network."""
+    """Two methods compared at one seed start from the same network."""
     states = []
     for reg in ("none", "targetdrop+dropout@1"):
         torch.manual_seed(0)

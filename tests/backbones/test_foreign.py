@@ -34,7 +34,7 @@ class Residual(nn.Module):
 
 
 class SomebodysNet(nn.Module):
-    """Of the kind that model collections give: a stem, layers, a global average pool, a classifier that is off."""
+    """As model collections have them: a stem, layers, a global average pool, a classifier that is switched off."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class WithoutStages(Foreign):
 
 
 class Projected(Foreign):
-    """Its embedding is as long as its deepest map has channels, but is not their average."""
+    """Its embedding has one value for each channel of its deepest map, but is not their average."""
 
     def __init__(self, image_size: int = 84) -> None:
         network = SomebodysNet()
@@ -97,7 +97,7 @@ class TwoBlocks(Blocks):
 
 
 class Double(Regularizer):
-    """Tells that it acted, and on what."""
+    """Doubles its map, which shows that it acted, and where."""
 
     def multiplier(self, x, guide=None):
         return x.new_full((1, 1, 1, 1), 2.0)
@@ -108,7 +108,7 @@ def name(of: type) -> str:
 
 
 def test_regularizers_act_at_modules_by_name_and_by_number():
-    """Doubling layer2's map is doubling it by hand; a number is the stage of that place."""
+    """Doubling layer2's map equals doubling it by hand; a number names the stage at that position."""
     images = torch.randn(4, 3, 32, 32)
     for reg in (f"{name(Double)}@layer2", f"{name(Double)}@2"):
         backbone = backbones.build(name(MyNet), reg, 32)

@@ -101,8 +101,8 @@ def test_a_named_branch_that_is_dropped_leaves_the_shortcut():
     "backbone, module, fitting",
     [
         ("torchvision:resnet18", "layer4", "layer4.1.bn2"),  # a stage
-        ("torchvision:resnet18", "layer1.0", "layer4.1.bn2"),  # whose map is a shortcut, and goes on as well
-        ("torchvision:resnet18", "layer4.1.bn1", "layer4.1.bn2"),  # amid a branch
+        ("torchvision:resnet18", "layer1.0", "layer4.1.bn2"),  # its map is a shortcut, and a branch's input, too
+        ("torchvision:resnet18", "layer4.1.bn1", "layer4.1.bn2"),  # in the middle of a branch
         (name(Net), "stem", "layer2.1.end"),  # what a learned vector is added to
         (name(Net), "layer2", "layer2.1.end"),
         (name(Numbered), "layer1", "layer2.1.end"),
@@ -128,7 +128,7 @@ def test_without_names_a_fitting_one_is_told():
 
 
 def test_sites_know_the_side_of_the_images_that_the_network_sees():
-    """Of images of 32 px that are resized to 224 within the network, maps are those of large images."""
+    """Images of 32 px that are resized to 224 within the network have the maps of large images."""
     network = "torchvision:resnet18,size=224"
     resized = backbones.build(network, "targetdrop+dropblock@layer2+cutout+droppath@layer4.1.bn2", 32, begin=False)
     sides = {(method.site.place, method.site.label): method.site.image_size for method in resized.regularizers}
@@ -142,7 +142,7 @@ def test_sites_know_the_side_of_the_images_that_the_network_sees():
 
 
 def test_a_batch_norm_after_the_last_map_is_not_the_identity():
-    """Untrained it divides by sqrt(1 + 1e-5): class weights would be taken for those of the map's channels."""
+    """Untrained, it only divides by sqrt(1 + 1e-5): class weights would be taken for those of the map's channels."""
     plain = backbones.build(f"{name(Neck)}:neck=false", "camdrop@1", 32)
     weights = torch.randn(3, 8)
     assert torch.equal(plain.channel_weights(weights), weights)
@@ -157,7 +157,7 @@ def test_a_batch_norm_after_the_last_map_is_not_the_identity():
 
 @pytest.mark.parametrize("network, seed", [("wrn28_10", 4), ("densenet100", 0)])
 def test_how_an_embedding_is_made_does_not_depend_on_the_weights_drawn(network, seed):
-    """These have batch norm and ReLU after the last map, which in a dry run may be next to nothing."""
+    """These have batch norm and ReLU after the last map, which may be nearly zero in a dry run."""
     torch.manual_seed(seed)
     with pytest.raises(UserError, match="cannot tell class weights"):
         backbones.build(network, image_size=32).channel_weights(torch.zeros(1, 1))

@@ -35,7 +35,7 @@ def test_parameters_features_and_maps(spec, parameters, features, maps):
 
 
 def test_the_images_size_decides_the_blocks_at_every_site():
-    """Block 4 of the r2d2 variant does not halve its map: 5x5 of 48 px, as of 84 px."""
+    """Block 4 of the r2d2 variant does not halve its map: it is 5x5 for images of 48 px, as for 84 px."""
     for reg, blocks in (("dropblock@1,2,3,4", [2] * 4), ("targetdrop@1,2,3,4", [3] * 4)):
         network = backbones.build("conv512f:variant=r2d2", reg, image_size=48)
         assert [site.height for site in network.sites] == [24, 12, 6, 5]

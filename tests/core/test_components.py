@@ -1,4 +1,4 @@
-"""The component grammar, and what a wrong component says."""
+"""The component grammar, and the messages for wrong components."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_sites_are_numbers_and_names_sorted_and_once():
 
 @pytest.fixture
 def users_module(tmp_path, monkeypatch):
-    """A function that writes a module of the user's, to be found under its name."""
+    """A function that writes a user's module, which can then be imported by its name."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(name: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that several processes want at once, and files that a command must not write over."""
+"""Files that several processes want at once, and files that a command must not overwrite."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ while True:
 
 
 def test_who_looks_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
-    """`fewshot watch` looks; a training that took its lock in that moment gave up."""
+    """`fewshot watch` looks; a training that wanted its lock at that moment used to give up."""
     lock = tmp_path / "lock"
     with ExitStack() as ended:
         for _ in range(3):
@@ -126,13 +126,13 @@ def test_a_lock_that_was_left_behind_is_taken_and_nothing_in_it_is_lost_before(t
 
 def plug(path, to):
     with socket.socket(socket.AF_UNIX) as made:
-        made.bind(os.path.relpath(path))  # whose whole name may be too long for a socket
+        made.bind(os.path.relpath(path))  # the whole path may be too long for a socket
 
 
 @pytest.mark.parametrize("plant", [hang, fold, plug])
 @pytest.mark.parametrize("write", [write_atomic, write_output])
 def test_what_is_no_file_is_never_replaced(tmp_path, monkeypatch, plant, write):
-    """A device was once, by a regular file."""
+    """A device was once replaced by a regular file."""
     monkeypatch.chdir(tmp_path)
     plant(tmp_path / "there", tmp_path)
     kind = stat.S_IFMT((tmp_path / "there").stat().st_mode)

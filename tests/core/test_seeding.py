@@ -1,4 +1,4 @@
-"""Seeds for one purpose: what is drawn meanwhile leaves every other generator alone."""
+"""Seeds for one purpose: what is drawn with them leaves every other generator alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fewshot.regularizers import Site
 
 
 def test_neither_the_callers_generators_nor_those_of_a_gpu_are_seeded(monkeypatch):
-    """torch.manual_seed seeds all GPUs: a caller's training there would repeat itself."""
+    """torch.manual_seed seeds all GPUs: a caller's training there would repeat its random numbers."""
 
     def fail(*_):
         raise AssertionError("a GPU's generator was seeded")

@@ -1,4 +1,4 @@
-"""The code behind a user's component: its module, and what that imports from beside it."""
+"""The code behind a user's component: its module, and the modules beside it that this imports."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PER_CLASS = 6
 SIZE = 84
 
 TINY = DatasetSpec("tiny", lists=True)
-"""The data set for commands, `fabricate.TINY`, where lists among the images say which of them a class has."""
+"""The data set for commands, `fabricate.TINY`: lists among the images say which of them a class has."""
 
 Files = dict[str, dict[str, bytes]]  # class -> image name -> the file's bytes
 
@@ -34,7 +34,7 @@ def image_file(seed: int, size: tuple[int, int] = (SIZE, SIZE), kind: str = "PNG
 
 
 def dataset(size: tuple[int, int] = (SIZE, SIZE)) -> Files:
-    """Named as Ravi and Larochelle do; the names' order is not the order they are made in."""
+    """Named as Ravi and Larochelle name theirs; the order of the names is not the order in which images are made."""
     classes = [cls for names in SPLITS.values() for cls in names]
     names = {cls: [f"{cls}{number:08d}.jpg" for number in (9, 5, 3, 12, 10, 1)] for cls in classes}
     return {
@@ -80,7 +80,7 @@ def ren(files: Files, classes: tuple[str, ...]) -> dict:
 
 
 def metaoptnet(files: Files, classes: tuple[str, ...], first: int) -> dict:
-    """A split as MetaOptNet keeps it: numbers go on from split to split, images lie in no order of class."""
+    """A split as MetaOptNet keeps it: class numbers go on from split to split, and images are not in order of class."""
     named = [(cls, data) for cls in classes for _, data in sorted(files[cls].items())]
     named = [named[row] for start in range(PER_CLASS) for row in range(start, len(named), PER_CLASS)]
     numbers = {cls: first + row for row, cls in enumerate(classes)}
@@ -107,7 +107,7 @@ def class_tar_gz(folder: Path, files: Files) -> None:
 
 
 def misnamed_archives(folder: Path, files: Files) -> None:
-    """A tar that is called .zip and a zip that is called .tar."""
+    """Tars that are called .zip and zips that are called .tar."""
     for number, (cls, images) in enumerate(files.items()):
         write(folder / (f"{cls}.zip" if number % 2 else f"{cls}.tar"), (tar_of if number % 2 else zip_of)(images))
 
@@ -174,7 +174,7 @@ LAYOUTS: dict[str, Callable[[Path, Files], None]] = {
 
 
 class Python2(pickle._Pickler):
-    """Writes as Python 2's cPickle did, which the archive was made with: strings are bytes."""
+    """Writes as Python 2's cPickle, which made the archive: strings are bytes."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 

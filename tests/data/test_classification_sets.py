@@ -29,7 +29,7 @@ from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.matlab import read_arrays
 from fewshot.data.specs import cifar_100
 
-# The specifications as they are, but for fewer images.
+# The specifications unchanged, except for fewer images.
 SMALLER = """
 import dataclasses
 from fewshot.data.specs import cifar_10, cifar_100, mnist, svhn, tiny_imagenet
@@ -93,7 +93,7 @@ def cifar_batch(labels: np.ndarray, key: str, seed: int) -> dict:
 
 
 def cifar(folder: Path, name: str) -> Path:
-    """The folder that the archive unpacks to, with what else lies there."""
+    """The folder that the archive unpacks to, with the other files in it."""
     ten = name == "cifar-10"
     below = folder / ("cifar-10-batches-py" if ten else "cifar-100-python")
     classes = list(specs.get(name).splits["train"])
@@ -146,7 +146,7 @@ def test_a_damaged_cifar_10_is_named(file, change, message, tmp_path, capsys):
 
 
 def test_mnist_is_what_torchvision_reads(tmp_path):
-    """Digits have different numbers of images, and each gives as many to validation."""
+    """Digits have different numbers of images, and each gives the same number to validation."""
     folder = tmp_path / "source/MNIST/raw"
     counts = [4 + digit % 3 for digit in range(10)]
     for part, labels in (("train", random_labels(10, counts, 0)), ("t10k", random_labels(10, [3] * 10, 1))):
@@ -166,7 +166,7 @@ def test_mnist_is_what_torchvision_reads(tmp_path):
 
 
 def svhn(folder: Path, compressed: bool = True, **changes) -> Path:
-    """As published: ten for zero. MATLAB writes both arrays compressed."""
+    """As published: label 10 for the digit 0. MATLAB writes both arrays compressed."""
     for part, counts in (("train", [5 + digit % 2 for digit in range(10)]), ("test", [3] * 10)):
         digits = random_labels(10, counts, 0)
         digits = np.where(digits == 0, 10, digits)[:, None]
@@ -210,7 +210,7 @@ def read(path: Path, data: bytes, limits: Limits) -> dict:
 
 
 def test_a_matlab_file_is_read_or_refused_whatever_was_damaged(tmp_path):
-    """Many a byte of a small file is spoilt in turn, and many an end cut off: what comes is arrays, or one line."""
+    """Many bytes of a small file are spoilt in turn, and it is cut at many places: the result is arrays or one line."""
     path, limits = tmp_path / "some.mat", Limits(unpacked=1 << 16, ratio=10)
     for compressed in (True, False):
         file = io.BytesIO()
@@ -241,7 +241,7 @@ WNIDS = ("n01443537", "n02124075", "n12267677")
 
 
 def tiny(folder: Path) -> Path:
-    """Three classes, 5 training images each; in val 2 of each, in test some whose classes nobody knows."""
+    """Three classes: 5 training images of each, 2 of each in val, and one of an unknown class in test."""
     root, annotations = folder / "tiny-imagenet-200", []
     for row, cls in enumerate(reversed(WNIDS)):
         for image in range(5):

@@ -1,4 +1,4 @@
-"""Images as other people have them: what is read, and as what; what is refused, by which name."""
+"""Images as other people have them: what is read, and as what; what is refused, and under which name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_damaged_exif_turns_nothing():
 
 
 def test_transparent_pixels_are_white():
-    """Whatever colour they hide; half-transparent ones are half white; opaque ones are as they were."""
+    """Whatever colour they hide; half-transparent ones are half white; opaque ones stay as they are."""
     alpha = np.full((16, 20), 255, np.uint8)
     alpha[:4], alpha[4:8] = 0, 128
     wanted = COLOURS.copy()
@@ -108,7 +108,7 @@ FOREIGN = {
 @pytest.mark.parametrize("ending", FOREIGN)
 @pytest.mark.parametrize("honest", [True, False], ids=["own-name", "called-png"])
 def test_other_formats_are_refused_by_name(ending, honest, tmp_path, capsys):
-    """Corrupt ones, too: no parser of theirs is ever asked."""
+    """Corrupt ones, too: their parsers are never called."""
     source = tmp_path / "source"
     for number in range(3):
         fab.write(source / f"train/cat/{number}.png", fab.image_file(number))
@@ -120,7 +120,7 @@ def test_other_formats_are_refused_by_name(ending, honest, tmp_path, capsys):
 
 
 def test_an_image_starts_no_program(tmp_path, monkeypatch):
-    """PostScript has Pillow start Ghostscript, here one that leaves a mark: under any name, it must not."""
+    """For PostScript, Pillow starts Ghostscript, here one that leaves a mark under any name; `decode` must not."""
     for name in ("gs", "gswin64c", "gswin32c"):
         script = tmp_path / "bin" / name
         fab.write(script, b"#!/bin/sh\ntouch %s\n" % str(tmp_path / "started").encode())
@@ -180,7 +180,7 @@ def test_the_formats_names_are_pillows():
 
 
 def test_what_libtiff_prints_is_kept_from_the_terminal(capfd, monkeypatch):
-    """From many threads at once; and what we say afterwards is not."""
+    """From many threads at once; what we print afterwards is not."""
     damaged = bytearray(encoded(COLOURS, "TIFF", compression="tiff_lzw"))
     damaged[10:14] = b"\xff\xff\xff\x7f"
 

@@ -1,4 +1,4 @@
-"""Foreign bytes by the hundred: a reader gives what it says, or refuses; `scripts/fuzz.py` tries many more."""
+"""Foreign bytes by the hundred: a reader returns what it promises, or refuses; `scripts/fuzz.py` tries many more."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMITS = Limits(pixels=1_000_000, steps=10_000)
 
 
 def damaged(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
-    """A good file, of which some bytes are others, or which was cut."""
+    """A good file with some bytes changed, or cut short."""
 
     def spoil(seed: bytes, changes: list[tuple[int, int]], cut: int) -> bytes:
         data = bytearray(seed)

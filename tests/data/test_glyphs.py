@@ -81,7 +81,7 @@ def test_splits_share_no_alphabet():
 
 
 def test_no_two_classes_look_alike():
-    """Mean images, which typefaces and jitter blur alike: a check that owes nothing to the script's own."""
+    """Mean images, which typefaces and jitter blur alike: a check independent of the script's own."""
     splits = glyphs.load().splits.values()
     gray = np.concatenate([split.images[..., 0].reshape(-1, 24, 32 * 32) for split in splits])
     means = gray.mean(1) - gray.mean((0, 1))
@@ -174,7 +174,7 @@ def test_damage_is_one_line_with_the_remedy(content, tmp_path):
 
 
 def test_other_pixels_are_damage_too(tmp_path):
-    """Whole as a zip, but not what was built: the fingerprint tells."""
+    """A valid zip, but not what was built: the fingerprint tells."""
     with np.load(glyphs.FILE) as archive:
         arrays = dict(archive)
     arrays["test_levels"][0, 0, 0, 0] ^= 1

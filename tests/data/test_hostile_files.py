@@ -1,4 +1,4 @@
-"""Files that were made to harm: each is refused in one line, soon, and without taking much memory."""
+"""Files made to do harm: each is refused in one line, quickly, and without taking much memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MB = 1 << 20
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """refused(*more) -> the one line that prepare says of tmp_path/source; nothing is written."""
+    """refused(*more) -> the one line with which prepare refuses tmp_path/source; nothing is written."""
 
     def refused(*more: str) -> str:
         argv = ["mine", f"--from={tmp_path / 'source'}", f"--data-root={tmp_path / 'root'}", *more]
@@ -122,7 +122,7 @@ def test_names_are_nothing_that_a_terminal_obeys(name, packed, tmp_path, refused
 
 
 def test_folders_in_folders_end(tmp_path):
-    """Deeper than Python would follow by calling itself."""
+    """Deeper than Python could follow by recursion."""
     source = three(tmp_path / "source")
     here = os.getcwd()
     try:
@@ -133,7 +133,7 @@ def test_folders_in_folders_end(tmp_path):
     finally:
         os.chdir(here)
     assert run(prepare.main, ["mine", f"--from={source}", f"--data-root={tmp_path / 'root'}", "--size=16"]) == 0
-    os.removedirs(source.joinpath(*["d"] * 1200))  # before pytest tries, by calling itself
+    os.removedirs(source.joinpath(*["d"] * 1200))  # before pytest tries to, by recursion
 
 
 # ---- archives
@@ -155,13 +155,13 @@ def encrypted_zip() -> bytes:
 
 
 def zeros(size: int) -> bytes:
-    """gzip of so many zeros, quickly: deflate's blocks of 1 MB repeat."""
+    """gzip of `size` zeros, made quickly: deflate's blocks of 1 MB repeat."""
     machine = zlib.compressobj(9, zlib.DEFLATED, 31)
     return b"".join([*(machine.compress(bytes(MB)) for _ in range(size // MB)), machine.flush()])
 
 
 def zip_of_a_large_jpg(declared: int) -> bytes:
-    """Its directory says that a member of some bytes has so many."""
+    """Its directory says that a member of 100 bytes has `declared`."""
     data = bytearray(fab.zip_of({"cat/0.jpg": bytes(100)}))
     directory = data.index(b"PK\x01\x02")
     data[22:26] = data[directory + 24 : directory + 28] = struct.pack("<I", declared)
@@ -176,7 +176,7 @@ def zip_in_zips(depth: int) -> bytes:
 
 
 def sparse_tar(size: int) -> bytes:
-    """As GNU tar writes a file of nothing but a hole."""
+    """As GNU tar writes a file that is nothing but a hole."""
     info = tarfile.TarInfo("cat/0.jpg")
     info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,0",
                         "GNU.sparse.size": str(size), "GNU.sparse.numblocks": "1"}  # fmt: skip
@@ -184,7 +184,7 @@ def sparse_tar(size: int) -> bytes:
 
 
 def tar_that_turns_back() -> bytes:
-    """A member of a negative size: the next one is the one before."""
+    """A member of negative size: after it, the one before it comes again."""
     data = bytearray(fab.tar_of({"cat/0.png": bytes(512), "cat/1.png": bytes(512)}))
     data[1024 + 124 : 1024 + 136] = b"\xff" * 4 + (-1536).to_bytes(8, "big", signed=True)
     data[1024 + 148 : 1024 + 156] = b" " * 8
@@ -220,7 +220,7 @@ ARCHIVES = {
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_that_harm_are_refused(name, tmp_path, refused, monkeypatch):
-    """Those of gzip under smaller limits: to unpack 1 GB takes a while."""
+    """Those of gzip under smaller limits: unpacking 1 GB takes a while."""
     make, words = ARCHIVES[name]
     if name.endswith(".gz"):
         monkeypatch.setattr("fewshot.data.importers.limits.Limits", partial(Limits, unpacked=MB, ratio=10))
@@ -365,7 +365,7 @@ def test_pickles_that_harm_are_refused(name):
 
 
 def test_long_names_of_classes_in_a_pickle_are_not_cut(tmp_path):
-    """Only messages are: these two begin alike."""
+    """Only those in messages are: these two begin alike."""
     long = "x" * 100
     content = {
         "image_data": np.arange(4 * 16 * 16 * 3, dtype=np.uint32).astype(np.uint8).reshape(4, 16, 16, 3) // 7,

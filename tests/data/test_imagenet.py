@@ -46,7 +46,7 @@ def smaller_sets(tmp_path, monkeypatch) -> Iterator[None]:
 
 
 def ilsvrc(folder: Path, kaggle: bool = False) -> Path:
-    """Six training images a class and three to test, of several forms; a gray one, as ImageNet has them."""
+    """Six training and three test images a class, of several shapes; one is gray, as some of ImageNet's are."""
     lines = ["ImageId,PredictionString"]
     base = folder / "ILSVRC/Data/CLS-LOC" if kaggle else folder
     for row, cls in enumerate(WNIDS):
@@ -222,7 +222,7 @@ def test_again_without_a_size_takes_that_of_the_store(tmp_path, capsys):
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_two_at_once(locks, tmp_path, capsys, monkeypatch):
-    """While one writes its lists, another data set is prepared, which leaves them alone; or the same one, quicker."""
+    """While one writes its lists, another data set is prepared, which leaves them alone; or the same one, faster."""
     source, write = ilsvrc(tmp_path / "source"), dataset_json.write
     for number in range(2):
         fab.write(tmp_path / f"other/train/cat/{number}.png", fab.image_file(number, (16, 16)))
@@ -254,7 +254,7 @@ def test_a_name_that_no_list_can_hold(name, tmp_path, capsys):
 
 
 def test_splits_of_ones_own_are_refused(tmp_path, capsys):
-    """The folders say them, and each split has all classes."""
+    """The folders give the splits, and each split has all classes."""
     assert call(ilsvrc(tmp_path / "source"), "--splits", "nofile.csv") == USER_ERROR
     assert "imagenet has its own splits: leave --splits out" in one_line_error(capsys)
     for values in ({"splits": {"train": ["a"]}}, {"shared_classes": False}, {"importers": ("images",)}):
@@ -270,7 +270,7 @@ def test_the_files_have_an_arrays_form(tmp_path):
 
 
 def test_crops_are_not_mirrored_where_nobody_asks_for_it(source):
-    """The same crops otherwise."""
+    """Otherwise, the crops are the same."""
     files, index = opened(source)["train"].images, np.arange(12)
     mirrored, plain = (files.crops(index, np.random.default_rng(3), mirror=each)() for each in (True, False))
     again = np.random.default_rng(3)

@@ -11,7 +11,7 @@ from fewshot.data.images import as_tensor
 
 
 def test_a_stores_images_become_tensors_without_a_copy_or_a_warning(small_run):
-    """They are read-only, of which torch warns, once in a process unless told otherwise."""
+    """They are read-only: torch warns of that, once in a process unless told otherwise."""
     images = open_dataset("glyphs")["test"].images[:3]
     torch.set_warn_always(True)
     try:

@@ -30,7 +30,7 @@ from fewshot.episodes import frozen
 
 PER_CLASS = 4
 
-# The specifications as they are, but for fewer images, and fewer classes where each is a folder.
+# The specifications unchanged, except for fewer images, and fewer classes where each is a folder.
 SMALLER = """
 import dataclasses
 from fewshot.data.specs import cifar_fs, cub, fashion_mnist, fc100, omniglot, tiered_imagenet
@@ -57,7 +57,7 @@ OMNIGLOT = few(omniglot.SPEC, {
 """
 
 FORMATS: dict[str, tuple[str, str, Callable[[Path], object]]] = {}
-"""Dotted name -> the data set's name, the line that says what it came from, and what writes a small copy."""
+"""Dotted name -> the data set's name, the line that names its source, and the function that writes a small copy."""
 
 
 def copy_of(dotted: str, name: str, kind: str) -> Callable:
@@ -221,7 +221,7 @@ def small_classes(name: str) -> list[str]:
 
 @copy_of("CUB", "cub", "tar archives")
 def cub(folder: Path) -> None:
-    """CUB_200_2011.tgz: images, and what else it has; a class that is in no split here."""
+    """CUB_200_2011.tgz: images and its other files, and a class that is in no split here."""
     files = folders([*small_classes("CUB"), "005.Crested_Auklet"], ".jpg", (50, 40))
     members = {f"CUB_200_2011/images/{cls}/{name}": data for cls, own in files.items() for name, data in own.items()}
     members |= {"CUB_200_2011/classes.txt": b"1 001.Black_footed_Albatross\n", "attributes.txt": b"1 has_bill\n"}
@@ -231,7 +231,7 @@ def cub(folder: Path) -> None:
 
 @copy_of("TIERED", "tiered-imagenet", "image files")
 def tiered(folder: Path) -> None:
-    """ImageNet's training folders; others of its classes are there, too."""
+    """ImageNet's training folders; another of its classes is there, too."""
     for cls, own in folders([*small_classes("TIERED"), "n09999999"], ".JPEG", (50, 40)).items():
         for name, data in own.items():
             fab.write(folder / "ILSVRC/train" / cls / name, data)

@@ -1,4 +1,4 @@
-"""`prepare` names images of different splits that are one picture, saved anew; and only these."""
+"""`prepare` names images of different splits that are one picture, saved again; and only these."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COPIES = {
     "noisy": lambda image: saved(noisy(image)),
 }
 OTHERS = {
-    "the very same": saved,  # an equal image, which is another note
+    "the very same": saved,  # equal images have a note of their own
     "mirrored": lambda image: saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
     "half of it": lambda image: saved(image.crop((0, 0, 42, 84)).resize((84, 84))),
     "its colours turned": lambda image: saved(Image.merge("RGB", image.split()[1:] + image.split()[:1])),
@@ -47,7 +47,7 @@ OTHERS = {
 
 
 def prepared(tmp_path, change, capsys) -> tuple[str, list]:
-    """What prepare says of five images in train, and in test five others and a changed one of these."""
+    """What prepare says of five images in train and, in test, five others and a changed copy of one in train."""
     for number in range(5):
         fab.write(tmp_path / f"source/train/cat/{number}.png", saved(picture(number)))
         fab.write(tmp_path / f"source/test/dog/{number}.png", saved(picture(100 + number)))

@@ -50,7 +50,7 @@ def test_plain_data_of_every_protocol(protocol, old_numpy):
 
 
 def test_what_python_2_wrote():
-    """Its strings are bytes; so are an array's."""
+    """Its strings are bytes; so is the content of an array."""
     dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     state = b"(K\x01K\x02K\x03\x86" + dtype + b"\x89U\x06\x00\x01\x02\xfd\xfe\xfft"
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R" + state + b"b"
@@ -71,7 +71,7 @@ class Runs:
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """refused(name, content): the complaint where one pickle of a data set is replaced by this one."""
+    """refused(name, content): the complaint when one pickle of a data set is replaced by this one."""
 
     def refused(layout: str, name: str, content: bytes) -> str:
         fab.LAYOUTS[layout](tmp_path / "source", fab.dataset())
@@ -99,7 +99,7 @@ def test_a_pickle_that_would_create_a_file(protocol, tmp_path, refused):
         assert name in complaint and "not plain data" in complaint
         assert not made.exists()
     pickle.loads(pickle.dumps(attacks["open"], protocol)).close()
-    assert made.exists()  # the pickle does what it says where it is loaded blindly
+    assert made.exists()  # the pickle does what it says if it is loaded blindly
 
 
 @pytest.mark.parametrize(

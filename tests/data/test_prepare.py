@@ -77,7 +77,7 @@ def expected() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("layout", fab.LAYOUTS)
 def test_every_layout_gives_the_same_store(layout, tmp_path, call, expected):
-    name = "fabricate.TINY" if layout == "raw_ilsvrc" else "tiny"  # of whose images the lists choose
+    name = "fabricate.TINY" if layout == "raw_ilsvrc" else "tiny"  # for which lists choose the images
     status, out, err = call(made(tmp_path / "source", layout), name=name)
     assert (status, err) == (0, ""), err
     data = open_dataset("tiny", tmp_path / "root")
@@ -142,7 +142,7 @@ def test_store_of_other_images_is_left_alone(tmp_path, call):
 
 
 def test_folders_say_the_splits(tmp_path, expected, capsys):
-    """SOURCE/train/CLASS/..., without --splits; a class that is in two of them is refused."""
+    """SOURCE/train/CLASS/..., without --splits; a class in two splits is refused."""
     source = made(tmp_path / "source", "split_folders")
     argv = ["tiny", f"--from={source}", f"--data-root={tmp_path / 'root'}"]
     assert run(prepare.main, argv) == 0
@@ -179,7 +179,7 @@ def test_what_no_split_has_is_named(tmp_path, capsys):
 
 
 def test_another_size_or_other_splits_are_refused_before_an_image_is_read(tmp_path, call, splits):
-    """What the folder holds by then cannot be decoded: whoever reads it complains of that."""
+    """What the folder then holds cannot be decoded: reading it would give another complaint."""
     call(made(tmp_path / "source", "class_zips"), more=("--size", "32"))
     for path in (tmp_path / "source").rglob("*.zip"):
         path.write_bytes(b"PK\x03\x04 no archive")
@@ -300,7 +300,7 @@ def test_raw_class_that_is_not_whole(tmp_path, call):
 
 
 def test_raw_class_whose_first_file_is_absent_is_named(tmp_path, call):
-    """What is then in the store cannot be told from what should be, but that the class has fewer files."""
+    """What is then in the store cannot be told from what should be there, except that the class has fewer files."""
     made(tmp_path / "source", "raw_ilsvrc")
     (tmp_path / "source/train/n01000001/n01000001_7.JPEG").unlink()
     status, out, _ = call(tmp_path / "source", name="fabricate.TINY")
@@ -481,7 +481,7 @@ sys.exit(run(prepare.main))
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_what_a_killed_prepare_leaves_is_cleared_by_the_next(number, tmp_path, call, splits, hears_hangup):
-    """But not the folder of one that is still at work."""
+    """But not the folder of a process that is still at work."""
     source, root = made(tmp_path / "source", "class_zips"), tmp_path / "root"
     argv = ["tiny", f"--from={source}", f"--splits={splits}", f"--data-root={root}"]
     program = [sys.executable, "-c", KILLED, str(int(number))]
@@ -508,7 +508,7 @@ def test_the_second_of_two_waits_and_verifies_what_the_first_made(tmp_path, call
             [sys.executable, "-m", "fewshot.prepare", *argv], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
         )
         assert second.stdout.readline() == f"another process is preparing {root / 'tiny'}: waiting for it\n"
-        (tmp_path / "tiny").rename(root / "tiny")  # the first has done
+        (tmp_path / "tiny").rename(root / "tiny")  # the first is done
     out, _ = second.communicate(timeout=60)
     assert second.returncode == 0 and out.startswith("already prepared, verified, nothing changed")
     assert [path.name for path in root.iterdir()] == ["tiny"]
@@ -526,7 +526,7 @@ sys.exit(run(prepare.main))
 
 @pytest.mark.parametrize("most", [100, 200_000])
 def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(most, tmp_path, splits):
-    """As a full disk, which is the same error of another number: in an array's header, and in its images."""
+    """Like a full disk, which is the same error with another number: in an array's header, and in its images."""
     source, root = made(tmp_path / "source", "class_zips"), tmp_path / "root"
     argv = ["tiny", f"--from={source}", f"--splits={splits}", f"--data-root={root}"]
     done = subprocess.run(
@@ -622,7 +622,7 @@ def test_mini_imagenet_is_counted(changed, words, counted, tmp_path, call):
 
 
 def test_mini_imagenet_itself(mini_imagenet, mini_imagenet_source, tmp_path):
-    """Within 60 s of processor and 1 GB; then from parts in two folders, some in both: the same."""
+    """Within 60 s of processor time and 1 GB; then the same from parts in two folders, some of them in both."""
     root, first = mini_imagenet
     parts = [tmp_path / "part-0", tmp_path / "part-1"]
     for number, archive in enumerate(sorted(mini_imagenet_source.glob("images/*"))):

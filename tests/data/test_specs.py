@@ -1,4 +1,4 @@
-"""A data set is a specification: one file, of ours or of a user's, is all that prepare, train and the rest need."""
+"""A data set is a specification: one file, ours or a user's, is all that prepare, train and the rest need."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ PIXELS = {name: fab.image_file(number, (16, 16)) for number, name in enumerate("
 
 
 def tree(folder: Path, *paths: str) -> Path:
-    """Image files, each of pixels of its own: the first path has PIXELS["a"], and so on."""
+    """Image files, each with its own pixels: the first path has PIXELS["a"], and so on."""
     for path, data in zip(paths, PIXELS.values(), strict=False):
         fab.write(folder / path, data)
     return folder
@@ -33,7 +33,7 @@ def tree(folder: Path, *paths: str) -> Path:
 
 @pytest.fixture
 def call(tmp_path, capsys):
-    """call(csv, *more) -> the data set made of tmp_path/source by that CSV file, or the complaint of one line."""
+    """call(csv, *more) -> the data set made of tmp_path/source by that CSV file, or the one-line complaint."""
 
     def call(csv: str | bytes, *more: str, name: str = "mine"):
         path = tmp_path / "splits.csv"
@@ -50,7 +50,7 @@ def call(tmp_path, capsys):
 
 
 def holds(dataset, split: str, **classes: str) -> bool:
-    """Whether a split has just these classes, each of just these images."""
+    """Whether a split has exactly these classes, each with exactly these images."""
     found = dataset[split]
     wanted = [fab.pixels(PIXELS[name]) for cls in sorted(classes) for name in classes[cls]]
     return found.classes == tuple(sorted(classes)) and np.array_equal(found.images, wanted)
@@ -239,14 +239,14 @@ def test_folders_for_tidiness_are_no_classes(tmp_path, call):
 
 
 def test_a_class_beside_itself_in_train_and_test(tmp_path, call):
-    """Two images of one name, where folders are called as splits; both are the class's."""
+    """Two images of one name, in folders called like splits: both belong to the class."""
     tree(tmp_path / "source", "train/cat/0.png", "test/cat/0.png", "train/dog/0.png", "test/dog/0.png")
     dataset = call("split,class\ntrain,cat\ntest,dog\n")
     assert holds(dataset, "train", cat="ba") and holds(dataset, "test", dog="dc")
 
 
 def test_links_in_an_archive_are_followed_or_refused(tmp_path, call):
-    """One to a file of the archive is that file's other name, or by way of another link; others are named."""
+    """A link to a file of the archive, also by way of another link, is that file's other name; others are named."""
 
     def archive(**links: str) -> bytes:
         file = io.BytesIO()
@@ -280,7 +280,7 @@ def test_links_in_an_archive_are_followed_or_refused(tmp_path, call):
 
 
 def test_a_stray_list_limits_nothing(tmp_path, call):
-    """It takes no image away from a class, gives it none that lies elsewhere, and need not be a list at all."""
+    """It removes no image from a class, gives it none from elsewhere, and need not be a list at all."""
     tree(tmp_path / "source", *FOUR, "cat/4.png", "junk/z.png")
     rows = "filename,label\n0.png,cat\n1.png,cat\nz.png,cat\nnothing.png,dog\n"
     fab.write(tmp_path / "source/train.csv", rows.encode())
@@ -293,7 +293,7 @@ def test_a_stray_list_limits_nothing(tmp_path, call):
 
 
 def test_a_table_beside_the_lists_is_no_list(tmp_path, call):
-    """Where lists choose the images, one with the columns filename and label_id chooses none."""
+    """If lists choose the images, a table with the columns filename and label_id chooses none."""
     source = tree(tmp_path / "source", *FOUR)
     fab.write(source / "train.csv", b"filename,label\n0.png,cat\n1.png,cat\n2.png,dog\n3.png,dog\n")
     fab.write(source / "boxes.csv", b"filename,label_id\n0.png,7\n")

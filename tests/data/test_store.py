@@ -1,4 +1,4 @@
-"""A store is files, too: edited or damaged ones are one line, before anything is trained on them."""
+"""A store is files, too: if they are edited or damaged, one line says so before anything is trained on them."""
 
 from __future__ import annotations
 

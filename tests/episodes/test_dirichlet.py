@@ -41,7 +41,7 @@ def test_numbers_have_the_means_and_covariances_of_dirichlets(alpha, ways):
 
 
 def test_tasks_have_these_numbers():
-    """The same of the sampler's own tasks: a class has none in some, more than half of all in others."""
+    """The sampler's own tasks, too: a class has no query in some, more than half of all in others."""
     counts = numbers(PAPER, 10_000)
     assert (counts.sum(1) == 75).all()
     assert np.abs(counts.mean(0) - 15).max() < 0.45
@@ -128,7 +128,7 @@ def test_no_image_comes_twice_and_all_belong_to_their_classes(kind):
 
 
 def test_disjoint_tasks_are_many_and_their_numbers_are_dirichlets_too():
-    """Else the interval for new images would be about other tasks."""
+    """Otherwise the interval for new images would be about other tasks."""
     samplers = [DisjointSampler(MINI_TEST, PAPER, seed) for seed in range(40)]
     assert min(map(len, samplers)) > 120  # 150 would take every image
     labels = np.concatenate([each.episodes(0, len(each)).labels for each in samplers])
@@ -144,7 +144,7 @@ def test_balanced_tasks_are_split_like_any_others():
 
 
 def test_a_class_that_could_not_give_all_queries_is_refused():
-    """To ask it for fewer would be another distribution."""
+    """Asking it for fewer would give another distribution."""
     small = split((600, 600, 24, 600, 600))
     for kind in (EpisodeSampler, DisjointSampler):
         with pytest.raises(UserError, match="75 queries, which may all be of one class .* need 80 images a class, and"

@@ -1,4 +1,4 @@
-"""Frozen task lists: what they define is regenerated and verified; another's data, or a damaged list, is refused."""
+"""Frozen task lists: what they define is regenerated and verified; other data and damaged lists are refused."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_mini_imagenet_at_42_px_has_the_same_tasks():
 
 
 def test_the_warning_is_about_any_of_the_lists():
-    """Also where the first tasks have none."""
+    """Also if the first tasks have none."""
     other = dataclasses.replace(GLYPHS, fingerprint="f" * 64, former_fingerprint="")
     tasks = [frozen.standard_tasks(other, "test", Protocol(5, shots, 15), 2) for shots in (2, 5)]
     assert [each.frozen is None for each in tasks] == [True, False]

@@ -111,7 +111,7 @@ def test_nonsense_protocols_are_refused(protocol):
 
 @pytest.mark.parametrize("number", [5.0, True, "5", None])
 def test_what_is_no_integer_is_refused(number):
-    """Some of these gave other tasks than the integer, and no word."""
+    """Some of these used to give other tasks than the integer, without a word."""
     for values in ((number, 1, 15), (5, number, 15), (5, 1, number)):
         with pytest.raises(UserError, match="(ways|shots|queries)=.*: give an integer"):
             Protocol(*values)

@@ -22,7 +22,7 @@ from fewshot.evaluation.attack import pgd as attacked
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on letters that names most of them rightly, and its data root."""
+    """A run on letters that names most of them correctly, and its data root."""
     folder = tmp_path_factory.mktemp("attack")
     root = classes.make(folder / "data")
     flags = [*classes.FLAGS, "--backbone", "conv4", "--epochs", "6", "--data-root", str(root), "--out"]
@@ -38,7 +38,7 @@ def linear(classes: int, side: int):
 
 
 def test_the_first_step_on_a_linear_classifier_of_two_classes_is_the_sign_of_the_weights():
-    """The loss falls along w_target - w_other, whatever the image: each pixel goes by `step` in that sign."""
+    """The loss falls along w_target - w_other, whatever the image: each pixel moves by `step` with that sign."""
     weight, images, _ = linear(2, 4)
     targets = torch.tensor([0, 1, 1, 0, 1])
     found = attacked(lambda x: x.flatten(1) @ weight.T, images, targets, Attack(eps=0.1, step=0.02, steps=1))
@@ -51,7 +51,7 @@ def test_the_first_step_on_a_linear_classifier_of_two_classes_is_the_sign_of_the
 
 
 def test_a_step_on_several_classes_is_numpys():
-    """d/dx of -log softmax_t is W^T (p - e_t); from a point of the ball that is not its middle."""
+    """d/dx of -log softmax_t is W^T (p - e_t); from a point of the ball that is not its centre."""
     weight, images, targets = linear(4, 4)
     start = torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
     attack = Attack(eps=0.05, step=0.03, steps=2)

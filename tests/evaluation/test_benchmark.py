@@ -96,7 +96,7 @@ def test_features_are_scored_as_the_network_that_made_them(tmp_path):
 
 
 def test_labelled_features_need_no_data_set_and_no_order(tmp_path):
-    """Two classes that are apart, one image of each side among the other's: by hand."""
+    """Two classes that are apart, then with one image of each among the other's: by hand."""
     features = torch.tensor([[0.0], [10.0], [0.2], [9.8], [0.1], [10.1]])
     labels = ["low", "high"] * 3
     (score,) = fewshot.benchmark(features, labels=labels, shots=1, ways=2, queries=2, episodes=30)
@@ -114,7 +114,7 @@ def test_labelled_features_need_no_data_set_and_no_order(tmp_path):
 
 
 def test_a_classifiers_class_scores_are_warned_of():
-    """torchvision's whole ResNet; a linear layer within a network is no classifier, nor is a network that is one."""
+    """torchvision's whole ResNet; a linear layer within a network is no classifier, nor is one by itself."""
     with pytest.warns(UserWarning, match="output of its linear layer 'fc': if that is a classifier") as seen:
         fewshot.benchmark(torchvision.models.resnet18(weights=None), "glyphs", shots=1, episodes=2)
     assert len(seen) == 1 and seen[0].filename == __file__
@@ -125,7 +125,7 @@ def test_a_classifiers_class_scores_are_warned_of():
 
 
 class Shifted(Proto):
-    """A user's own: ProtoNet on what is left of the embeddings without the mean of the base classes' means."""
+    """A user's own: ProtoNet on embeddings less the mean of the base classes' means, at length 1."""
 
     needs_base, by_products, trainable = True, False, False
 
@@ -138,7 +138,7 @@ class Shifted(Proto):
 
 
 def test_transforms_and_heads_are_fitted_on_the_training_split():
-    """A module embeds it by itself; features come with it. By hand: CL2N (Wang et al., 2019)."""
+    """A module embeds that split itself; features come with it. By hand: CL2N (Wang et al., 2019)."""
     network, train = Pixels(), open_dataset("glyphs")["train"]
     images = [torch.from_numpy(np.array(split.images)).permute(0, 3, 1, 2) / 255 for split in (TEST, train)]
     features, base = (network(each).flatten(1) for each in images)

@@ -46,7 +46,7 @@ def run(trained, tmp_path):
 
 def test_verdicts_are_those_of_sorted_logits():
     draw = np.random.default_rng(0)
-    logits = draw.integers(0, 6, (300, 9)).astype(np.float32)  # with many ties: the lower number is the larger
+    logits = draw.integers(0, 6, (300, 9)).astype(np.float32)  # with many ties: of these, the lower class wins
     truth = draw.integers(0, 9, 300)
     found = classification.judged(torch.from_numpy(logits), truth)
     order = np.argsort(-logits, axis=1, kind="stable")
@@ -160,7 +160,7 @@ def test_a_damaged_or_foreign_record_is_refused(run):
 
 
 def test_a_classifier_names_only_the_classes_that_it_knows(run, root, tmp_path):
-    """Another set of shared classes, of other names: few-shot tasks are all that can be asked."""
+    """Another set of shared classes, with other names: few-shot tasks are all that can be asked for."""
     other = tmp_path / "data"
     shutil.copytree(root / "letters", other / "signs")
     record = json.loads((other / "signs" / "dataset.json").read_text())

@@ -71,7 +71,7 @@ def folder(small_run, tmp_path):
 
 
 def test_heads_are_fitted_on_the_classes_that_the_network_was_trained_on(folder, root, capsys):
-    """SimpleShot's base classes, whatever data set is tested: those of its own training split would be others."""
+    """SimpleShot's base classes, whatever data set is tested: those of the tested set's training split are others."""
     flowers, birds = open_dataset("flowers", root), open_dataset("birds", root)
     trained_on(folder, "flowers", flowers.fingerprint)
     assert run(folder, "--dataset", "birds", "--data-root", root, "--head", "simpleshot:norm=cl2n") == 0
@@ -149,7 +149,7 @@ def test_a_run_is_evaluated_in_the_precision_that_it_was_trained_in(folder, root
 
 @contextmanager
 def open_files_at_most(more: int):
-    """So many files can be opened beside those that are open."""
+    """At most `more` files can be opened in addition to those that are open."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest, held = max(map(int, os.listdir("/proc/self/fd"))), [os.open(os.devnull, os.O_RDONLY)]

@@ -74,7 +74,7 @@ def test_processes_and_their_number_change_nothing():
 
 
 class Fails:
-    """Knows no scikit-learn; counts its own fits, of which a task sees one."""
+    """Knows nothing of scikit-learn; counts its own fits, of which each task sees one."""
 
     def __init__(self, answer):
         self.answer, self.fits = answer, 0
@@ -135,7 +135,7 @@ def test_a_bar_for_people_and_nothing_in_a_pipe(capsys, monkeypatch):
 
 
 def test_the_order_of_queries_tells_a_classifier_nothing():
-    """One that takes them to come class by class does no better than chance."""
+    """One that assumes that they come class by class does no better than chance."""
     by_place = Fails(lambda n, ways: np.arange(ways).repeat(n // ways))
     (score,) = fewshot.benchmark(FEATURES, "glyphs", by_place, shots=1, episodes=60)
     assert abs(score.accuracy - 0.2) < 0.03 and score.std > 0
@@ -180,7 +180,7 @@ def test_different_classifiers_have_different_names():
     one, other = (naming.name(make_pipeline(StandardScaler(), LogisticRegression(C=C))) for C in (0.1, 10.0))
     assert one != other and max(len(one), len(other)) <= 100
     assert naming.name(LinearSVC(C=0.5)) == "LinearSVC(C=0.5)"
-    weights = [list(range(100)), [*range(50), 0, *range(51, 100)]]  # of so many scikit-learn prints the first ones
+    weights = [list(range(100)), [*range(50), 0, *range(51, 100)]]  # of so many, scikit-learn prints only the first
     one, other = (naming.name(KNeighborsClassifier(metric_params={"w": each})) for each in weights)
     assert one != other
 

@@ -35,7 +35,7 @@ def learner(support, labels, query):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two networks, two seeds of another that somebody names, and a learner."""
+    """Two networks, two seeds of a third, which its origin names, and a learner."""
     folder = tmp_path_factory.mktemp("foreign")
     fewshot.benchmark(Pixels(), **OPTIONS, out=folder / "a")
     fewshot.benchmark(Pixels(4), **OPTIONS, head="r2d2:lam=5", transform="l2", out=folder / "b")
@@ -153,7 +153,7 @@ def test_an_origin_that_is_none_is_one_line():
 
 
 def test_what_saw_all_queries_together_is_kept_as_transductive(tmp_path):
-    """Else tables would rank it among those that did not. A learner is named after its function."""
+    """Otherwise tables would rank it among those that did not. A learner is named after its function."""
     fewshot.evaluate_learner(learner, **OPTIONS, setting="transductive", out=tmp_path / "learner")
     fewshot.benchmark(Pixels(), **OPTIONS, head="softkmeans", out=tmp_path / "softkmeans")
     for name in ("learner", "softkmeans"):

@@ -1,4 +1,4 @@
-"""fewshot.evaluate_learner: what adapts to each task, on the same tasks; what is wrong is told."""
+"""fewshot.evaluate_learner: learners that adapt to each task, on the same tasks; mistakes are one line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_images_are_in_0_to_1_where_it_wants_them_so_and_queries_in_random_order
     def guess(support, labels, query):
         seen.append((support, labels.clone(), query))
         support.fill_(0), labels.fill_(0)  # its own to change
-        return torch.arange(5).repeat_interleave(15)  # right where queries came class by class
+        return torch.arange(5).repeat_interleave(15)  # right if queries came class by class
 
     (score,) = fewshot.evaluate_learner(
         guess, "glyphs", 1, episodes=30, preprocess=lambda images: images, setting="transductive"
@@ -166,7 +166,7 @@ def test_what_has_no_largest_is_no_logit(kind):
 
 
 def test_a_module_gets_its_images_where_its_weights_are():
-    """Also where there is a GPU, which a function would get them on. `meta` stands for another device."""
+    """Also if there is a GPU, on which a function would get them. `meta` stands for another device."""
 
     class Counts(torch.nn.Module):
         def __init__(self, device):

@@ -31,7 +31,7 @@ def scores(draw: np.random.Generator, means: dict[int, float], old: bool = False
 
 
 def test_seeds_are_paired_by_their_number(draw):
-    """Seeds 0 to 2 against 1 to 3: two are shared, and each has another place in its configuration."""
+    """Seeds 0 to 2 against 1 to 3: two are shared, at different places in the two configurations."""
     ours, theirs = scores(draw, {0: 0.2, 1: 0.5, 2: 0.8}), scores(draw, {1: 0.4, 2: 0.6, 3: 0.9})
     assert (ours - theirs).seeds == {seed: pytest.approx(ours.seeds[seed] - theirs.seeds[seed]) for seed in (1, 2)}
 
@@ -79,7 +79,7 @@ def test_one_network_against_several_is_a_paired_t_test_and_one_against_one_is_m
 
 
 def test_a_question_that_some_pairs_cannot_answer_is_corrected_for_all_pairs():
-    """As the words say that stand beside it."""
+    """As the words beside it say."""
     known = Interval(0.1, 0.02, 0.18, 0.95, "training anew", "Student's t", 0.02)
     found = {(0, 1): {"q": known}, (0, 2): {"q": "nothing is known"}, (1, 2): {"q": "nothing is known"}}
     adjusted = adjust(found, ["q"])[0, 1]["q"]

@@ -77,7 +77,7 @@ def test_ends_of_the_range():
 
 
 def test_the_interval_holds_its_value_and_the_test_its_level():
-    """3,000 test sets of 200 images: 95% of intervals, and where there is no difference 5% of tests."""
+    """3,000 test sets of 200 images: 95% of intervals hold it, and without a difference 5% of tests reject."""
     draw = np.random.default_rng(0)
     shares = np.array([0.80, 0.08, 0.04, 0.08])
     held = [low <= 0.04 <= high for low, high in (newcombe(Pairs(*row)) for row in draw.multinomial(200, shares, 3000))]

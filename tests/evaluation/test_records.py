@@ -33,13 +33,13 @@ def kept(run: Run, values: np.ndarray = VALUES, classes: np.ndarray = CLASSES) -
 
 
 def rewritten(run: Run, row: dict[str, Any], kind: str, data: bytes) -> dict[str, Any]:
-    """The row with other bytes in the place of its file, and their digest: what it says is believed."""
+    """The row with other bytes in its file, and with their digest: what it says is believed."""
     (run.folder / row[f"{kind}_file"]).write_bytes(data)
     return row | {f"{kind}_sha256": sealed.sha256(data)}
 
 
 def test_only_records_are_deleted_whatever_a_row_that_is_gone_names(run):
-    """A row is what somebody says: the file that it calls its record may be any."""
+    """A row is only what somebody says: the file that it calls its record may be any file."""
     row, mine = kept(run), ("best.safetensors", "notes.npy", "episodes.txt")
     outside = run.folder.parent / "images-outside.npz"
     for path in (outside, *(run.folder / name for name in mine)):
@@ -62,7 +62,7 @@ def test_only_records_are_deleted_whatever_a_row_that_is_gone_names(run):
         ({"disjoint": -APART}, "holds accuracies outside 0 to 1"),
         ({"disjoint_classes": THEIRS[:-1]}, "is not what result.json says"),
         ({"disjoint_classes": THEIRS[:, :4]}, "is not what result.json says"),
-        ({"classes": np.asfortranarray(CLASSES)}, "is damaged"),  # column by column: it would be read in disorder
+        ({"classes": np.asfortranarray(CLASSES)}, "is damaged"),  # column by column: read in the wrong order
         ({"more": THEIRS}, "is damaged"),
     ],
 )

@@ -149,7 +149,7 @@ class Learns(Head):
 
 
 class CentredBase(Learns):
-    """One that says where its base features are not centred."""
+    """One that fails if its base features are not centred."""
 
     def fit_base(self, features, labels):
         assert features.mean(0).abs().max() < 1e-4

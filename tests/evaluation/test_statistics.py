@@ -276,7 +276,7 @@ def test_a_run_is_at_chance_where_its_interval_reaches_it():
 
 
 def test_one_run_strays_as_far_as_the_spread_of_many_says():
-    """By sqrt(n + 1) of the half-width that n runs have: 0.03 * sqrt(10) is 0.0949."""
+    """By sqrt(n + 1) times the half-width of n runs: 0.03 * sqrt(10) is 0.0949."""
     assert apart_by_intervals([0.5, 0.404], [0.01, 0.03], [1, 9])[0, 1]
     assert not apart_by_intervals([0.5, 0.406], [0.01, 0.03], [1, 9])[0, 1]
 

@@ -1,4 +1,4 @@
-"""Heads that see all queries of a task: they can gain from them, and cannot read classes off their order."""
+"""Heads that see all queries of a task: they can gain from the queries, and cannot read classes off their order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SoftKMeans(Head):
 
 
 class Cheat(Head):
-    """Says that the queries come class by class, as many of each."""
+    """Assumes that the queries come class by class, as many of each."""
 
     transductive = True
 

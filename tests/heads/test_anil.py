@@ -103,7 +103,7 @@ def test_options_out_of_range_are_one_line(option):
 
 @pytest.mark.parametrize("init", ["learned", "zero"])
 def test_class_weights_are_the_adapted_layers(init):
-    """CamDrop and class activation maps go by them: the weights after the steps, from where they began."""
+    """CamDrop and class activation maps use them: the weights after the steps, from either start."""
     support, labels, _, _ = task()
     torch.manual_seed(1)
     head = heads.build(f"anil:init={init},steps=4,lr=0.7,ways=4", FEATURES)

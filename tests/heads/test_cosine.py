@@ -54,7 +54,7 @@ def test_prototypes_are_plain_means_unless_told_otherwise():
 
 @pytest.mark.parametrize("prototype", ["mean", "normalised"])
 def test_class_weights_are_the_prototypes_at_length_1(prototype):
-    """CamDrop and class activation maps go by them."""
+    """CamDrop and class activation maps use them."""
     support, labels, _ = task(features=7)
     support = support * torch.linspace(0.1, 3, support.shape[1])[:, None]
     weights = heads.build(f"cosine:prototype={prototype}").class_weights(support, labels)

@@ -1,4 +1,4 @@
-"""Every head x option obeys the common laws (fewshot/testing/heads.py): one row each. And those who do not are told."""
+"""Every head x option obeys the common laws (fewshot/testing/heads.py): one row each. Those that do not are told."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_every_head_is_in_the_table():
 
 
 class Honest(Head):
-    """A user's own head, that obeys: inner products with the class means."""
+    """A user's own head that obeys: inner products with the class means."""
 
     by_products = True
 
@@ -331,7 +331,7 @@ def test_heads_that_cannot_be_trained_with_are_refused():
     ],
 )  # fmt: skip
 def test_what_a_head_learns_is_a_parameter(spec, learned):
-    """What is none is never trained, and no law on gradients sees it."""
+    """What is no parameter is never trained, and no law on gradients sees it."""
     found = dict(heads.build(spec).named_parameters())
     assert found.keys() == learned and all(each.requires_grad for each in found.values())
 

@@ -48,7 +48,7 @@ def prepared(support, labels, query, rectify: bool):
 
 
 def affinity(query, neighbours: int) -> np.ndarray:
-    """(Q, Q): each query's nearest, less itself, which is the first of them."""
+    """(Q, Q): each query's nearest queries, without itself, which is the first of them."""
     near = np.zeros((len(query), len(query)))
     for i, x in enumerate(query):
         near[i, np.argsort([((x - other) ** 2).sum() for other in query], kind="stable")[:neighbours]] = 1

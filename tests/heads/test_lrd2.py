@@ -70,7 +70,7 @@ def test_in_two_way_tasks_one_score_is_the_others_negative():
 @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1e2, 1e4])
 @pytest.mark.parametrize("features", [40, 3])
 def test_finite_at_every_scale(features, scale):
-    """Where it is sure, s is zero but for rounding, and the paper's z would be infinite."""
+    """Where it is sure, s is zero up to rounding, and the paper's z would be infinite."""
     support, labels, query = (x.float() if x.is_floating_point() else x for x in task(5, features, scale=scale))
     support = support.requires_grad_()
     logits = heads.build("lrd2")(support, labels, query)

@@ -24,7 +24,7 @@ def test_equals_the_logarithm_of_attention_summed_by_class(scale):
 
 
 def test_sharp_attention_stays_finite():
-    """A class may get so little of it that its probability is none in float32."""
+    """A class may get so little of it that its probability is 0 in float32."""
     support, labels, query = (x.float() if x.is_floating_point() else x for x in task())
     logits = heads.build("matching:scale=1000")(support, labels, query)
     assert logits.isfinite().all() and logits.min() < -200

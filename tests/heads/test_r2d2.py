@@ -91,7 +91,7 @@ def test_solves_in_float32_under_autocast():
 
 @pytest.mark.parametrize("variant", ["metaopt", "r2d2"])
 def test_evaluation_solves_with_what_training_has_learned(variant):
-    """By embeddings and by inner products: lambda, scale and intercept of now, not those that it began with."""
+    """By embeddings and by inner products: the present lambda, scale and intercept, not those that it began with."""
     head = heads.build(f"r2d2:variant={variant},learn_lam=true")
     support, labels, query = task(2, 30)
     targets, lam = torch.eye(5)[labels], np.log1p(np.exp(0.5))

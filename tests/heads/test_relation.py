@@ -13,7 +13,7 @@ SHAPES = [(3, 5, 5), (4, 2, 2), (2, 7, 3), (6, 1, 1)]  # with sides that a pool 
 
 
 def trained(spec, shape):
-    """A head whose parameters and running statistics are no longer the first ones."""
+    """A head whose parameters and running statistics are no longer the initial ones."""
     torch.manual_seed(0)
     head = heads.build(spec, shape[0] * shape[1] * shape[2], shape)
     with torch.no_grad():

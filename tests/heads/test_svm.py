@@ -24,7 +24,7 @@ SIZES = pytest.mark.parametrize("shots, features", [(1, 40), (5, 64), (5, 3)])
 @pytest.mark.parametrize("C", [0.1, 10.0])
 @SIZES
 def test_equals_scikit_learns(shots, features, C):
-    """With one more feature for each image, which it alone has: MetaOptNet's K + I."""
+    """With one more feature for each image, which only that image has: MetaOptNet's K + I."""
     support, labels, query = task(shots, features, scale=0.5)
     head = heads.build(f"svm:C={C}")
     ours = {
@@ -44,7 +44,7 @@ def test_equals_scikit_learns(shots, features, C):
 @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 1e2])
 @SIZES
 def test_the_optimality_conditions_hold_at_every_scale(shots, features, scale, C):
-    """What y - (K + I) a leaves is the same for all classes of an image whose a is below C y, and less for no other."""
+    """For each image, y - (K + I) a has its smallest value in every class whose a is below C y."""
     support, labels, _ = task(shots, features, scale=scale)
     head, y = heads.build(f"svm:C={C}").double(), one_hot(labels, 5)
     a = head.coefficients(support @ support.mT, y.mT)[0].mT.detach()

@@ -90,7 +90,7 @@ def test_its_loss_falls():
 
 
 def test_it_helps_on_balanced_tasks_and_harms_where_one_class_has_all_queries():
-    """What Veilleux et al. (NeurIPS 2021) show: the marginal term wants as many queries of each class."""
+    """What Veilleux et al. (NeurIPS 2021) show: the marginal term favours equally many queries of each class."""
     right = {}
     for name, truth in (("balanced", np.repeat(np.arange(4), 10)), ("one class", np.repeat([0, 1], [37, 3]))):
         for spec in ("tim", "tim:steps=0", "tim:marginal=0"):

@@ -40,7 +40,7 @@ class Centres(Head):
 
 
 class NearestQueries(Head):
-    """Each query is averaged with those near it: far from one another, as long random vectors are, they change none."""
+    """Each query is averaged with those near it. If they are far apart, as long random vectors are, none changes."""
 
     def solve(self, support, targets, query):
         near = (-squared_distances(query, query)).softmax(2)
@@ -48,7 +48,7 @@ class NearestQueries(Head):
 
 
 class Gate(Proto):
-    """What it makes of other queries is learned, and nothing at first."""
+    """The effect of other queries is learned, and zero at first."""
 
     by_products = False
 
@@ -66,7 +66,7 @@ class SmoothsInTraining(Smooths):
 
 
 class InPart(Head):
-    """An honest `solve`, and in evaluation another."""
+    """An honest `solve`, but another one in evaluation."""
 
     def solve(self, support, targets, query):
         return -squared_distances(query, prototypes(support, targets))
@@ -80,7 +80,7 @@ class Declared(Smooths):
 
 
 class Normed(Relation):
-    """Batch norm, which in training takes its statistics of all queries."""
+    """Batch norm, which in training takes its statistics from all queries."""
 
 
 class Drops(Proto):
@@ -125,7 +125,7 @@ class Descends(Head):
 
 
 class Far(Head):
-    """Distances as torch has them, which computes those of more than 25 points otherwise than those of fewer."""
+    """Distances by torch, which computes those of more than 25 points differently from those of fewer."""
 
     def solve(self, support, targets, query):
         return -torch.cdist(query, prototypes(support, targets))

@@ -1,4 +1,4 @@
-"""The optimizer and the moving average of the weights: torch's."""
+"""The optimizer and the moving average of the weights equal torch's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_moving_average_is_torchs():
 
 
 def test_a_weight_may_have_its_first_gradient_later_than_others():
-    """As those of a branch that a network begins to use, or a head that waits for its features."""
+    """Such as those of a branch that a network begins to use later, or of a head that waits for its features."""
 
     def trained(make) -> torch.Tensor:
         early, late = (nn.Parameter(torch.linspace(-1, 1, 5)) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Several processes that train one model: as one that does their shares in turn. They stop, fail and go on together."""
+"""Several processes training a model equal one that does their shares in turn. They stop, fail and resume together."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def parts(batch, items: int, size: int) -> list[tuple[float, object]]:
 
 
 def in_turn(config: TrainConfig, size: int) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """What so many processes must come to, by one that does their shares one after the other; and the losses."""
+    """What `size` processes must reach, by one that does their shares one after the other; and the losses."""
     made = experiment.prepare(config)
     model, regime, plan = made.model, made.regime, setup.plan(config, made.regime)
     stepper = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
@@ -141,7 +141,7 @@ def test_processes_are_one_that_does_their_shares_in_turn(size, changes, data, n
         assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6), name
     assert [row["loss"] for row in run.metrics() if "loss" in row] == pytest.approx(losses, rel=1e-5)
     assert run.sittings[0]["processes"] == size and run.processes == str(size)
-    # The test is of the same bits as in one process: images are embedded in the same batches, by whomever.
+    # The test gives the same bits as in one process: images are embedded in the same batches, whoever does it.
     tasks, base = experiment.prepare(config).test, experiment.prepare(config).dataset["train"]
     for row, right in zip(run.rows, score(load_own(run, CPU), tasks, CPU, base, fold=True), strict=True):
         assert np.array_equal(read(run, row).episodes.accuracies, (right.sum(1) / 6).astype(np.float32))
@@ -267,7 +267,7 @@ def test_train_starts_its_processes(monkeypatch):
 
 
 def test_synchronised_batch_norm_is_for_several(data, monkeypatch):
-    """On a GPU that is none. Who goes on alone with what several began is let."""
+    """On a pretend GPU. A process that continues alone what several began is allowed to."""
     monkeypatch.setattr(resuming, "choose", lambda *_: Compute(torch.device("cuda", 0), "fp32"))
     with pytest.raises(UserError, match="--sync-bn is for several processes, and there is one: leave it out"):
         experiment.prepare(settled(data, sync_bn=True))
@@ -320,7 +320,7 @@ def test_who_ends_waits_for_no_store_that_is_gone(monkeypatch):
 
 
 def test_who_fails_is_missed(monkeypatch):
-    """Only who has done all takes leave: one that waits for a device is told of a failure by nothing but silence."""
+    """Only a process that has done all takes leave: one that waits for a device learns of a failure only by silence."""
     monkeypatch.setattr(pulse, "BEAT", 0.01)
     store, heard = Store(), threading.Event()
     failing = Pulse(store, 1, 2, lambda *_: None)

@@ -60,7 +60,7 @@ def test_a_table_without_numbers_is_refused():
 
 
 def test_an_epoch_that_begins_within_a_step_counts_from_the_next_one():
-    """Epochs of 5 tasks, 2 a step: after 5 tasks is in the third step, after 10 at the end of the fifth."""
+    """Epochs of 5 tasks, 2 a step: 5 tasks are reached in the third step, 10 at the end of the fifth."""
     assert [Pace(3, 5, 2).first_step(epoch) for epoch in range(4)] == [0, 3, 5, 8]
 
 

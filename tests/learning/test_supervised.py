@@ -1,4 +1,4 @@
-"""Supervised training against plain PyTorch; its batches, mixing and turns; its run folder and what follows on it."""
+"""Supervised training against plain PyTorch; its batches, mixing and turns; its run folder and what builds on it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ IMAGES = 7  # of each class: an epoch of a few steps, and enough for an episode
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    """The training split with few images of each class, its statistics as they are."""
+    """The training split with few images of each class, its statistics unchanged."""
     whole = open_dataset
 
     def smaller(name, root):
@@ -89,7 +89,7 @@ def test_a_step_is_plain_pytorchs(kind, tmp_path):
 
 
 def test_mixing_is_what_it_says_and_its_loss_is_shared():
-    """mixup: share * image + (1 - share) * other. cutmix: each pixel is of one of the two, in the area that is said."""
+    """mixup: share * image + (1 - share) * other. cutmix: each pixel comes from one of the two, in the stated area."""
     plain = setup(jitter=0.0).regime
     for name, step in (("mixup", 0), ("cutmix", 3)):
         regime = setup(jitter=0.0, regime=f"supervised:batch=32,{name}=1.0").regime
@@ -116,7 +116,7 @@ def test_mixing_is_what_it_says_and_its_loss_is_shared():
 
 
 def test_randaugment_is_torchvisions_from_the_runs_own_seeds():
-    """Image by image: the same in any batch of the step, whatever else was drawn, and nothing else draws otherwise."""
+    """Image by image: the same in any batch of the step, whatever else was drawn, and no other draw changes."""
     plain, regime = setup().regime, setup(regime="supervised:batch=32,randaugment=2,magnitude=12").regime
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -320,7 +320,7 @@ def test_it_validates_every_so_many_epochs():
 def test_smoothing_mixing_and_turns_together_are_their_sum_written_out():
     """Both classes of a mixed image are smoothed, in all four turns, and the turns are not.
 
-    Right is the class that an image shows most of.
+    The right class is the one that an image shows most of.
     """
     changes = {"regime": "supervised:batch=8,smoothing=0.5,mixup=1.0,rotation=true"}
     made = setup(**changes)

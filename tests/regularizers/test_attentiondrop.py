@@ -48,7 +48,7 @@ def brute_force(x, drawn, mode, top_percent, literal):
 
 @pytest.mark.parametrize("threads", [1, 8])
 def test_the_top_is_the_first_of_a_stable_sort(threads):
-    """Of few threads and of many, which select in different ways; with ties, and signs of zero."""
+    """With few threads and with many, which select in different ways; with ties, and signs of zero."""
     torch.manual_seed(0)
     x = torch.randn(20, 3, 4, 5).relu().round(decimals=1)
     x[0, 0, 0, 0], x[1] = -0.0, -torch.inf

@@ -94,7 +94,7 @@ def test_weights_are_compressed_by_group_sums():
     weights = torch.arange(12.0).view(1, 12)
     assert torch.equal(compress(weights, 12), weights)
     assert torch.equal(compress(weights, 4), torch.tensor([[3.0, 12, 21, 30]]))
-    assert torch.allclose(compress(weights, 5).sum(), weights.sum(), rtol=0.2)  # not whole groups: about so
+    assert torch.allclose(compress(weights, 5).sum(), weights.sum(), rtol=0.2)  # groups are not whole: only about equal
 
 
 @pytest.mark.parametrize("spec", ["camdrop", "camdrop:guide=avg", "camdrop:channels=1"])

@@ -32,7 +32,7 @@ def test_every_seed_becomes_its_whole_block(block_size):
 
 @pytest.mark.parametrize("block_size", [1, 3, 5])
 def test_equals_torchvision_given_its_seeds(block_size):
-    """Odd blocks only, as torchvision. Its seed rate is applied to the same noise."""
+    """Odd blocks only, as in torchvision. Its seed rate is applied to the same noise."""
     x = torch.randn(16, 8, 10, 10)
     torch.manual_seed(7)
     theirs = drop_block2d(x, p=0.2, block_size=block_size, eps=0.0)
@@ -147,5 +147,5 @@ def test_a_block_fits_the_shorter_side():
 
 
 def test_where_the_images_size_is_not_known_each_stage_has_halved_the_map():
-    """4x4 after four stages is of 64 px, 4x4 after three of 32 px."""
+    """4x4 after four stages means images of 64 px, 4x4 after three 32 px."""
     assert [regularizers.build("dropblock", Site(8, 4, 4, depth, 4)).block_size for depth in (3, 4)] == [2, 4]

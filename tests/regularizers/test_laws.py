@@ -1,4 +1,4 @@
-"""Every method x option obeys the common laws (fewshot/testing.py): one row each. And those who do not are told."""
+"""Every method x option obeys the common laws (fewshot/testing.py): one row each. Those that do not are told."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dropblock_exact(method) -> float:
 
 
 def dropblock_metaopt(method) -> tuple[float, float]:
-    """Between each block's middle alone and whole blocks: which it is changes from step to step."""
+    """Between each block's middle alone and whole blocks: this changes from step to step."""
     site = method.site
     fits = (site.height - method.block_size + 1) * (site.width - method.block_size + 1)
     rate = seed_rate(method.drop_prob, method.block_size, site.height, site.width)
@@ -71,7 +71,7 @@ def focuseddropout_normal(method) -> float:
 
 
 def camdrop_blocks(method) -> tuple[float, float]:
-    """Exact where each position is as likely as another to be a candidate, as in noise; of few, few seeds fall."""
+    """Exact if all positions are equally likely to be candidates, as in noise; if these are few, few seeds fall."""
     return around(method.expected_drop if method.active else 0.0, 0.1 if method.candidates == "kept" else 0.3)
 
 
@@ -213,7 +213,7 @@ class OwnNoise(Honest):
 
 
 class AMap(Honest):
-    """The regularized map where the mask is asked for."""
+    """Returns the regularized map instead of the mask."""
 
     def multiplier(self, x, guide=None):
         return x * super().multiplier(x)
@@ -232,7 +232,7 @@ class SoftlyWeighted(Honest):
 
 
 class BuiltByHand(Case):
-    """Not tried as it is built."""
+    """Not tried when it is built."""
 
     def build(self, size):
         return self.component(Site(*self.shape(size)))
@@ -299,7 +299,7 @@ def test_a_mask_that_leaves_nothing_does_not_have_the_mean_one(scope):
 
 @pytest.mark.parametrize("name", ["AMap", "AMapAndNoise"])
 def test_a_multiplier_that_is_a_map_is_refused_before_it_trains(name):
-    """Else it would train silently, on the square of its maps."""
+    """Otherwise it would train silently, on the square of its maps."""
     for build in (
         lambda: regularizers.build(f"{__name__}.{name}", Site(16, 10, 10)),
         lambda: backbones.build("conv4", f"{__name__}.{name}@4", 84),
@@ -438,7 +438,7 @@ class ByName(Regularizer):
 
 
 class Darker(Regularizer):
-    """Of images in 0..1: below 0 there is no root."""
+    """For images in 0..1: below 0 there is no root."""
 
     place = "image"
 
@@ -466,7 +466,7 @@ class Gathering(Regularizer):
 
 
 def test_a_users_method_is_tried_on_what_it_is_for():
-    """With a named class where it asks for one, on images where it acts on them, and not at a rate of 0."""
+    """With a named class if it asks for one, on images if it acts on them, and not at a rate of 0."""
     x = torch.randn(2, 16, 10, 10)
     assert regularizers.build(f"{__name__}.DividesByItsRate:rate=0", Site(16, 10, 10))(x) is x
     regularizers.build(f"{__name__}.ByName", Site(16, 10, 10))

@@ -105,7 +105,7 @@ def test_default_sites_follow_the_image_size():
 
 @pytest.mark.parametrize(("attention", "sign"), [("ste", 1), ("ste_reversed", -1)])
 def test_the_trained_attention_has_the_straight_through_gradient(attention, sign):
-    """For the mask's derivative by the attention stands minus the block of the maximum, times the scale."""
+    """The mask's derivative by the attention is taken as minus the block of the maximum, times the scale."""
     torch.manual_seed(0)
     method = regularizers.build(f"targetdrop:drop_prob=0.3,reduction=4,attention={attention}", Site(20, 8, 8, 3, 4))
     x, reach = torch.randn(3, 20, 8, 8), method.block_size // 2

@@ -1,4 +1,4 @@
-"""Slips in a user's own method: each is a line that names it, before a training in which it would be silent."""
+"""Slips in a user's own method: one line names each, before a training in which it would be silent."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ FAITHFUL = """
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """The file of a user's, in the folder where the command is given."""
+    """A user's file, in the folder where the command is run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path / "my_slip.py"

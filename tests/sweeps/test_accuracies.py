@@ -1,4 +1,4 @@
-"""What the reports of sweeps take of each run: its own test, and nothing that it was evaluated on besides."""
+"""What the reports of sweeps take from each run: its own test, and no other evaluation."""
 
 from __future__ import annotations
 

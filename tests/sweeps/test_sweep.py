@@ -35,7 +35,7 @@ NAME = "dropblock-seed0"
 
 
 def digests(folder: Path) -> list:
-    """What a run came to: its weights, and each episode's accuracy."""
+    """The outcome of a run: its weights, and each episode's accuracy."""
     weights = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
     records = [path.read_bytes() for path in sorted(folder.glob("episodes-*.npy"))]
     return [*(tensor.numpy().tobytes() for tensor in weights.values()), *records]
@@ -48,12 +48,12 @@ def plan():
 
 @pytest.fixture(scope="module")
 def undisturbed(plan, tmp_path_factory):
-    """What the plan's run comes to in this process."""
+    """The outcome of the plan's run in this process."""
     return digests(experiment.run(plan[NAME], tmp_path_factory.mktemp("undisturbed") / NAME).folder)
 
 
 class Killer:
-    """Kills a run's process without warning, once, when it has come some way."""
+    """Kills a run's process without warning, once, after some steps."""
 
     def __init__(self, sweep: Sweep, find) -> None:
         self.sweep, self.find, self.killed = sweep, find, ""
@@ -141,7 +141,7 @@ def test_an_error_leaves_no_process_at_work(plan, tmp_path):
 
 
 def test_what_a_run_prints_elsewhere_is_in_its_log(plan, tmp_path):
-    """As of Ray's and Slurm's workers: `Inline` works as they do."""
+    """As with Ray's and Slurm's workers: `Inline` works as they do."""
     made = Sweep.make(tmp_path / "sweep", grid.points(FLAGS | {"lr": 1e30}, {"reg": ["none"]}, None))
     (why,) = conduct(made, Inline(made)).values()
     assert "no longer finite" in why
@@ -207,7 +207,7 @@ def test_a_file_in_the_place_of_its_folder_is_named(tmp_path, capsys):
 
 
 def test_one_experiment_by_two_names_counts_once(small_run, tmp_path, capsys):
-    """What `auto` comes to is known when it was trained: here one seed twice, no evidence of training again."""
+    """What `auto` becomes is known only after training: here one seed twice, which tells nothing of training anew."""
     out = tmp_path / "sweep"
     for seed in (0, 1):
         variant(small_run, out / f"precision=fp32-seed{seed}", seed=seed, gain=seed / 10)
@@ -249,7 +249,7 @@ def test_without_out_the_folder_is_that_of_the_runs_however_they_are_trained(tmp
     [("auto", 4, 4, {}), ("auto", 0, 32, {"threads": 1}), ("cuda:1", 4, 1, {}), ("cpu", 4, 32, {"threads": 1})],
 )
 def test_runs_at_once_and_their_threads(device, shown, jobs, threads, plan, tmp_path, monkeypatch):
-    """One on each GPU; one on a GPU that is named; else one on each processor core."""
+    """One on each GPU; one if a GPU is named; otherwise one on each processor core."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: shown)
     monkeypatch.setattr(launch, "processors", lambda: 32)
     args = sweep.parser().parse_args([])

@@ -163,7 +163,7 @@ def test_wrong_use_is_named():
 
 
 class Neighbours(Transform):
-    """Smooths embeddings over the images beside one another, which come class by class."""
+    """Smooths embeddings over neighbouring images, which come class by class."""
 
     def forward(self, z):
         return z + z.roll(1, dims=-2) + z.roll(-1, dims=-2)
@@ -219,7 +219,7 @@ def test_short_embeddings_are_made_length_1_and_small_features_keep_their_power(
 
 
 class FittedOfAll(OfAll):
-    """Learns of the base classes, and looks at all other images all the same."""
+    """Learns from the base classes, but looks at all other images all the same."""
 
     fitted = True
 
@@ -252,7 +252,7 @@ def test_one_that_is_fitted_or_looks_at_near_images_is_refused_too(spec):
 
 
 def test_one_that_is_an_object_or_fits_one_length_alone_is_refused_where_it_is_applied():
-    """Its length is known where it is built for a network, and where there are embeddings."""
+    """The embeddings' length is known when it is built for a network, and once there are embeddings."""
     given = {"labels": torch.arange(6).repeat_interleave(10), "shots": 1, "queries": 2, "episodes": 10}
     with pytest.raises(UserError, match="transform OfAll: what it makes"):
         fewshot.benchmark(torch.randn(60, 8), **given, transform=OfAll())
@@ -265,7 +265,7 @@ def test_one_that_is_an_object_or_fits_one_length_alone_is_refused_where_it_is_a
 
 
 class Normed(Transform):
-    """Batch norm: of its statistics in evaluation, of the batch's in training."""
+    """Batch norm: by its own statistics in evaluation, by the batch's in training."""
 
     def __init__(self) -> None:
         super().__init__()
