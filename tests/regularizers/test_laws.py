@@ -1,4 +1,4 @@
-"""Every method x option obeys the common laws (fewshot/testing.py): one row each. Those that do not are told."""
+"""Every method and option obeys the common laws of fewshot/testing/regularizers.py: one row each. A breach is told."""
 
 from __future__ import annotations
 
