@@ -15,10 +15,10 @@ under: data set, ways, shots, queries, and whether the head is transductive.
 
 A difference is established if p < 0.05 in a two-sided t-test, by Holm's method over all pairs if there are more than
 two entries. An entry's rank is 1 + the number of entries that are established to be better: by that test and, if there
-are several seeds, also by their intervals, as on the leaderboard. Classifiers are compared image by image, by McNemar's
-test if an entry is one run.
+are several seeds, also by their intervals, as on the leaderboard. Classifiers are compared image by image: by McNemar's
+test if both entries are one run, else by a t-test.
 
-At the end stands a plan: how many images of each class, test classes or training seeds would establish the difference
+Below each pair is a plan: how many images of each class, test classes or training seeds would establish the difference
 seen (or --detect POINTS) in 80 of 100 such studies, by the variances measured here. Each number is for a question of
 its own (docs/statistics.md).
 

@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
             console.print(f"warning: {folder} is unfinished: the picture shows it as far as it has come")
         if args.what != "curves" and (changed := shown.changed_code):
             console.print(
-                f"warning: {changed} has changed since {folder} was trained: the picture is drawn by the code as it is"
+                f"warning: {changed} has changed since {folder} was trained: the picture is drawn with the new code"
             )
     console.print(f"{out}: {heading}{' (replaces the earlier file)' if earlier else ''}")
 

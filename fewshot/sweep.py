@@ -129,8 +129,8 @@ def _warn_of_changed_code(sweep: Sweep, done: Sequence[str]) -> None:
     for changed in dict.fromkeys(earlier.values()):
         names = ", ".join(name for name, its in earlier.items() if its == changed)
         terminal().print(
-            f"Warning: {changed} has changed since these were trained, and their results are of the code as it was:"
-            f" {names}. Give another --out to train them with the code as it is."
+            f"Warning: {changed} has changed since these were trained, and their results are from the old code:"
+            f" {names}. To train them with the new code, give another --out."
         )
 
 

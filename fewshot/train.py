@@ -35,9 +35,9 @@ def parser() -> Parser:
     )  # fmt: skip
     its.add_argument(
         "--elsewhere", action="store_true",
-        help="with --resume: continue even if this machine cannot train in the precision, threads or number of"
-        " processes that the run had; the run records it, and is not pooled with others if its precision or number of"
-        " processes has changed",
+        help="with --resume: continue even if this machine cannot train with the run's precision, threads, kind of"
+        " device or number of processes; the run records it, and is not pooled with others if its precision or number"
+        " of processes has changed",
     )  # fmt: skip
     its.add_argument(
         "--processes", type=int, default=1, metavar="N",

@@ -244,7 +244,7 @@ def test_heads_are_compared_on_the_same_networks(tmp_path, capsys):
     assert run(folders[0], "--head", "proto", "--transform", "none", "l2") == 0, "one run by two solvers"
     assert f"     {folders[0]}\n" in capsys.readouterr().out
     assert run(folders[0], "--head", "proto") == console.USER_ERROR
-    assert "or two heads behind --head" in one_line_error(capsys)
+    assert "or two heads after --head" in one_line_error(capsys)
 
 
 def test_networks_are_compared_by_another_head_than_their_own(tmp_path, capsys):

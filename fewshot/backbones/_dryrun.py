@@ -59,7 +59,7 @@ class DryRun:
         (output,) = found
         if not _is_map(output):
             what = f"a tensor {_shape(output)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise UserError(f"{where}: {name!r} gives no map (N, C, H, W) but {what}")
+            raise UserError(f"{where}: {name!r} gives no map (N, C, H, W) but {what}; show sites lists what does")
         assert isinstance(output, Tensor)
         return output
 

@@ -47,7 +47,7 @@ def read_bounded(path: Path, most: int) -> bytes:
     with os.fdopen(handle, "rb") as file:
         size = os.fstat(handle).st_size
         if size > most:
-            raise UserError(f"{path} has {size:,} bytes; at most {most:,} are read of such a file")
+            raise UserError(f"{path} has {size:,} bytes, and such a file at most {most:,}: is it the right one?")
         return file.read(size)  # not `most`: so much memory would be set aside
 
 

@@ -56,7 +56,7 @@ def evaluate_learner(
 
     learner: called once a task, with its support images, their labels, and its query images in random order; returns
         logits (Q, W) or classes (Q,), tensor or array. It may take gradients, and must be unchanged after each task.
-        An inductive learner is called a second time for the first task, with half of its queries.
+        An inductive learner is called a second time for the first task of each list, with half of its queries.
         torch's random numbers, on the CPU and on the images' device, are seeded before each task, by its number.
     name: of the method in tables, such as "maml"; by default that of the learner's class or function.
     setting: "transductive" if a query's answer depends on the other queries of its task, as when batch norm takes its

@@ -156,7 +156,7 @@ def _npz(path: Path, data: bytes, members: Sequence[str]) -> dict[str, np.ndarra
         raise _damaged(path) from None
     for name, data in unpacked.items():
         if len(data) > _LARGEST:
-            raise UserError(f"{path}: {name} unpacks to more than {_LARGEST:,} bytes; no more are read of a file")
+            raise UserError(f"{path}: {name} unpacks to more than {_LARGEST:,} bytes: evaluate {path.parent} again")
     return {name: _npy(path, data) for name, data in unpacked.items()}
 
 

@@ -46,7 +46,7 @@ def run(
         begin one; if it is finished, return it. `config` may have another device, threads, data root and time between
         checkpoints than the run began with (`identity.HOW`).
     elsewhere: continue with this machine's own precision and number of threads, and with this number of processes, if
-        the run was last trained with others: it is then not the run that it would have been, and says so.
+        the run was last trained with others: it is then not the run that it would have been, and records it.
     crew: the processes that train it together; each of them calls this (core/crew.py). Only the first one writes, and
         only it needs the folder.
 

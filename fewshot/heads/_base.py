@@ -81,7 +81,8 @@ class Head(nn.Module):
             if getattr(cls, declared) and getattr(cls, method) is getattr(Head, method):
                 raise UserError(f"head {cls.__name__} declares {declared}: implement {method}, or leave it out")
         if cls.needs_training and not (cls.trainable and not cls.needs_base):
-            raise UserError(f"head {cls.__name__} declares needs_training and trainable = False: take one of them back")
+            other = "needs_base, which no training has" if cls.trainable else "trainable = False"
+            raise UserError(f"head {cls.__name__} declares needs_training, and {other}: take one of them back")
 
     def begin(self, features: int, shape: tuple[int, int, int] | None) -> None:
         """Make the parameters that depend on the form of the embeddings. Called once, before weights are loaded.

@@ -31,7 +31,7 @@ class Begun:
     fresh: bool
     """Whether it has no checkpoint yet."""
     sitting: dict[str, Any] | None
-    """What it was last trained with: device, precision, threads, processes."""
+    """What it was last trained with: device, precision, threads, processes, torch."""
 
 
 def find(config: TrainConfig, out: str | os.PathLike | None, resume: bool, elsewhere: bool = False) -> Begun | None:
@@ -52,7 +52,7 @@ def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute
     if begun is None or begun.sitting is None:
         return choose(config.device, config.precision, crew), config.threads
     folder, last = begun.run.folder, begun.sitting
-    go_on = "; to go on as this machine does it, add --elsewhere, which makes it another run and is recorded"
+    go_on = "; to go on as this machine does it, add --elsewhere: the run records it"
     if (processes := last.get("processes", 1)) != crew.size:
         raise UserError(
             f"{folder} was last trained in {_processes(processes)}, and here it would go on in"
@@ -92,10 +92,12 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
 
     `code`: the digests of the code that trains here and now.
     """
-    here = {"precision": compute.precision, "processes": compute.crew.size, "torch": version("torch")}
+    here = {"precision": compute.precision, "processes": compute.crew.size}
+    if torch_now := version("torch"):
+        here["torch"] = torch_now
     if compute.device.type == "cpu":
         here["threads"] = torch.get_num_threads()
-    unsaid = {"processes": 1, "torch": folder.environment.get("versions", {}).get("torch", here["torch"])}
+    unsaid = {"processes": 1, "torch": folder.environment.get("versions", {}).get("torch", torch_now)}
     for last in folder.sittings[-1:]:
         for name, value in here.items():
             if (before := (unsaid | last)[name]) != value:

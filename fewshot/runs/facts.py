@@ -225,7 +225,10 @@ class Facts:
 
     @property
     def sittings(self) -> list[dict[str, Any]]:
-        """What the run was trained on, in turn: device, precision, threads. Empty if training has not begun."""
+        """What the run was trained on, in turn: device, precision, threads; where unusual, also processes and torch.
+
+        Empty if training has not begun.
+        """
         facts = self.environment
         if "sittings" in facts:
             if mistake := next((m for each in facts["sittings"] if (m := typed.wrong(each, {}, _SITTING))), None):

@@ -165,7 +165,7 @@ def test_the_fewest_and_the_most_tasks_of_a_list(tmp_path):
 def test_a_list_that_is_not_read_is_not_called_something_else(tmp_path):
     (tmp_path / "mine.json").touch()
     os.truncate(tmp_path / "mine.json", 2**21)
-    with pytest.raises(UserError, match="mine.json has 2,097,152 bytes; of such a file 1,048,576 are the most"):
+    with pytest.raises(UserError, match="mine.json has 2,097,152 bytes, and such a file at most 1,048,576: is it"):
         frozen.read(str(tmp_path / "mine.json"))
 
 

@@ -125,8 +125,11 @@ def test_what_training_cannot_teach_a_head_is_told_before_it_begins(flags, compl
 
 
 def test_what_contradicts_itself_is_refused():
-    with pytest.raises(UserError, match="head Bad declares needs_training and trainable = False"):
+    with pytest.raises(UserError, match="head Bad declares needs_training, and trainable = False: take one"):
         type("Bad", (Head,), {"needs_training": True, "trainable": False})
+    based = {"needs_training": True, "needs_base": True, "fit_base": lambda self, features, labels: None}
+    with pytest.raises(UserError, match="head Bad declares needs_training, and needs_base, which no training has"):
+        type("Bad", (Head,), based)
 
 
 def test_every_run_is_asked_before_the_first_is_scored(small_run, tmp_path, capsys):

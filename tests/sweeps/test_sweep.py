@@ -349,4 +349,4 @@ def test_runs_of_code_that_was_edited_since_are_named(small_run, tmp_path, monke
     assert console.run(sweep.main, flags) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Warning: my_edited.py has changed since these were trained" in said
-    assert "as it was: my_edited.Drop-seed0. Give another --out" in said
+    assert "from the old code: my_edited.Drop-seed0. To train them with the new code, give another --out" in said

@@ -66,8 +66,8 @@ class Supervised(Regime[Batch]):
     turned; 0 for none (Cubuk et al., NeurIPS 2020). `magnitude`: their strength, 0..30. torchvision's defaults are 2
     operations of strength 9.
 
-    `train`: split, the images of the training split, or all, those of the validation split, too, as papers on plain
-    classification train; only if both splits have the same classes. With `train=all`, nothing is left to choose weights
+    `train`: "split" is the images of the training split; "all" adds those of the validation split, as papers on plain
+    classification do, if both splits have the same classes. With `train=all`, nothing is left to choose weights
     by: the last are kept (set `--val-every` to the number of epochs), and the validation images were seen in training.
 
     Images in files, such as ImageNet's, are seen as random parts of 8 to 100 per cent of the image, 3:4 to 4:3, resized
