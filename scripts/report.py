@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
-from report_parts import best, figures, gaps, regimes, table3
+from report_parts import again, best, figures, gaps, regimes, table3
 from report_parts.effects import Study, read
-from report_parts.sections import FEW_SHOT, SECTIONS, TENTH, parts
+from report_parts.sections import AGAIN, FEW_SHOT, SECTIONS, TENTH, parts, picture
 from report_parts.short import answers, short
 
 from fewshot.core.console import Parser, run
@@ -24,7 +24,8 @@ from fewshot.reports import pictures
 
 PAGE = Path(__file__).parent / "report_parts" / "page"
 ORDER = (
-    "head", "mini-imagenet-42", "mini-imagenet-42-tenth", "regimes-42", "best-42", "fashion-mnist", "table3", "files",
+    "head", "mini-imagenet-42", "mini-imagenet-42-again", "mini-imagenet-42-tenth", "regimes-42", "best-42",
+    "fashion-mnist", "table3", "files",
 )  # fmt: skip
 
 
@@ -38,10 +39,19 @@ def main(argv: list[str] | None = None) -> None:
     results = parser().parse_args(argv).results
     studies = {section.name: read(results / section.name) for section in SECTIONS}
     done = [section for section in SECTIONS if len(studies[section.name].runs) > 1]
-    values: dict[str, dict[str, str]] = {each.name: parts(each, studies[each.name], results) for each in done}
-    recipes = read(results / "best-42", "recipe")
+    if FEW_SHOT not in done:
+        done = [section for section in done if section is not AGAIN]  # which has more seeds of it
+    values: dict[str, dict[str, str]] = {each.name: parts(each, studies[each.name]) for each in done}
+    for each in done:
+        if each is not AGAIN:  # one regularizer needs no figure
+            values[each.name]["picture"] = picture(each, studies[each.name], results)
+    recipes, more = read(results / "best-42", "recipe"), None
+    if AGAIN in done:
+        both = studies[FEW_SHOT.name], studies[AGAIN.name]
+        values[AGAIN.name]["together"] = again.table(*both)
+        more = again.joined(*both, "targetdrop")
     values["head"] = {
-        "answers": answers([(each, studies[each.name]) for each in done], recipes),
+        "answers": answers([(each, studies[each.name]) for each in done], recipes, more),
         "short": "\n".join(filter(None, (short(each, studies[each.name]) for each in done))),
     }
     if (supervised := results / "regimes-42").is_dir():
@@ -52,8 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     if (results / "table3").is_dir():
         values["table3"] = table3.parts(results / "table3")
     if TENTH in done:
-        both = {"all images": studies[FEW_SHOT.name], "a tenth": studies[TENTH.name]}
-        values[TENTH.name] |= {"against": against_gaps(both, results)}
+        both_sizes = {"all images": studies[FEW_SHOT.name], "a tenth": studies[TENTH.name]}
+        values[TENTH.name] |= {"against": against_gaps(both_sizes, results)}
     page = "\n".join(filled(name, values[name]) for name in ORDER if name in values)
     write_atomic(results / "README.md", page.encode())
 

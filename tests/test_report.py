@@ -11,16 +11,18 @@ import pytest
 import report
 from boards import variant
 from commands import ROOT
-from report_parts import effects, pooled
+from report_parts import again, effects, pooled
 from scipy import stats
 
 from fewshot import evaluate
 from fewshot.core import console
+from fewshot.core.errors import UserError
 from fewshot.evaluation.statistics import holm
 from fewshot.runs import Run
 
 GAINS = {"none": 0.0, "targetdrop": 0.02, "dropblock": -0.01, "focuseddropout": 0.0005}  # as fractions of 1
 SPREAD = {0: -0.001, 1: 0.0, 2: 0.001}  # what each seed adds to a gain
+MORE = {3: 0.01, 4: 0.035}  # TargetDrop's gain with the seeds that came later
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,10 @@ def written(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 each_shot=-0.0025 * (reg == "dropblock"),
             )  # fmt: skip
     for reg in ("none", "targetdrop"):
+        for seed, gain in MORE.items():
+            folder = results / report.AGAIN.name / f"{reg}-seed{seed}"
+            folder.parent.mkdir(exist_ok=True)
+            variant(lower, folder, seed=seed, reg=reg, gain=gain if reg != "none" else 0.0)
         for seed in (0, 1):
             folder = results / report.TENTH.name / f"{reg}-seed{seed}"
             folder.parent.mkdir(exist_ok=True)
@@ -104,14 +110,41 @@ def test_what_everybody_asks_is_answered_first(written):
 
 
 def test_a_study_is_told_in_a_line_for_each_test(written):
-    one_shot, five_shot, *tenth = lines(written, "- **Conv-4")
+    one_shot, five_shot, *others = lines(written, "- **Conv-4")
     assert "1-shot** (regularizers: 3, seeds: 3). Shown to help: `targetdrop`. Shown to hurt: " in one_shot
     assert "Open: `focuseddropout`; gains from -0.2 to +0.3 points." in one_shot
-    assert "Shown to hurt: `dropblock`." in five_shot and len(tenth) == 2
+    assert "Shown to hurt: `dropblock`." in five_shot and len(others) == 4
     # The largest of three is established if Bonferroni's interval excludes 0.
     error = half_width(written, shots=1) / stats.t.ppf(0.975, 6)
     least = stats.t.ppf(1 - 0.05 / 6, 6) * error
     assert f"A measured gain or loss of {least:.2f} points is always shown by the pooled test" in one_shot
+
+
+def test_more_seeds_of_a_regularizer_are_shown_alone_and_with_the_first(written):
+    first = [GAINS["targetdrop"] + SPREAD[(seed + 1) % len(SPREAD)] for seed in SPREAD]
+    said = []
+    for gains in (first, list(MORE.values()), [*first, *MORE.values()]):
+        gains = 100 * np.array(gains)
+        half, p_value = stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains), stats.ttest_1samp(gains, 0).pvalue
+        said.append((f"{gains.mean():+.2f} ± {half:.2f}", f"({len(gains)} seeds", f", p = {p_value:.2g})"))
+    (gain, seeds, p_value), (new, new_seeds, new_p_value), (whole, all_seeds, _) = said
+    cells = f"**{gain} {seeds}{p_value}** | {new} {new_seeds}{new_p_value} | {whole} {all_seeds})"
+    assert f"| targetdrop | 1-shot | {cells} |" in lines(written, "| targetdrop | 1-shot |")
+    (asked,) = lines(written, "- **Does TargetDrop help?")
+    assert f"; {whole} at 1-shot, " in asked and asked.endswith(" (all seeds of the first two together).")
+
+
+def test_a_seed_is_not_counted_in_both_studies(written, tmp_path):
+    runs = {reg: {0: Run.open(written / report.FEW_SHOT.name / f"{reg}-seed0")} for reg in ("none", "targetdrop")}
+    study = effects.Study(tmp_path, runs, {})
+    with pytest.raises(UserError, match="none-seed0: .* has this seed, too; keep one"):
+        again.table(study, study)
+
+
+def test_more_seeds_of_a_study_that_is_not_there_are_left_out(written, tmp_path):
+    shutil.copytree(written / report.AGAIN.name, tmp_path / report.AGAIN.name)
+    assert console.run(report.main, ["--results", str(tmp_path)]) == 0
+    assert "more seeds" not in (tmp_path / "README.md").read_text("utf-8").partition("## All files")[0]
 
 
 def test_the_commit_is_named_with_what_was_not_committed(written):
@@ -206,7 +239,7 @@ def test_gains_stand_beside_the_gap_between_training_and_validation(written):
         assert more == f"| {shots}-shot | a tenth, more than all images | +0.00 | **+1.95 ± {half:.2f}** |"
     cells = [100 * each for n in (1, 5) for each in (train[n], val[n], train[n] - val[n])]
     expected = " | ".join(f"{cell:.2f}" for cell in cells)
-    assert len(lines(written, f"| none | {expected} |")) == 2, "of both studies"
+    assert len(lines(written, f"| none | {expected} |")) == 3, "of all three studies"
 
 
 def test_what_each_ingredient_adds_is_what_the_recipe_loses_without_it(written):

@@ -42,24 +42,30 @@ class Section:
 
 
 FEW_SHOT = Section("mini-imagenet-42", "Conv-4 ProtoNet, mini-ImageNet at 42 px", "new classes")
+AGAIN = Section("mini-imagenet-42-again", "Conv-4 ProtoNet, mini-ImageNet at 42 px, more seeds", "new classes")
 TENTH = Section("mini-imagenet-42-tenth", "Conv-4 ProtoNet, a tenth of mini-ImageNet at 42 px", "new classes")
 CLASSIFICATION = Section("fashion-mnist", "ResNet-20, Fashion-MNIST", "new images")
-SECTIONS = (FEW_SHOT, TENTH, CLASSIFICATION)
+SECTIONS = (FEW_SHOT, AGAIN, TENTH, CLASSIFICATION)
 
 
-def parts(section: Section, study: Study, results: Path) -> dict[str, str]:
-    """What the page says about one study, by the part's name; its forest plot is drawn below `results`."""
+def picture(section: Section, study: Study, results: Path) -> str:
+    """A study's forest plot, drawn below `results`, as Markdown; "" if there is nothing to draw."""
+    if not study.effects:
+        return ""
+    place = f"pictures/forest-{section.name}.png"
+    title = f"{section.title}, {_seeds(study)}: gains over none, 95% intervals of training anew"
+    pictures.save(figures.forest(study.effects, title), results / place, dpi=150)
+    return f"![Gains over none, with intervals]({place})"
+
+
+def parts(section: Section, study: Study) -> dict[str, str]:
+    """What the page says about one study, by the part's name."""
     effects, tests, found = study.effects, study.tests, claims.decided(study)
-    picture = f"pictures/forest-{section.name}.png"
-    if effects:
-        title = f"{section.title}, {_seeds(study)}: gains over none, 95% intervals of training anew"
-        pictures.save(figures.forest(effects, title), results / picture, dpi=150)
     return {
         "runs": f"{sum(map(len, study.runs.values()))} of {len(planned(study.folder))} planned runs are done"
         f" ({_hours(study):.1f} hours of training on one core)",
         "seeds": _seeds(study),
         "commits": commits(by_label(study)),
-        "picture": f"![Gains over none, with intervals]({picture})" if effects else "",
         "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
         "overfitting": overfitting(study, tests),
         "last": last_validation(study),

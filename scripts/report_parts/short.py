@@ -14,12 +14,18 @@ from report_parts.sections import Section
 BETTER = ("better", "pooled better")
 
 
-def answers(studies: Sequence[tuple[Section, Study]], recipes: Study) -> str:
-    """Does TargetDrop help, which regularizer is to be used, and what is the row to beat."""
+def answers(studies: Sequence[tuple[Section, Study]], recipes: Study, more: Study | None = None) -> str:
+    """Does TargetDrop help, which regularizer is to be used, and what is the row to beat.
+
+    `more`: TargetDrop and `none` with the seeds of two studies together, which is an estimate and no test.
+    """
     effects = [effect for _, study in studies for effect in study.effects]
     lines = []
     ours = [(section, study, reg) for section, study in studies if (reg := named(study, "targetdrop"))]
-    if gained := [_gains(*each) for each in ours]:
+    gained = [f"{_gains(study, reg)} ({section.title})" for section, study, reg in ours]
+    if more:
+        gained.append(f"{_gains(more, 'targetdrop')} (all seeds of the first two together)")
+    if gained:
         helps = _helpful([effect for _, study, reg in ours for effect in study.effects if effect.reg == reg])
         said = "It is shown to in some" if helps else "Not shown in any"
         lines.append(
@@ -55,7 +61,7 @@ def _line(section: Section, study: Study, test: str) -> str:
     near = [effect for effect in by_word["open"] if effect not in apart]
     if intervals := [each for effect in near if (each := effect.interval("training anew"))]:
         low, high = min(each.low for each in intervals), max(each.high for each in intervals)
-        which = f"all {len(near)}" if len(near) == len(effects) else _codes(effect.reg for effect in near)
+        which = f"all {len(near)}" if len(near) == len(effects) > 1 else _codes(effect.reg for effect in near)
         said.append(f"Open: {which}; gains from {100 * low:+.1f} to {100 * high:+.1f} points.")
     for effect in apart:
         each = ", ".join(f"{100 * gain:+.1f}" for gain in effect.each.values())
@@ -73,7 +79,7 @@ def _least(study: Study, test: str, among: int) -> float | None:
 
     None where there is no pooled variance, or regularizers have not the same number of seeds.
     """
-    found = study.pooled[test]
+    found = study.pooled[test] if among > 1 else None  # of one regularizer it is the paired t-test
     seeds = {len(runs) for reg, runs in study.runs.items() if found and reg in found.means}
     if found is None or not found.variance or len(seeds) > 1:
         return None
@@ -81,11 +87,10 @@ def _least(study: Study, test: str, among: int) -> float | None:
     return float(-special.stdtrit(found.freedom, SIGNIFICANT / among / 2)) * error
 
 
-def _gains(section: Section, study: Study, reg: str) -> str:
-    """`-0.25 ± 0.52 at 1-shot, -0.35 ± 0.77 at 5-shot (study)`, of training anew."""
+def _gains(study: Study, reg: str) -> str:
+    """`-0.25 ± 0.52 at 1-shot, -0.35 ± 0.77 at 5-shot`, of training anew."""
     own = [(effect.test, effect.interval("training anew")) for effect in study.effects if effect.reg == reg]
-    texts = [f"{signed(gain)} at {test}" for test, gain in own if gain]
-    return f"{', '.join(texts) or 'one seed'} ({section.title})"
+    return ", ".join(f"{signed(gain)} at {test}" for test, gain in own if gain) or "one seed"
 
 
 def _of(study: Study, test: str) -> list[Effect]:

@@ -1,0 +1,52 @@
+"""Regularizers of a study that were trained again with more seeds: the first seeds, the new ones, and all of them."""
+
+from __future__ import annotations
+
+from fewshot.core.errors import UserError
+from fewshot.reports.sweep import Bold, markdown
+from report_parts.effects import Study, established, signed
+
+
+def joined(first: Study, again: Study, reg: str) -> Study:
+    """One regularizer and `none`, with the seeds of both studies.
+
+    Raises UserError if both have a seed, or (in `effects`) if different code trained them.
+    """
+    runs = {}
+    for name in ("none", reg):
+        early, late = first.runs[name], again.runs[name]
+        if twice := sorted(early.keys() & late.keys()):
+            raise UserError(f"{late[twice[0]].folder}: {first.folder} has this seed, too; keep one")
+        runs[name] = {**early, **late}
+    return Study(again.folder, runs, {})
+
+
+def table(first: Study, again: Study) -> str:
+    """A line for each regularizer and test: its gain over `none` by the first seeds, by the new ones, and by all.
+
+    p-values are of each gain by itself. All seeds together have none: the new ones were trained because the first had
+    not decided.
+    """
+    header = ["regularizer", "test", "first seeds", "new seeds", "all seeds"]
+    lines = []
+    for reg in (reg for reg in again.runs if reg != "none"):
+        studies = (_only(first, reg), _only(again, reg), joined(first, again, reg))
+        for test in studies[-1].tests:
+            cells = [_gain(study, test) for study in studies[:2]]
+            lines.append([reg, test, *cells, _gain(studies[-1], test, tested=False)])
+    return markdown(header, lines)
+
+
+def _only(study: Study, reg: str) -> Study:
+    return Study(study.folder, {name: study.runs[name] for name in ("none", reg)}, {})
+
+
+def _gain(study: Study, test: str, tested: bool = True) -> str:
+    """`+0.12 ± 0.34 (3 seeds, p = 0.2)`."""
+    (effect,) = (effect for effect in study.effects if effect.test == test)
+    anew = effect.interval("training anew")
+    if anew is None:
+        return "one seed"
+    seeds = f"{len(effect.each)} seeds"
+    said = f"{signed(anew)} ({seeds}, p = {anew.p_value:.2g})" if tested else f"{signed(anew)} ({seeds})"
+    return Bold(said) if tested and established(anew) else said
