@@ -227,7 +227,7 @@ def test_a_plain_module_is_a_backbone_by_its_name(tmp_path, capsys):
     with pytest.raises(UserError, match="is no backbone"):
         backbones.build("fewshot.heads.proto.Proto", image_size=32)
     assert run(describe, PLAIN) == 0
-    assert "Somebody's own" in (said := capsys.readouterr().out) and "width" in said and "weights" in said
+    assert "A user's own network" in (said := capsys.readouterr().out) and "width" in said and "weights" in said
 
 
 def test_a_timm_network_trains_resumes_is_evaluated_and_shown(tmp_path, monkeypatch, capsys):
