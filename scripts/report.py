@@ -45,13 +45,12 @@ def main(argv: list[str] | None = None) -> None:
     for each in done:
         if each is not AGAIN:  # one regularizer needs no figure
             values[each.name]["picture"] = picture(each, studies[each.name], results)
-    recipes, more = read(results / "best-42", "recipe"), None
+    recipes, more = read(results / "best-42", "recipe"), dict[str, Study]()
     if AGAIN in done:
-        both = studies[FEW_SHOT.name], studies[AGAIN.name]
-        values[AGAIN.name]["together"] = again.table(*both)
-        more = again.joined(*both, "targetdrop")
+        more = again.joined(studies[FEW_SHOT.name], studies[AGAIN.name])
+        values[AGAIN.name]["together"] = again.table(studies[FEW_SHOT.name], studies[AGAIN.name], more)
     values["head"] = {
-        "answers": answers([(each, studies[each.name]) for each in done], recipes, more),
+        "answers": answers([(each, studies[each.name]) for each in done], recipes, more.get("targetdrop")),
         "short": "\n".join(filter(None, (short(each, studies[each.name]) for each in done))),
     }
     if (supervised := results / "regimes-42").is_dir():
@@ -62,8 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     if (results / "table3").is_dir():
         values["table3"] = table3.parts(results / "table3")
     if TENTH in done:
-        both_sizes = {"all images": studies[FEW_SHOT.name], "a tenth": studies[TENTH.name]}
-        values[TENTH.name] |= {"against": against_gaps(both_sizes, results)}
+        both = {"all images": studies[FEW_SHOT.name], "a tenth": studies[TENTH.name]}
+        values[TENTH.name] |= {"against": against_gaps(both, results)}
     page = "\n".join(filled(name, values[name]) for name in ORDER if name in values)
     write_atomic(results / "README.md", page.encode())
 

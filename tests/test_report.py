@@ -138,7 +138,7 @@ def test_a_seed_is_not_counted_in_both_studies(written, tmp_path):
     runs = {reg: {0: Run.open(written / report.FEW_SHOT.name / f"{reg}-seed0")} for reg in ("none", "targetdrop")}
     study = effects.Study(tmp_path, runs, {})
     with pytest.raises(UserError, match="none-seed0: .* has this seed, too; keep one"):
-        again.table(study, study)
+        again.joined(study, study)
 
 
 def test_more_seeds_of_a_study_that_is_not_there_are_left_out(written, tmp_path):

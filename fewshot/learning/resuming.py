@@ -92,15 +92,12 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
 
     `code`: the digests of the code that trains here and now.
     """
-    here = {"precision": compute.precision, "processes": compute.crew.size}
-    if torch_now := version("torch"):
-        here["torch"] = torch_now
+    here = {"precision": compute.precision, "processes": compute.crew.size, "torch": version("torch")}
     if compute.device.type == "cpu":
         here["threads"] = torch.get_num_threads()
-    unsaid = {"processes": 1, "torch": folder.environment.get("versions", {}).get("torch", torch_now)}
     for last in folder.sittings[-1:]:
         for name, value in here.items():
-            if (before := (unsaid | last)[name]) != value:
+            if None not in (before := (folder.unsaid | last)[name], value) and before != value:
                 change = f"{name} {value}, after {before}"
                 reporter.say(f"Warning: {folder.folder} goes on with {change}: the run records it.")
     if folder.trained and not folder.checkpoint_path.is_file():

@@ -237,6 +237,11 @@ class Facts:
         return [{name: facts[name] for name in _SITTING}] if facts.keys() >= set(_SITTING) else []
 
     @property
+    def unsaid(self) -> dict[str, Any]:
+        """What a sitting has that names no processes or torch: one process, and the version that the run began with."""
+        return {"processes": 1, "torch": self.environment.get("versions", {}).get("torch")}
+
+    @property
     def precision(self) -> str:
         """The precision it was last trained in, and tested in by that training; "" if the record does not say."""
         return self.sittings[-1]["precision"] if self.sittings else self.environment.get("precision", "")
@@ -244,7 +249,7 @@ class Facts:
     @property
     def processes(self) -> str:
         """In how many processes it was trained: "1", or "2+1" if another number went on with it."""
-        return "+".join(dict.fromkeys(str(each.get("processes", 1)) for each in self.sittings)) or "1"
+        return "+".join(dict.fromkeys(str((self.unsaid | each)["processes"]) for each in self.sittings)) or "1"
 
     @property
     def result(self) -> dict[str, Any]:

@@ -142,9 +142,8 @@ class Run(Facts):
     def note_sitting(self, device: str, precision: str, threads: int, processes: int = 1) -> None:
         """Record where training goes on from here; where it was before stays in the record."""
         now: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
-        now |= {"processes": processes} if processes > 1 else {}  # one is what a record without it says
-        began, torch = self.environment.get("versions", {}).get("torch"), version("torch")
-        now |= {"torch": torch} if torch not in (None, began) else {}
+        besides = {"processes": processes, "torch": version("torch")}
+        now |= {name: value for name, value in besides.items() if value not in (None, self.unsaid[name])}
         before = self.sittings
         sittings = before if before and before[-1] == now else [*before, now]
         if sittings != before:

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fewshot.core.errors import UserError
 from fewshot.reports.sweep import Bold, markdown
 from report_parts.effects import Study, established, signed
 
 
-def joined(first: Study, again: Study, reg: str) -> Study:
-    """One regularizer and `none`, with the seeds of both studies.
+def joined(first: Study, again: Study) -> dict[str, Study]:
+    """By regularizer: it and `none`, with the seeds of both studies.
 
     Raises UserError if both have a seed, or (in `effects`) if different code trained them.
     """
     runs = {}
-    for name in ("none", reg):
-        early, late = first.runs[name], again.runs[name]
+    for name, late in again.runs.items():
+        early = first.runs[name]
         if twice := sorted(early.keys() & late.keys()):
             raise UserError(f"{late[twice[0]].folder}: {first.folder} has this seed, too; keep one")
         runs[name] = {**early, **late}
-    return Study(again.folder, runs, {})
+    whole = Study(again.folder, runs, {})
+    return {reg: _only(whole, reg) for reg in runs if reg != "none"}
 
 
-def table(first: Study, again: Study) -> str:
+def table(first: Study, again: Study, together: Mapping[str, Study]) -> str:
     """A line for each regularizer and test: its gain over `none` by the first seeds, by the new ones, and by all.
 
-    p-values are of each gain by itself. All seeds together have none: the new ones were trained because the first had
-    not decided.
+    together: as `joined` gives it. p-values are of each gain by itself. All seeds have none: the new ones were trained
+    because the first had not decided.
     """
     header = ["regularizer", "test", "first seeds", "new seeds", "all seeds"]
     lines = []
-    for reg in (reg for reg in again.runs if reg != "none"):
-        studies = (_only(first, reg), _only(again, reg), joined(first, again, reg))
-        for test in studies[-1].tests:
-            cells = [_gain(study, test) for study in studies[:2]]
-            lines.append([reg, test, *cells, _gain(studies[-1], test, tested=False)])
+    for reg, whole in together.items():
+        apart = _only(first, reg), _only(again, reg)
+        for test in whole.tests:
+            lines.append([reg, test, *(_gain(study, test) for study in apart), _gain(whole, test, tested=False)])
     return markdown(header, lines)
 
 
