@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_a_study_is_told_in_a_line_for_each_test(written):
     assert "Shown to hurt: `dropblock`." in five_shot and len(others) == 4
     # The largest of three is established if Bonferroni's interval excludes 0.
     error = half_width(written, shots=1) / stats.t.ppf(0.975, 6)
-    least = stats.t.ppf(1 - 0.05 / 6, 6) * error
+    least = math.ceil(100 * stats.t.ppf(1 - 0.05 / 6, 6) * error) / 100
     assert f"A measured gain or loss of {least:.2f} points is always shown by the pooled test" in one_shot
 
 
@@ -131,7 +132,7 @@ def test_more_seeds_of_a_regularizer_are_shown_alone_and_with_the_first(written)
     cells = f"**{gain} {seeds}{p_value}** | {new} {new_seeds}{new_p_value} | {whole} {all_seeds})"
     assert f"| targetdrop | 1-shot | {cells} |" in lines(written, "| targetdrop | 1-shot |")
     (asked,) = lines(written, "- **Does TargetDrop help?")
-    assert f"; {whole} at 1-shot, " in asked and asked.endswith(" (all seeds of the first two together).")
+    assert f"; {whole} at 1-shot, " in asked and " (all seeds of the first two together, " in asked
 
 
 def test_a_seed_is_not_counted_in_both_studies(written, tmp_path):

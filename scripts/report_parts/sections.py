@@ -63,7 +63,7 @@ def parts(section: Section, study: Study) -> dict[str, str]:
     effects, tests, found = study.effects, study.tests, claims.decided(study)
     return {
         "runs": f"{sum(map(len, study.runs.values()))} of {len(planned(study.folder))} planned runs are done"
-        f" ({_hours(study):.1f} hours of training on one core)",
+        f" ({_hours(study):.1f} hours of training by the clock)",
         "seeds": _seeds(study),
         "commits": commits(by_label(study)),
         "gains": "\n\n".join(f"**{test}**\n\n{table(section, study, effects, test)}" for test in tests),
