@@ -200,6 +200,8 @@ def _kept(
     begun.check_code([*trust, *configs.users_modules(flags)], dataset=True)
     config = begun.config
     given = {name: value for name, value in flags.items() if value != "auto" or name not in ("dataset", "recipe")}
+    if root := os.environ.get("FEWSHOT_DATA"):
+        given.setdefault("data_root", root)
     if "dataset" in given:
         given["dataset"] = dataset_name(given["dataset"], given.get("data_root", config.data_root))
     if "data_root" in given:  # so that the run can be resumed and evaluated from anywhere

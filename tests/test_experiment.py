@@ -150,8 +150,14 @@ def test_resuming_with_other_code_says_so_and_is_recorded(folder):
     run.result_path.unlink()
     (folder / "my_drop.py").write_text(DROP + "\n# edited\n")
     experiment.run(config, folder / "run", told, resume=True)
-    assert any(line.startswith("Warning: the code has changed since") and "(my_drop.py)" in line for line in told.lines)
-    assert run.code_digest != before
+    (warning,) = (line for line in told.lines if line.startswith("Warning: the code has changed since"))
+    assert f"{run.folder} began (my_drop.py)" in warning and run.changed_code == ""
+    once = run.code_digest
+    run.result_path.unlink()
+    (folder / "my_drop.py").write_text(DROP)  # as it was
+    experiment.run(config, folder / "run", told, resume=True)
+    assert any(f"changed since {run.folder} went on (my_drop.py)" in line for line in told.lines)
+    assert run.changed_code == "" and len({before, once, run.code_digest}) == 3
 
 
 class OverlappingPools(torch.nn.Module):

@@ -23,7 +23,7 @@ from torture_cases import kills
 
 import fewshot
 from fewshot import compare, evaluate, experiment, leaderboard, train
-from fewshot.core import compute, console, files
+from fewshot.core import compute, console, files, sealed
 from fewshot.core.compute import Compute
 from fewshot.core.crew import ALONE
 from fewshot.core.errors import UserError
@@ -31,7 +31,8 @@ from fewshot.heads.proto import Proto
 from fewshot.learning import checkpoint, resuming
 from fewshot.learning.regimes import Validation
 from fewshot.learning.regimes.episodic import Episodic
-from fewshot.learning.reporter import Reporter
+from fewshot.learning.regimes.supervised import Supervised
+from fewshot.learning.reporter import SILENT, Reporter
 from fewshot.reports import pictures
 from fewshot.reports.comparisons.entries import Finished
 from fewshot.runs import Run
@@ -229,7 +230,7 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(small_run, tmp_pat
 
 def test_the_best_of_the_checkpoint_comes_back_where_newer_ones_do_not_come_again(settled, tmp_path, monkeypatch):
     """As on a GPU, where a resumed run has other bits: the newer best of a killed run may never be found again."""
-    selected = iter([0.5, 0.6, 0.4, 0.3])
+    selected = iter([0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
 
     def validate(self, model):
         return Validation(found := next(selected), {"1shot": found})
@@ -239,6 +240,9 @@ def test_the_best_of_the_checkpoint_comes_back_where_newer_ones_do_not_come_agai
     newer = run.best_path.read_bytes()
     assert run.spare_path.exists() and run.spare_path.read_bytes() != newer
     older = run.spare_path.read_bytes()
+    run.note_environment(weights_sha256=["0" * 64, sealed.sha256(newer)])  # as after a third best, were it this one
+    cut(settled, tmp_path / "run", resume=True)
+    assert run.best_path.read_bytes() == older and run.weights() == older, "while it is not yet finished, too"
     finished = experiment.run(settled, tmp_path / "run", resume=True)
     assert finished.best_path.read_bytes() == older and finished.weights() == older
     assert finished.finished and finished.environment["best_step"] < finished.steps
@@ -281,7 +285,7 @@ def test_going_on_elsewhere_needs_a_word_and_is_recorded(
     assert console.run(train.main, again) == console.USER_ERROR
     assert said in (error := one_line_error(capsys)) and "--elsewhere" in error
     assert console.run(train.main, [*again, "--elsewhere"]) == 0
-    assert "goes on with" in capsys.readouterr().out or "device" in before
+    assert "goes on with" in capsys.readouterr().out
     first, second = run.sittings
     assert first.items() >= before.items() and not second.items() >= before.items()
     assert all(value in (None, run.environment[name]) for name, value in after.items())
@@ -555,16 +559,22 @@ def test_images_that_change_under_a_training_stop_it_before_the_next_checkpoint(
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), MemoryError(),
-     RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+     RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+                  " to allocate 9 bytes. Error code 12 (Cannot allocate memory)")],
     ids=["device", "python", "torch on a cpu"],
 )  # fmt: skip
-def test_too_little_memory_names_the_knob(settled, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    "regime, knob",
+    [(Episodic, "fewer --episodes-per-batch, --shots or --queries"), (Supervised, "a smaller batch, as in --regime")],
+)
+def test_too_little_memory_names_the_knob(settled, tmp_path, monkeypatch, error, regime, knob):
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(Episodic, "loss", refuse)
-    with pytest.raises(UserError, match="not enough memory.*fewer --episodes-per-batch, --shots or --queries"):
-        experiment.run(settled, tmp_path / "run")
+    monkeypatch.setattr(regime, "loss", refuse)
+    reason = "CUDA out of memory|out of memory|can't allocate memory: you tried to allocate 9 bytes"
+    with pytest.raises(UserError, match=rf"not enough memory \(({reason})\): try {knob}"):
+        experiment.run(dataclasses.replace(settled, regime=regime.__name__.lower()), tmp_path / "run", SILENT)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -658,6 +668,41 @@ def test_what_went_on_in_bf16_goes_on_in_bf16(whole, monkeypatch):
     monkeypatch.setattr(compute, "_native_bf16", lambda device: False)
     with pytest.raises(UserError, match="was last trained in bf16, and here it would go on in fp32"):
         resuming.where(config, begun, ALONE)
+
+
+def test_a_run_goes_on_with_the_data_where_the_variable_says(settled, tmp_path, monkeypatch):
+    shutil.copytree(settled.data_root, tmp_path / "data")
+    cut(dataclasses.replace(settled, data_root=str(tmp_path / "data")), tmp_path / "run")
+    (tmp_path / "data").rename(tmp_path / "moved")
+    monkeypatch.setenv("FEWSHOT_DATA", str(tmp_path / "moved"))
+    assert console.run(train.main, ["--out", str(tmp_path / "run"), "--resume"]) == 0
+
+
+def test_a_training_that_could_not_keep_its_test_does_not_begin(whole, tmp_path):
+    """Tested by hand, its checkpoint lost: trained again, it would have other weights than those results are of."""
+    run = Run.open(shutil.copytree(whole, tmp_path / "run"))
+    edit(run.result_path, lambda facts: facts.update(tested=False))
+    run.checkpoint_path.unlink()
+    with pytest.raises(UserError, match="result.json is of weights that training again replaces: move it away"):
+        experiment.run(run.config, run.folder, SILENT, resume=True)
+    run.result_path.rename(tmp_path / "result.json")
+    assert experiment.run(run.config, run.folder, SILENT, resume=True).finished
+
+
+def test_a_reporter_that_is_stopped_as_it_begins_is_told_the_end(settled, tmp_path):
+    """It may have hidden the cursor by then; and what it takes until then is not training."""
+    ended = []
+
+    class Waiting(Reporter):
+        def begin(self, *_):
+            raise KeyboardInterrupt
+
+        def end(self):
+            ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt, match="go on with"):
+        experiment.run(settled, tmp_path / "run", Waiting())
+    assert ended
 
 
 def test_a_run_does_not_go_on_with_images_of_another_making(settled, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import shutil
 import sys
 import warnings
@@ -219,8 +220,14 @@ def room_for(remedy: str) -> Iterator[None]:
 
 
 def _no_room(error: Exception, remedy: str) -> UserError:
-    what = str(error).partition(". ")[0] or "out of memory"
+    said = re.sub(r"^\[enforce fail.*?DefaultCPUAllocator: ", "", str(error))
+    what = said.partition(". ")[0] or "out of memory"
     return UserError(f"there is not enough memory ({what}): try {remedy}, or --precision bf16 where that is native")
+
+
+def more_room(device: torch.device) -> str:
+    """A remedy for `room_for` where nothing can be made smaller: a device with more memory."""
+    return "a machine with more memory" if device.type == "cpu" else "--device cpu"
 
 
 def check_compiler() -> None:

@@ -106,7 +106,7 @@ def _take_up(config: TrainConfig, folder: Run, begun: Begun | None, setup: Setup
 def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Reporter) -> None:
     """Train to the end, from the folder's checkpoint if there is one; score the best weights. The folder is locked."""
     device, crew, data = setup.compute.device, setup.compute.crew, setup.dataset
-    with compute.room_for("fewer --episodes-per-batch, --shots or --queries"):
+    with compute.room_for(setup.regime.smaller):
         model = setup.model.to(device)
         steps = optimizer.build(config.optimizer, model.parameters(), config.lr, config.momentum, config.weight_decay)
         intact, its_plan = Watch(data).check, plan(config, setup.regime)
@@ -117,7 +117,7 @@ def train_and_test(config: TrainConfig, folder: Run, setup: Setup, reporter: Rep
         folder.note_trained(seconds, progress.best_step, progress.best_sha256)
     reporter.trained(seconds, progress.best_accuracy, progress.best_step)
     weights = crew.tell(folder.weights) if crew.several else b""
-    with compute.room_for("--device cpu"):
+    with compute.room_for(compute.more_room(device)):
         if crew.first:
             _test(folder, models.load_own(folder, setup.compute), setup)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fewshot import config as configs
-from fewshot import heads, regularizers
+from fewshot import heads, recipes, regularizers
 from fewshot import model as models
 from fewshot.backbones import sync_batch_norm
 from fewshot.config import TrainConfig
@@ -128,7 +128,8 @@ def warnings_of(config: TrainConfig, setup: Setup) -> list[str]:
         found.append(setup.regime.warning(setup.model))
         idle = regularizers.without_effect(setup.model.backbone.regularizers)
         found += [f"{name} has no effect: it left 20 random maps unchanged" for name in idle]
-    if idle := [name for name in setup.regime.unused if getattr(config, name) != configs.FIELDS[name].default]:
+    asked = [name for name in setup.regime.unused if getattr(config, name) != configs.FIELDS[name].default]
+    if idle := [name for name in asked if getattr(config, name) != recipes.values_of(config).get(name)]:
         found.append(f"{', '.join(map(configs.flag, idle))}: no effect with --regime {config.regime}")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
         words = overlap.in_words(shared)

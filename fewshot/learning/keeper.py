@@ -73,7 +73,7 @@ class Keeper:
             run.note_begun_anew(self._metrics)
             return Progress()
         progress = checkpoint.load(run.checkpoint_path, self.parts.load, run.identity, run.sealed)
-        run.bring_back(progress.best_sha256)
+        run.bring_back(progress.best_sha256, progress.best_step)
         if progress.best_sha256:
             run.check_weights(progress.step, progress.best_sha256)
         self._metrics = Log(run.metrics_path, progress.metrics_bytes, progress.metrics_sha256)

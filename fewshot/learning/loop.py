@@ -75,10 +75,10 @@ def train(
         model.backbone.compile()
     weight = crew.weight(plan.pace.per_step)
     of_loss = torch.full((), weight, device=next(model.parameters()).device) if crew.several else None
-    log = _Log(keeper, progress, regime.images_per_step, reporter, crew, weight)
-    last_save = time.perf_counter()
-    reporter.begin(run, plan.steps, progress.step)
     try:
+        reporter.begin(run, plan.steps, progress.step)
+        log = _Log(keeper, progress, regime.images_per_step, reporter, crew, weight)  # its clock starts
+        last_save = time.perf_counter()
         with Interrupt(patient=crew.several) as interrupt:
             while progress.step < plan.steps and not crew.any(interrupt.asked):
                 step = progress.step

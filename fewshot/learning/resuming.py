@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from fewshot.config import TrainConfig
-from fewshot.core.compute import Compute, choose
+from fewshot.core.compute import Compute, choose, describe
 from fewshot.core.crew import Crew
 from fewshot.core.errors import UserError
 from fewshot.core.files import vacant
 from fewshot.data import Dataset, store
 from fewshot.data.watch import Watch
+from fewshot.identity import digest
 from fewshot.learning.reporter import Reporter
 from fewshot.runs import Run
 from fewshot.runs.provenance import version
@@ -92,7 +93,8 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
 
     `code`: the digests of the code that trains here and now.
     """
-    here = {"precision": compute.precision, "processes": compute.crew.size, "torch": version("torch")}
+    device = describe(compute.device)
+    here = {"device": device, "precision": compute.precision, "processes": compute.crew.size, "torch": version("torch")}
     if compute.device.type == "cpu":
         here["threads"] = torch.get_num_threads()
     for last in folder.sittings[-1:]:
@@ -107,7 +109,8 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
         raise UserError(f"{name} has other pixels now than when {folder.folder} began; restore that copy")
     if dataset.root and Watch(dataset).newest() > _began(folder):  # a file may differ from its record
         store.verify(dataset.root)
-    before, now = folder.resolved.get("code"), code
+    first, last_code = folder.resolved.get("code"), folder.environment.get("resumed_with_code")
+    before, now = last_code or first, code
     if before is None or before == now:
         return
     changed = [
@@ -116,8 +119,10 @@ def check(folder: Run, compute: Compute, dataset: Dataset, code: dict[str, dict[
         for name in sorted(before[whose].keys() | now[whose].keys())
         if before[whose].get(name) != now[whose].get(name)
     ]
+    since = f"{folder.folder} {'went on' if last_code else 'began'}"
     reporter.say(
-        f"Warning: the code has changed since {folder.folder} began ({', '.join(changed)}): what comes from here on is"
+        f"Warning: the code has changed since {since} ({', '.join(changed)}): what comes from here on is"
         " another experiment's, and the run will not be pooled with others."
     )
-    folder.note_environment(resumed_with_code=now)
+    between = [*folder.environment.get("code_between", []), digest(last_code)] if last_code else []
+    folder.note_environment(resumed_with_code=now, **({"code_between": between} if between else {}))

@@ -57,6 +57,14 @@ def values(name: str) -> dict[str, Any]:
     return found
 
 
+def values_of(config: TrainConfig) -> dict[str, Any]:
+    """The values of a configuration's recipe; {} if it has none, or if the recipe is no longer there."""
+    try:
+        return {} if config.recipe == "none" else values(config.recipe)
+    except UserError:
+        return {}
+
+
 def parts(name: str) -> list[str]:
     """The recipes that `+` joins, each by its whole name. Raises UserError for an unknown one."""
     first, *more = name.split("+")

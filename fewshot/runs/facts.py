@@ -14,7 +14,6 @@ from fewshot.core import sealed, sources, typed
 from fewshot.core import trust as trusted
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded, write_atomic
-from fewshot.data.channels import Triple
 from fewshot.identity import difference, digest, pixels
 from fewshot.runs import metrics
 from fewshot.runs.rows import CLASSIFICATION, FEWSHOT, Kind, longest
@@ -37,6 +36,7 @@ _RESOLVED = {
 _ENVIRONMENT = {
     "commit": str | None, "versions": dict[str, str | None], "python": str, "started": str, "device": str,
     "precision": str, "threads": int, "train_seconds": float, "resumed_with_code": dict[str, dict[str, str]],
+    "code_between": list[str],
     "sittings": list[dict[str, str | int]], "best_step": int, "weights_sha256": list[str], "metrics_sha256": str,
     "metrics_bytes": int,
 }  # fmt: skip
@@ -183,7 +183,7 @@ class Facts:
         return facts
 
     @property
-    def images(self) -> tuple[int, Triple, Triple]:
+    def images(self) -> tuple[int, tuple[float, float, float], tuple[float, float, float]]:
         """Side in pixels, mean and standard deviation of the images that the network is for."""
         facts = self.resolved
         if mistake := typed.wrong(facts, {}, ("image_size", "mean", "std")):
@@ -203,7 +203,8 @@ class Facts:
         """Digest of the code that trained the run, the user's and ours; "" if an older version did not record it."""
         code = self.resolved.get("code")
         later = self.environment.get("resumed_with_code")
-        return "" if code is None else digest([code, later] if later else code)
+        between = self.environment.get("code_between", [])
+        return "" if code is None else digest([code, later, *between] if later else code)
 
     @property
     def changed_code(self) -> str:

@@ -186,13 +186,16 @@ class Run(Facts):
         write_atomic(self.best_path, data, most=_LARGEST_WEIGHTS)
         return new
 
-    def bring_back(self, digest: str) -> None:
-        """Put back the weights of this digest, which a checkpoint counts on, if newer ones have taken their place.
+    def bring_back(self, digest: str, step: int) -> None:
+        """Put back the weights of this digest, of a validation after `step`, if newer ones have taken the place of what
+        a checkpoint counts on.
 
         The newer ones might not come again: on a GPU, training repeats itself to the bit only with --deterministic.
         """
         with suppress(FileNotFoundError):
             if digest and sealed.sha256(read_bounded(self.spare_path, _LARGEST_WEIGHTS)) == digest:
+                newer = self.environment.get("weights_sha256", [])[-1:]
+                self.note_environment(weights_sha256=[*newer, digest], best_step=step)
                 os.replace(self.spare_path, self.best_path)
         self.drop_spare()
 
@@ -263,7 +266,12 @@ class Run(Facts):
         self.note_environment(metrics_bytes=log.length, metrics_sha256=log.digest)
 
     def note_begun_anew(self, log: metrics.Log) -> None:
-        """Record that training begins at step 0: whatever was trained before, it is not trained until its end."""
+        """Record that training begins at step 0: whatever was trained before, it is not trained until its end.
+
+        Raises UserError if there are results of the weights that this training replaces: its own could not be kept.
+        """
+        if os.path.lexists(self.result_path):
+            raise UserError(f"{self.result_path} is of weights that training again replaces: move it away, and go on")
         kept = {name: value for name, value in self.environment.items() if name not in ("train_seconds", "best_step")}
         self._write("environment.json", kept | {"metrics_bytes": log.length, "metrics_sha256": log.digest})
 

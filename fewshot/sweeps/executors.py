@@ -113,7 +113,9 @@ class Ray(Executor):
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
+            found = address or os.environ.get("RAY_ADDRESS")
+            told = f"{'--address' if address else 'RAY_ADDRESS'} {found}: no Ray cluster answers there"
+            raise UserError(f"{told if found else 'Ray does not start on this machine'} ({reason})") from None
         # No retries of Ray's own: `conduct` starts a lost run again, and counts.
         self._work = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(work)
         self._jobs: dict[Any, str] = {}

@@ -105,10 +105,12 @@ class Sweep:
 
     @contextmanager
     def claim(self, name: str) -> Iterator[None]:
-        """Keep a run from other processes. Raises BlockingIOError if one has it."""
+        """Keep a run from other processes. Raises BlockingIOError if one has it, of a sweep or a `train` by itself."""
         claims = self.folder / ".claims"
         claims.mkdir(exist_ok=True)
         with locked(claims / name):
+            if Run(self.path(name)).at_work:
+                raise BlockingIOError
             yield
 
     def claimed(self, name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from fewshot.config import flag
 from fewshot.core.errors import UserError
 from fewshot.core.process import processors
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fewshot.sweeps.folder import Sweep
 
 FLAGS = ("executor", "jobs", "address", "gpus_per_run", "minutes", "partition")
+_ITS_FLAGS = {"local": ("jobs",), "ray": ("address", "gpus_per_run"), "slurm": ("gpus_per_run", "minutes", "partition")}
+_MINUTES = 24 * 60
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,20 +37,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--address", default=None, help="ray: address of a cluster that is there (default: start one on this machine)"
     )
     parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="ray, slurm: GPUs for each run")
-    parser.add_argument("--minutes", type=int, default=24 * 60, metavar="N", help="slurm: time limit of a run")
+    parser.add_argument("--minutes", type=int, default=_MINUTES, metavar="N", help="slurm: time limit of a run")
     parser.add_argument("--partition", default="", help="slurm: partition to queue in")
 
 
 def check(args: argparse.Namespace) -> None:
-    """UserError if one of FLAGS is out of range."""
+    """UserError if one of FLAGS is out of range, or is for another executor."""
     if args.jobs < 0 or args.gpus_per_run < 0 or args.minutes < 1:
         raise UserError("--jobs and --gpus-per-run are 0 or more, and --minutes 1 or more")
+    given = {name for name in FLAGS[1:] if getattr(args, name) not in (None, 0, "", _MINUTES)}
+    for name in sorted(given.difference(_ITS_FLAGS[args.executor])):
+        executors = " or ".join(each for each, flags in _ITS_FLAGS.items() if name in flags)
+        raise UserError(f"{flag(name)} is for --executor {executors}, and this sweep has {args.executor}: change one")
 
 
 def threads(args: argparse.Namespace, device: str) -> dict[str, Any]:
     """{"threads": a run's share of the processor cores}, if runs share them; {} if they are trained on GPUs.
 
-    It goes into the configuration, so that a run comes to the same bits wherever it is resumed.
+    It goes into the configuration of the runs that begin; one that goes on keeps its own.
     """
     if _gpus(device) or device.startswith("cuda:"):
         return {}

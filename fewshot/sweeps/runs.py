@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,12 +20,17 @@ from fewshot.runs import Run
 
 
 def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run:
-    """The finished run of `config` in `out`. Raises UserError if `out` holds another configuration's."""
-    begun = not vacant(out)
-    if begun and Run.open(out).finished:
+    """The finished run of `config` in `out`. Raises UserError if `out` holds another configuration's.
+
+    One that goes on keeps its number of threads, whatever `config` says, so that it comes to the same bits.
+    """
+    begun = None if vacant(out) else Run.open(out)
+    if begun and begun.finished:
         reporter.say(f"{out} is done")
     else:
-        reporter.say(f"\n{out}" + " goes on" * begun)
+        reporter.say(f"\n{out}" + " goes on" * bool(begun))
+        if begun and begun.sittings:
+            config = dataclasses.replace(config, threads=0)  # those of its last sitting
         if config.compile:
             import torch
 

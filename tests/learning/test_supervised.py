@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import warnings
 
 import classes
 import numpy as np
@@ -308,6 +309,17 @@ def test_options_of_episodes_are_named_where_there_are_none(tmp_path, capsys):
     said = " ".join("".join(capsys.readouterr()).split())
     idle = "--episodes-per-epoch, --episodes-per-batch, --embed: no effect with --regime supervised:batch=64."
     assert f"Warning: {idle}" in said
+
+
+def test_options_of_episodes_that_only_the_recipe_has_are_not_named(tmp_path):
+    few = {"epochs": 0, "val_episodes": 5, "test_episodes": 5, "threads": 1, "device": "cpu"}
+    config = fewshot.configure(dataset="glyphs", regime="supervised:batch=64", **few)
+    assert config.recipe == "glyphs" and config.episodes_per_epoch == 400
+    for each, said in ((config, 0), (dataclasses.replace(config, episodes_per_epoch=500), 1)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            experiment.run(each, tmp_path / str(said))
+        assert sum("--episodes-per-epoch: no effect" in str(warning.message) for warning in told) == said
 
 
 def test_it_validates_every_so_many_epochs():

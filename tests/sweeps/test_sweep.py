@@ -19,10 +19,12 @@ from inline import Inline
 from fewshot import evaluate, experiment, sweep
 from fewshot.core import console
 from fewshot.core.errors import UserError
+from fewshot.runs import Run
 from fewshot.sweeps import executors, grid, launch
 from fewshot.sweeps.conduct import conduct
 from fewshot.sweeps.executors import Local
 from fewshot.sweeps.folder import Sweep
+from fewshot.sweeps.worker import TAKEN, work
 
 FLAGS = {
     "dataset": "glyphs", "backbone": NETWORK, "epochs": 2, "episodes_per_epoch": 20, "episodes_per_batch": 2,
@@ -91,6 +93,8 @@ def test_a_run_that_another_process_has_is_waited_for_and_taken_over(plan, undis
         assert conduct(made, Inline(made), look) == {}
     assert looks[:3] == [{NAME}] * 3 and not made.claimed(NAME)
     assert digests(made.path(NAME)) == undisturbed
+    with Run.open(made.path(NAME)).lock():  # `train --resume` by hand, or an evaluation
+        assert made.claimed(NAME) and work(made.folder, NAME) == TAKEN
 
 
 def test_from_the_command_line(tmp_path, capsys):
@@ -122,8 +126,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(plan, undisturbed, tmp_path):
     with pytest.raises(KeyboardInterrupt, match="0 of 1 runs are done; the same command goes on"):
         conduct(made, Local(made, 1), interrupt)
     assert not made.claimed(NAME) and (made.path(NAME) / "checkpoint.pt").exists()
+    # Also from a command, or a machine, that would begin runs with other threads.
+    made = Sweep.make(made.folder, {NAME: dataclasses.replace(plan[NAME], threads=2)})
     assert conduct(made, Inline(made)) == {}
     assert digests(made.path(NAME)) == undisturbed
+    assert [sitting["threads"] for sitting in Run.open(made.path(NAME)).sittings] == [1]
 
 
 def test_an_error_leaves_no_process_at_work(plan, tmp_path):
@@ -185,6 +192,9 @@ def test_grids_from_a_file(tmp_path):
         (["--dataset", "glyphs", "--vary", "test_episodes=50,60"], "--vary test_episodes: "),
         (["--dataset", "glyphs", "--precision", "fp32", "--vary", "device=auto,cpu"], "--vary device: "),
         (["--seeds", "2", "--jobs", "-1"], "--jobs and --gpus-per-run are 0 or more"),
+        (["--seeds", "2", "--minutes", "9"], "--minutes is for --executor slurm, and this sweep has local: change one"),
+        (["--seeds", "2", "--gpus-per-run", "1"], "--gpus-per-run is for --executor ray or slurm, and this sweep has"),
+        (["--seeds", "2", "--jobs", "2", "--executor", "ray"], "--jobs is for --executor local, and this"),
         (["--seeds", "2", "--dataset", "glyps"], "'glyphs'"),
         (["--seeds", "2", "--head", "prto"], "unknown head: 'prto'. Did you mean 'proto'?"),
         (["--seeds", "2", "--head", "original"], "unknown head: 'original'"),

@@ -68,11 +68,14 @@ class Regime(ABC, Generic[Batch]):
     `compute.crew.share(n)`, and `loss` is the mean over these. Items are those of `Pace.per_step`.
 
     `unused`: fields of the configuration that have no effect in it, so that a user who sets one is told.
+
+    `smaller`: what makes a step smaller, for a user whose memory does not suffice.
     """
 
     classifies: ClassVar[bool] = False
     shared: ClassVar[bool] = False
     unused: ClassVar[tuple[str, ...]] = ()
+    smaller: ClassVar[str] = "fewer --episodes-per-batch, --shots or --queries"
 
     @classmethod
     @abstractmethod

@@ -85,6 +85,7 @@ class Supervised(Regime[Batch]):
     classifies = True
     shared = True
     unused = ("ways", "queries", "episodes_per_epoch", "episodes_per_batch", "embed")
+    smaller = "a smaller batch, as in --regime supervised:batch=32"
 
     seed: int
     source: ImageSource
