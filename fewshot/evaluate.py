@@ -105,7 +105,7 @@ def _evaluate(argv: list[str] | None) -> None:
         raise UserError("--tasks: the lists are of different splits; evaluate one split at a time")
     for name in (names := [each.name for each in lists]):
         if names.count(name) > 1:
-            raise UserError(f"--tasks: two lists are {name}, and a run keeps one result of it; evaluate one of them")
+            raise UserError(f"--tasks: two lists are {name}; evaluate one after the other")
     if args.head is not None:
         heads.build(args.head)  # a wrong one is found before any work
     if args.transform is not None:

@@ -310,7 +310,7 @@ def test_a_run_that_cannot_be_read_is_left_out_as_long_as_two_configurations_rem
     reseal(folders[3])
     assert run(*folders, tmp_path / "notes.txt") == 0
     out = capsys.readouterr().out
-    warnings = [line for line in out.splitlines() if line.startswith("warning: one run is left out: ")]
+    warnings = [line for line in out.splitlines() if line.startswith("warning: left out: ")]
     assert len(warnings) == 3
     for warning, text in zip(
         warnings, ("cutout/result.json is missing", "is not what", "not a run folder"), strict=True
@@ -463,8 +463,11 @@ def test_difference_is_compare_from_python(tmp_path, capsys):
     assert turned.answers["new classes"].estimate == pytest.approx(-found.answers["new classes"].estimate)
     assert turned.size == 0.005 and "drop is better than plain" in str(turned)
     assert fewshot.difference(ours[0], theirs[0])[0].needs["training anew"].startswith("nothing is known")
-    for wrong in ((ours, [*theirs, fabricate(tmp_path / "dropout")]), ([ours[0], theirs[0]], [ours[1], theirs[1]])):
-        with pytest.raises(fewshot.UserError, match="the runs of one configuration, and then those of another"):
+    for wrong, why in (
+        ((ours, [*theirs, fabricate(tmp_path / "dropout")]), "some here are of a third"),
+        (([ours[0], theirs[0]], [ours[1], theirs[1]]), "here both are mixed"),
+    ):
+        with pytest.raises(fewshot.UserError, match=f"the runs of one configuration, and then those of another: {why}"):
             fewshot.difference(*wrong)
     with pytest.raises(fewshot.UserError, match="nothing to compare"):
         fewshot.difference(ours[0], ours[1])

@@ -117,7 +117,8 @@ def test_images_of_validation_are_compared_where_they_are_asked_for(tmp_path, ca
     assert "has no val result by proto (there are none by any head)" in one_line_error(capsys)
     seen = [fabricate(tmp_path / name, split="train", seen_in_training={"images": 9}) for name in ("dropout", "l1")]
     assert run(*seen, "--split", "train") == 2
-    assert "nothing of the train split that can be compared" in one_line_error(capsys)
+    said = "saw the train images: classifiers are not compared on what they were trained on"
+    assert f"the training of {seen[0]} {said}" in one_line_error(capsys)
 
 
 def test_a_run_that_was_only_scored_on_tasks_shares_nothing(tmp_path, small_run, capsys):

@@ -639,7 +639,7 @@ def test_a_longer_evaluation_of_one_seed_leaves_it_in_its_row(small_run, tmp_pat
     longer(small_run, folders[2], 60)
     capsys.readouterr()
     assert board("--runs", runs, "--csv", file) == before and before[0]["seeds"] == "3"
-    said = f"share another list of tasks of the same kind: 60 episodes of glyphs 5-way 1-shot ({folders[2]})."
+    said = f"of the same kind is longer, or more runs share it: 60 episodes of glyphs 5-way 1-shot ({folders[2]})."
     assert said in capsys.readouterr().out
     longer(small_run, folders[1], 60)
     assert board("--runs", runs, "--csv", file) == before, "as long as most share the shorter list"

@@ -69,6 +69,14 @@ def test_they_never_stand_among_few_shot_rows(runs, small_run, tmp_path, capsys)
     assert "is not a leaderboard of ours" in one_line_error(capsys)
 
 
+def test_the_page_names_the_runs_where_nothing_else_tells_rows_apart(runs, tmp_path):
+    board(runs, tmp_path / "l.csv", "--html", tmp_path / "l.html")
+    assert "cutout-strong" not in (tmp_path / "l.html").read_text()
+    edit(fabricate(runs / "cutout-strong", 0.9) / "config.json", lambda config: config.update(reg="cutout", lr=0.3))
+    board(runs, tmp_path / "l.csv", "--html", tmp_path / "l.html")
+    assert ">cutout-strong<" in (tmp_path / "l.html").read_text()
+
+
 def test_seeds_are_one_row_and_append_merges_them(tmp_path, capsys):
     for part, seeds in (("one", (0, 1)), ("two", (2,))):
         for seed in seeds:

@@ -10,7 +10,7 @@ from fewshot.data.dataset import Dataset, Split
 from fewshot.data.spec import DatasetSpec
 from fewshot.data.store import is_store, open_store, prepared
 
-__all__ = ["Dataset", "DatasetSpec", "Split", "dataset_name", "default_dataset", "open_dataset", "specs"]
+__all__ = ["Dataset", "DatasetSpec", "Split", "dataset_name", "default_dataset", "open_dataset", "opened", "specs"]
 
 
 def open_dataset(name: str, root: str | os.PathLike = "data") -> Dataset:
@@ -41,6 +41,14 @@ def default_dataset(root: str | os.PathLike) -> tuple[str, str]:
         if is_store(Path(root) / name):
             return name, f"prepared under {root}"
     return embedded, f"embedded; {' or '.join(preferred)} is not prepared under {root}"
+
+
+def opened(dataset: str | Dataset | None, root: str | os.PathLike | None) -> Dataset:
+    """The data set itself, or that of a name; None: `default_dataset`. `root`: None is $FEWSHOT_DATA, else "data"."""
+    if isinstance(dataset, Dataset):
+        return dataset
+    root = root or os.environ.get("FEWSHOT_DATA") or "data"
+    return open_dataset(dataset or default_dataset(root)[0], root)
 
 
 def _specification(name: str, root: str | os.PathLike) -> DatasetSpec | None:

@@ -19,7 +19,7 @@ from fewshot.core.compute import full_fp32
 from fewshot.core.console import counting
 from fewshot.core.errors import UserError
 from fewshot.core.seeding import derive, reseed
-from fewshot.data import Dataset, default_dataset, open_dataset
+from fewshot.data import Dataset, opened
 from fewshot.data.augment import to_unit
 from fewshot.data.images import ImageSource, Normalise
 from fewshot.episodes import Tasks, frozen
@@ -78,9 +78,7 @@ def evaluate_learner(
         raise UserError("origin is for the run folder: give out, too")
     if setting not in ("inductive", "transductive"):
         raise UserError(f"setting={setting!r}: give inductive or transductive")
-    if not isinstance(dataset, Dataset):
-        root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
-        dataset = open_dataset(dataset or default_dataset(root)[0], root)
+    dataset = opened(dataset, data_root)
     if device == "auto" and isinstance(learner, nn.Module) and (weight := next(learner.parameters(), None)) is not None:
         device = str(weight.device)
     where = compute.choose(device, "fp32")

@@ -19,7 +19,7 @@ from fewshot.core.compute import Compute
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
 from fewshot.core.seeding import seeded
-from fewshot.data import Dataset, default_dataset, open_dataset
+from fewshot.data import Dataset, opened
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise
 from fewshot.episodes import Tasks, frozen
@@ -33,6 +33,7 @@ from fewshot.evaluation.solve import prepare, solve_episodes, wants_base
 from fewshot.heads import Head
 from fewshot.model import Model
 from fewshot.transforms import Transform
+from fewshot.transforms.none import Identity
 
 
 class FitPredict(Protocol):
@@ -106,9 +107,8 @@ def benchmark(
     code = _users_code(solver, mapped) if out is not None else ""
     if labels is not None and not isinstance(model, nn.Module):
         dataset, features = arrays.labelled(model, labels, split)
-    elif not isinstance(dataset, Dataset):
-        root = data_root or os.environ.get("FEWSHOT_DATA") or "data"
-        dataset = open_dataset(dataset or default_dataset(root)[0], root)
+    else:
+        dataset = opened(dataset, data_root)
     wanted = [frozen.standard_tasks(dataset, split, protocol, episodes) for protocol in forms]
     if warning := frozen.pixel_warning(dataset, wanted):
         warnings.warn(warning, stacklevel=2)
@@ -189,7 +189,7 @@ def _solver(
     names: dict[str, Any] = {
         "network": type(model.backbone if ours else model).__name__ if isinstance(model, nn.Module) else "features",
         "head": given[0] if isinstance(given[0], str) else _name(solver) if head else "proto",
-        "transform": given[1] if isinstance(given[1], str) else foreign.named(mapped) if transform else "none",
+        "transform": given[1] if isinstance(given[1], str) else _transform_name(mapped),
     }
     if isinstance(model, nn.Module):
         names["parameters"] = sum(weight.numel() for weight in model.parameters())
@@ -205,7 +205,12 @@ def _users_code(solver: Head, mapped: Transform) -> str:
 
 def _name(head: Head) -> str:
     """The name of a head that was given as an object."""
-    return naming.name(head.classifier) if isinstance(head, _Classifier) else foreign.named(head)
+    return naming.name(head.classifier) if isinstance(head, _Classifier) else naming.module_name(head)
+
+
+def _transform_name(transform: Transform) -> str:
+    """The name of a transform that was given as an object, or is a model's own."""
+    return "none" if isinstance(transform, Identity) else naming.module_name(transform)
 
 
 def _solve(

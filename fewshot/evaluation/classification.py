@@ -14,7 +14,7 @@ from torch import Tensor
 from fewshot.core.compute import Compute
 from fewshot.data import Dataset, Split
 from fewshot.evaluation import folding, record_files
-from fewshot.evaluation.embed import VALIDATION_BATCH, embed_split
+from fewshot.evaluation.embed import embed_split
 from fewshot.evaluation.overlap import seen, trained_splits
 from fewshot.evaluation.score import evaluated_by
 from fewshot.evaluation.verdicts import TOP, Verdicts, guessed, keep
@@ -30,9 +30,7 @@ def classify(model: Model, split: Split, compute: Compute, fold: bool = False) -
     weights does not fold. Raises UserError if an output is not finite.
     """
     model.eval()
-    network, at_once = model, VALIDATION_BATCH
-    if fold:
-        network, at_once = folding.folded(model, compute), folding.batch(model, compute)
+    network, at_once = folding.in_use(model, compute, fold)
     classifier = model.classifier
     assert classifier is not None
     logits = embed_split(lambda images: classifier(network(images)), split, compute, at_once)  # (n, K)

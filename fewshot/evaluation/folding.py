@@ -30,6 +30,11 @@ def batch(network: nn.Module, compute: Compute) -> int:
     return AT_ONCE if compute.device.type == "cpu" and isinstance(network, Model) else VALIDATION_BATCH
 
 
+def in_use(model: Model, compute: Compute, fold: bool) -> tuple[Model, int]:
+    """The network that embeds, folded or as it is, and how many images at once."""
+    return (folded(model, compute), batch(model, compute)) if fold else (model, VALIDATION_BATCH)
+
+
 @torch.no_grad()
 def folded(model: Model, compute: Compute) -> Model:
     """A copy of `model`, in evaluation mode, with each batch norm folded into the convolution whose output it is given.

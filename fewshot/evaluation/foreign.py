@@ -35,7 +35,7 @@ class Origin:
     """What you say about a network that fewshot did not train. Tables show it, and nobody can check it."""
 
     network: str = ""
-    """Its name; by default that of its class."""
+    """Its name; by default that of its class, `features` where features were given, `unknown` for a learner."""
     reg: str = "unknown"
     """How it was regularized."""
     dataset: str = "unknown"
@@ -127,8 +127,3 @@ def digest(*parts: Tensor | nn.Module | np.ndarray) -> str:
         for array in arrays:
             found.update(repr((array.shape, array.dtype)).encode() + np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:_LETTERS]
-
-
-def named(part: nn.Module) -> str:
-    """The name of a head or transform given as an object: its class, and a digest of its options and weights."""
-    return f"{type(part).__name__}-{digest(part)[:8]}"

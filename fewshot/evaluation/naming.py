@@ -1,4 +1,4 @@
-"""What results call a classifier: different ones have different names, and each has the same in every process."""
+"""What results call a solver given as an object: different ones have different names, the same in every process."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ def name(classifier: object) -> str:
         return text
     held = _held(classifier)
     return f"{text[:-12] + '...' if estimator else text}-{digest(_told(held), 8)}" if held else text
+
+
+def module_name(part: nn.Module) -> str:
+    """The name of a head or transform: its class, and a digest of its options and weights.
+
+    The options of a class are what it tells in `extra_repr`; of one that does not write this method, all attributes.
+    """
+    silent = [
+        [name, type(each).__qualname__, _told({key: value for key, value in vars(each).items() if key[:1] != "_"})]
+        for name, each in part.named_modules()
+        if type(each).extra_repr is nn.Module.extra_repr and vars(each).keys() > vars(nn.Module()).keys()
+    ]
+    known = foreign.digest(part)
+    return f"{type(part).__name__}-{digest([known, silent], 8) if silent else known[:8]}"
 
 
 def _held(value: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fewshot.core.compute import Compute, describe
 from fewshot.data import Dataset, Split
 from fewshot.episodes import DisjointSampler, Tasks, frozen
 from fewshot.evaluation import folding
-from fewshot.evaluation.embed import VALIDATION_BATCH, Base, embed_base, embed_split
+from fewshot.evaluation.embed import Base, embed_base, embed_split
 from fewshot.evaluation.overlap import seen, trained_splits
 from fewshot.evaluation.record_files import forget
 from fewshot.evaluation.records import Outcomes, Record, keep
@@ -67,9 +67,7 @@ def embed_for(
     the transform is fitted on them. If there are several processes, each calls this and embeds its share.
     """
     model.eval()
-    network, at_once = model, VALIDATION_BATCH
-    if fold:
-        network, at_once = folding.folded(model, compute), folding.batch(model, compute)
+    network, at_once = folding.in_use(model, compute, fold)
     fitted_on = embed_base(network, base, compute, at_once) if base and wants_base(head, transform) else None
     return embed_split(network, split, compute, at_once), fitted_on
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fewshot.core.console import visible
 from fewshot.episodes.sampler import protocol_name
+from fewshot.reports.following.progress import duration
 from fewshot.runs import Run
 
 DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": "", "regime": ""}
@@ -30,6 +31,12 @@ def percent(accuracy: float, ci95: float) -> str:
 def number(text: str) -> str:
     """With thousands separated; "" if it is not known."""
     return f"{int(text):,}" if text else ""
+
+
+def training_time(row: Mapping[str, Any]) -> str:
+    """How long a leaderboard's row was trained; "" if nobody knows, of a network trained elsewhere."""
+    seconds = float(row["train_seconds"])
+    return duration(seconds) if seconds or row["steps"] else ""
 
 
 def task_name(row: Mapping[str, Any]) -> str:

@@ -84,6 +84,9 @@ def test_the_leaderboard_ranks_it_and_says_what_is_not_known(runs, tmp_path, cap
     assert (theirs["seeds"], theirs["recipe"], theirs["train_seconds"]) == ("2", "foreign", "60.0")
     assert {row["head"] for row in one_shot.values()} == {"proto", "r2d2:lam=5", "tiny"}
     capsys.readouterr()
+    lines = [line.split("|")[-5:] for line in (tmp_path / "b.markdown").read_text().splitlines()]
+    times = {cells[3].strip(): cells[1].strip() for cells in lines if len(cells) == 5}
+    assert times["a"] == "" and times["c{0,1}"] == "1m00s"
 
 
 def test_two_networks_are_never_one_and_copies_are(runs, tmp_path, capsys):
@@ -133,6 +136,34 @@ def test_a_head_that_came_as_an_object_is_known_by_its_options_and_weights(tmp_p
         fewshot.benchmark(Pixels(), **OPTIONS, head=head, out=tmp_path / str(number))
     names = [json.loads((tmp_path / str(n) / "config.json").read_text())["head"] for n in range(3)]
     assert names[0].startswith("R2D2-") and names[0] == names[2] != names[1]
+
+
+class Tempered(fewshot.heads.Head):
+    """A user's own head, with an option that no text of torch's tells."""
+
+    trainable = False
+
+    def __init__(self, temperature=1.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def solve(self, support, targets, query):
+        return query @ support.transpose(1, 2) @ targets / self.temperature
+
+
+def test_two_heads_of_a_users_own_are_two_methods(tmp_path, capsys):
+    for name, temperature in (("a", 1.0), ("b", 2.0), ("c", 1.0)):
+        fewshot.benchmark(Pixels(), **OPTIONS, head=Tempered(temperature), out=tmp_path / name)
+    assert console.run(compare.main, [str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    capsys.readouterr()
+    assert console.run(compare.main, [str(tmp_path / "a"), str(tmp_path / "c")]) == 2
+    assert "are one training" in one_line_error(capsys)
+
+
+def test_a_model_of_ours_without_a_transform_has_none(small_run, tmp_path):
+    fewshot.benchmark(fewshot.load(small_run), **OPTIONS, out=tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "result.json").read_text())["results"]
+    assert {row["transform"] for row in rows} == {"none"}
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,7 @@ from fewshot.reports.boards.of_images import IMAGES
 from fewshot.reports.boards.of_tasks import FEWSHOT
 from fewshot.reports.boards.page_of_images import sections
 from fewshot.reports.boards.ranking import board, tied
-from fewshot.reports.following.progress import duration
-from fewshot.reports.tables import queries_a_class
+from fewshot.reports.tables import queries_a_class, training_time
 
 TITLE = "Few-shot leaderboard"
 _TEMPLATE = Path(__file__).with_name("leaderboard.html")
@@ -124,7 +123,7 @@ def _line(number: int, row: Row, tie: bool, first: bool, last: bool) -> str:
         "plot": "",
         "trained": escape(_trained(row)),
         "seeds": row["seeds"],
-        "time": duration(float(row["train_seconds"])),
+        "time": training_time(row.columns),
         "open": "",
     }
     drawn = "".join(

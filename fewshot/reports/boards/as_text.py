@@ -60,7 +60,8 @@ def print_left_out(console: Console, replaced: Iterable[Score], elsewhere: Itera
         runs.setdefault(result, {})[_place(folder, score)] = None
     if runs:
         named = "; ".join(f"{result} ({', '.join(names)})" for result, names in runs.items())
-        console.print(f"Left out, because more runs share another list of tasks of the same kind: {named}.")
+        why = "another list of tasks of the same kind is longer, or more runs share it"
+        console.print(f"Left out, because {why}: {named}.")
 
 
 def _place(folder: Path, score: Score) -> str:

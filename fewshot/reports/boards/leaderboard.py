@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import stdtrit
 
 from fewshot.core.errors import UserError
+from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.overlap import in_words
 from fewshot.identity import digest, experiment, pixels
 from fewshot.runs import Run
@@ -278,9 +278,8 @@ def of_kind(kind: Kind, items: Iterable[Any]) -> list[Any]:
 
 def mean_over_seeds(accuracies: Sequence[float]) -> tuple[float, float]:
     """Mean over two seeds or more, and the half-width of its 95% interval: SEEDS_METHOD."""
-    deviation = statistics.stdev(accuracies)
-    half = float(stdtrit(len(accuracies) - 1, 0.975)) * deviation / math.sqrt(len(accuracies))
-    return statistics.fmean(accuracies), half
+    found = training_anew(np.array(accuracies))
+    return found.estimate, found.half_width
 
 
 def braced(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from fewshot.evaluation.image_comparison import distinguishable
-from fewshot.evaluation.verdicts import at_hand, read
+from fewshot.evaluation.verdicts import at_hand, guessed, read
 from fewshot.identity import pixels
 from fewshot.reports.boards.leaderboard import (
     RANK,
@@ -44,8 +44,7 @@ from fewshot.reports.boards.leaderboard import (
     trained_on,
     trained_on_the_tested,
 )
-from fewshot.reports.following.progress import duration
-from fewshot.reports.tables import number
+from fewshot.reports.tables import number, training_time
 from fewshot.runs import Run
 
 COLUMNS = (
@@ -116,7 +115,7 @@ class Images(Kind):
 
     def at_chance(self, row: Row) -> bool:
         """See Kind.at_chance."""
-        return any(score.own["top1_ci95"][0] <= 1 / int(row["classes"]) for score in row.scores)
+        return any(guessed(score.own | {"classes": int(row["classes"])}) for score in row.scores)
 
     def question(self, row: Columns) -> tuple:
         """See Kind.question."""
@@ -147,7 +146,7 @@ class Images(Kind):
             "classifier": row["classifier"], "seeds": row["seeds"],
             "top-1 (%)": f"{row['top1']} ({row['ci95_low']} .. {row['ci95_high']})" + " at chance" * row.at_chance,
             "error (%)": row["error"], "top-5 (%)": row["top5"], "trained on": row["trained_on"],
-            "steps": number(row["steps"]), "time": duration(float(row["train_seconds"])),
+            "steps": number(row["steps"]), "time": training_time(row.columns),
             "parameters": number(row["parameters"]), "run": row["run"],
         }  # fmt: skip
 

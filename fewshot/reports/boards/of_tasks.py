@@ -69,8 +69,7 @@ from fewshot.reports.boards.leaderboard import (
     trained_on,
     trained_on_the_tested,
 )
-from fewshot.reports.following.progress import duration
-from fewshot.reports.tables import DEFAULTS, head_name, number, queries_a_class, task_name
+from fewshot.reports.tables import DEFAULTS, head_name, number, queries_a_class, task_name, training_time
 from fewshot.runs import FOREIGN, Run
 
 COLUMNS = (
@@ -201,7 +200,7 @@ class FewShot(Kind):
             "head": head_name(row.columns), "seeds": row["seeds"],
             "accuracy (%)": f"{row['accuracy']} ± {row['ci95']}" + " at chance" * row.at_chance,
             "trained on": _trained_on(row),
-            "steps": number(row["steps"]), "time": duration(float(row["train_seconds"])),
+            "steps": number(row["steps"]), "time": training_time(row.columns),
             "parameters": number(row["parameters"]), "run": row["run"],
         }  # fmt: skip
 

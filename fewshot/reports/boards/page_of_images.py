@@ -11,7 +11,7 @@ from fewshot.reports.boards.of_images import IMAGES
 from fewshot.reports.boards.ranking import board, tied
 
 _CLASSES = {"regularizer": "spec", "top-1 (%)": "accuracy", "time": "time", "seeds": "seeds"}  # of the page's style
-_LEFT_OUT = ("trained on", "run")
+_LEFT_OUT = ("trained on", "run")  # the run, only where the others tell all rows apart
 
 
 def sections(rows: Sequence[Row], csv: str = "") -> Iterator[str]:
@@ -25,6 +25,8 @@ def sections(rows: Sequence[Row], csv: str = "") -> Iterator[str]:
         same = list(group)
         cells = [IMAGES.cells(row, (key, row["rank"]) in equals) for row in same]
         shown = [heading for heading in cells[0] if heading not in _LEFT_OUT]
+        if len({tuple(line[name] for name in shown if name not in IMAGES.numbers) for line in cells}) < len(cells):
+            shown.append("run")
         heads = "".join(
             f'<th class="{_style(name)}" scope="col" role="columnheader">{name[0].upper() + name[1:]}</th>'
             for name in shown

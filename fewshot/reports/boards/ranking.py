@@ -29,7 +29,7 @@ def board(row: Row) -> tuple:
 
 
 def rank(rows: Iterable[Row], paired: bool = True) -> list[Row]:
-    """The rows, all of one kind, in the order of the leaderboard, with the RANKED columns filled.
+    """The rows in the order of the leaderboard, with the RANKED columns filled.
 
     Of a question's boards, the one with the most rows comes first, and the others say how they differ from it. With
     `paired` False, ranks by ci95 even if records are at hand.

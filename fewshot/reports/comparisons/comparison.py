@@ -17,9 +17,11 @@ from rich.console import Console
 from fewshot.core.errors import UserError
 from fewshot.identity import pixels
 from fewshot.reports.boards.leaderboard import braced
+from fewshot.reports.comparisons import of_images
 from fewshot.reports.comparisons.asked import NO_TEST, TEST, Asked
 from fewshot.reports.comparisons.conclusions import several
 from fewshot.reports.comparisons.entries import KINDS, Entry, Finished, entries, in_words, load, same_but_for_code
+from fewshot.runs import Run
 
 BySeed = dict[int, Any]
 """An entry's results of one question, by training seed; of the kind's own class."""
@@ -96,6 +98,10 @@ def _nothing_shared(runs: Sequence[Finished], split: str) -> UserError:
     for run in others:
         if not any(first.results[kind].keys() & run.results[kind].keys() for kind in KINDS):
             one, other = (_asked(each) or f"nothing of the {split} split that can be compared" for each in (first, run))
+            for each in (first, run):
+                if of_images.seen(Run.open(each.folder), split):
+                    saw = f"the training of {each.name} saw the {split} images"
+                    return UserError(f"{saw}: classifiers are not compared on what they were trained on")
             how = "alike" if split == TEST.split else f"by evaluate --split {split}"
             return UserError(
                 f"{first.name} and {run.name} share no tasks: they were scored under {one} and {other}; evaluate both"
@@ -172,7 +178,7 @@ def print_all(
     compared = entries(runs)
     shared = Shared.of(compared, split)
     for problem in problems:
-        console.print(f"warning: one run is left out: {problem}")
+        console.print(f"warning: left out: {problem}")
     for warning in warnings_of(compared, shared):
         console.print(f"warning: {warning}")
     for a, b in same_but_for_code(compared):

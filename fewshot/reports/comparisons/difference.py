@@ -110,7 +110,7 @@ def difference(
     compared = entries([Finished.load(folder, Asked(split, head, transform)) for folder in (*first, *second)])
     for given, runs in zip((first, second), compared, strict=False):
         if len(compared) > 2 or {run.folder for run in runs.runs.values()} != set(given):
-            third = "some here are of a third"
+            third = "some here are of a third" if len(compared) > 2 else "here both are mixed"
             for one, other in same_but_for_code(compared):
                 third = f"different code trained {_first(compared, one)} and {_first(compared, other)}"
             raise UserError(f"give the runs of one configuration, and then those of another: {third}")

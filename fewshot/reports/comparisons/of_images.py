@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fewshot.core.errors import UserError
 from fewshot.evaluation.comparison import Answers, needs
-from fewshot.evaluation.image_comparison import QUESTIONS, Right, answers, differences, pairs
+from fewshot.evaluation.image_comparison import QUESTIONS, Right, answers, differences, distinguishable, pairs
 from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.power import Need
 from fewshot.evaluation.proportions import FEW
@@ -45,6 +45,11 @@ def results(run: Run, asked: Asked) -> dict[tuple, list[Result]]:
             continue
         found.setdefault((row["dataset"], row["split"]), []).append(Result(row, read(run.folder, row)))
     return found
+
+
+def seen(run: Run, split: str) -> bool:
+    """Whether the run classified images of the split that training saw: `results` has none of these."""
+    return any(row["split"] == split and row.get("seen_in_training") for row in run.classification)
 
 
 def measured(row: Mapping[str, Any]) -> tuple:
@@ -85,7 +90,8 @@ def show(
     order = np.argsort(-np.array(means), kind="stable")
     gains = differences([each[i] for i in order])
     seeds = [[network.mean() for network in each[i].seeds.values()] for i in order]
-    placed = ranks([means[i] for i in order], established(_apart(gains, len(order)), seeds))
+    apart = distinguishable([[*each[i].seeds.values()] for i in order])
+    placed = ranks([means[i] for i in order], established(apart, seeds))
     table = Table(title=title(row), box=box.SIMPLE_HEAD, title_justify="left")
     for column in ("rank", "", *QUESTIONS):
         table.add_column(column, no_wrap=True)
@@ -105,16 +111,6 @@ def show(
 
 def _cell(answer: Interval | str) -> str:
     return "-" if isinstance(answer, str) else within(answer.estimate, (answer.low, answer.high))
-
-
-def _apart(gains: Mapping[tuple[int, int], Answers], count: int) -> np.ndarray:
-    """(k, k) bool: which of them differ on new images."""
-    apart = np.zeros((count, count), bool)
-    for (i, j), gain in gains.items():
-        images = gain["new images"]
-        assert isinstance(images, Interval) and images.p_value is not None
-        apart[i, j] = apart[j, i] = images.p_value < SIGNIFICANT
-    return apart
 
 
 def counted(first: str, second: str, a: Right, b: Right) -> list[str]:
