@@ -194,14 +194,16 @@ def _kept(
     Raises UserError if a flag contradicts it.
     """
     from fewshot.data import dataset_name  # these import NumPy, and --help need not wait for that
+    from fewshot.data.store import is_store
     from fewshot.runs import Run
 
     begun = Run.open(out)
     begun.check_code([*trust, *configs.users_modules(flags)], dataset=True)
     config = begun.config
     given = {name: value for name, value in flags.items() if value != "auto" or name not in ("dataset", "recipe")}
-    if root := os.environ.get("FEWSHOT_DATA"):
-        given.setdefault("data_root", root)
+    if not is_store(Path(config.data_root, config.dataset)) and (moved := os.environ.get("FEWSHOT_DATA")):
+        if is_store(Path(moved, config.dataset)):  # also of a run that came here from another machine
+            given.setdefault("data_root", moved)
     if "dataset" in given:
         given["dataset"] = dataset_name(given["dataset"], given.get("data_root", config.data_root))
     if "data_root" in given:  # so that the run can be resumed and evaluated from anywhere
