@@ -236,7 +236,9 @@ def test_torchrun(data, tmp_path):
 
 PROBE = """
 import os, pathlib, signal, sys, time
-pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(os.environ["WORLD_SIZE"] + os.environ["OMP_NUM_THREADS"])
+own = pathlib.Path(sys.argv[1] + os.environ["RANK"])
+own.write_text(os.environ["WORLD_SIZE"] + os.environ["OMP_NUM_THREADS"])
+own.rename(pathlib.Path(sys.argv[1], os.environ["RANK"]))  # so that it is seen whole
 while len(os.listdir(sys.argv[1])) < 3:  # both are there
     time.sleep(0.01)
 if sys.argv[2] == "ends" or os.environ["RANK"] == "0":
