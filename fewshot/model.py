@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import safetensors.torch
 import torch
@@ -18,6 +18,7 @@ from fewshot.core.compute import Compute, full_fp32
 from fewshot.core.errors import UserError
 from fewshot.core.modes import evaluating
 from fewshot.core.seeding import seeded
+from fewshot.core.tensors import serialised
 from fewshot.data.augment import to_unit
 from fewshot.data.images import Normalise, as_tensor
 from fewshot.heads import Head
@@ -73,7 +74,7 @@ class Model(nn.Module):
     def head_for(self, spec: str) -> Head:
         """Another head for the model's embeddings, in evaluation mode.
 
-        If it needs training, it takes the parameters that the model's own head has learned.
+        If it is of the own head's class and has the same parameters, it takes those that the own head has learned.
 
         Raises UserError if there is no such head, if it cannot work on these embeddings, if it needs training and the
         model's head has not learned its parameters, and if a user's head looks at other queries without declaring it.
@@ -81,11 +82,11 @@ class Model(nn.Module):
         heads.check_declared(spec, self.backbone.features, self.backbone.map_shape)
         with seeded(0, "initialisation of the head"):
             head = heads.build(spec, self.backbone.features, self.backbone.map_shape)
-        if head.needs_training and type(head) is type(self.head):
-            try:
-                head.load_state_dict(self.head.state_dict())
-            except RuntimeError:
-                raise UserError(f"head {spec} has other parameters than the trained one: evaluate that one") from None
+        learned = self.head.state_dict() if type(head) is type(self.head) else None
+        if learned is not None and _shapes(learned) == _shapes(head.state_dict()):
+            head.load_state_dict(learned)
+        elif learned is not None and head.needs_training:
+            raise UserError(f"head {spec} has other parameters than the trained one: evaluate that one")
         else:
             heads.check_untrained(head)
         return head.eval()
@@ -97,7 +98,11 @@ class Model(nn.Module):
 
     def serialised(self) -> bytes:
         """All weights and buffers as safetensors."""
-        return safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.state_dict().items()})
+        return serialised(self.state_dict())
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def build(

@@ -264,8 +264,9 @@ class Backbone(nn.Module):
 
     @property
     def weight_decay_scale(self) -> float:
-        """The factor of this step's weight decay: the largest that a regularizer asks for."""
-        return max((reg.weight_decay_scale for reg in self.regularizers), default=1.0)
+        """The factor of this step's weight decay: the largest that a regularizer asks for; 1 asks for nothing."""
+        asked = (scale for reg in self.regularizers if (scale := reg.weight_decay_scale) != 1)
+        return max(asked, default=1.0)
 
     def _read(self, seen: DryRun, embedding: Tensor) -> str:
         """How the embedding is made from the deepest stage's map: "flat", its "mean" over positions, or "" (neither).

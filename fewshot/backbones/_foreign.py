@@ -61,7 +61,8 @@ class Foreign(Backbone):
         """(N, 3, S, S) to (N, features)."""
         if self.size is not None:
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
-        return self.network(x).flatten(1)
+        embedding = self.network(x)
+        return embedding.flatten(1) if isinstance(embedding, Tensor) else embedding  # which `place` refuses
 
     def begin(self) -> None:
         """See Backbone.begin: the weights of the user's file."""

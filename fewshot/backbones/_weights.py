@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fewshot.core.errors import UserError
 from fewshot.core.files import read_bounded
+from fewshot.core.tensors import serialised
 
 _LARGEST = 16 * 2**30  # bytes
 _WITHIN = ("state_dict", "model_state_dict", "model")  # where others' checkpoints keep their weights
@@ -53,7 +54,7 @@ def read(path: str) -> tuple[dict[str, Tensor], str]:
 
 def digest(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of tensors and their names."""
-    return hashlib.sha256(safetensors.torch.save({name: t.contiguous() for name, t in state.items()})).hexdigest()
+    return hashlib.sha256(serialised(state)).hexdigest()
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], removed: Iterable[str], source: str) -> None:

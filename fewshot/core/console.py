@@ -45,7 +45,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Prints a default if it says something, unlike "(default: None)", and the help does not. Keeps paragraphs."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        said = action.default not in (None, False, True, "") and action.default not in ([], [""])
+        said = not any(action.default is each for each in (None, False, True)) and action.default not in ("", [], [""])
         if not said or "(default:" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)

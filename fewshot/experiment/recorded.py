@@ -48,7 +48,8 @@ def settled(config: TrainConfig, setup: Setup) -> dict[str, Any]:
 def _component_modules(setup: Setup) -> list[str]:
     """The Python modules that the run's components come from."""
     model = setup.model
-    mapped = [each for each in model.transform.modules() if isinstance(each, Transform)]
+    within = [*model.transform.modules(), *model.head.modules()]  # a head may have a transform of its own
+    mapped = [each for each in within if isinstance(each, Transform)]
     components = [model.backbone, model.head, *model.backbone.regularizers, *mapped, setup.regime]
     components += [*([model.classifier] if model.classifier else []), *setup.regime.parts]
     return list(dict.fromkeys(type(each).__module__ for each in components))

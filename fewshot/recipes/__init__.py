@@ -116,5 +116,6 @@ def _check_steps(config: TrainConfig) -> None:
             f"--lr-epochs and --lr-values do nothing with --schedule {config.schedule}: give --schedule steps, or leave"
             " them out"
         )
-    if wrong := [epoch for epoch in config.lr_epochs if not 0 <= epoch <= config.epochs]:
-        raise UserError(f"--lr-epochs {wrong[0]}: training has the epochs 0 to {config.epochs}; give some of these")
+    if wrong := [epoch for epoch in config.lr_epochs if not 0 <= epoch < config.epochs]:
+        last = config.epochs - 1
+        raise UserError(f"--lr-epochs {wrong[0]}: training has the epochs 0 to {last}; give some of these")

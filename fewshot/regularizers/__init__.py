@@ -45,8 +45,15 @@ def build(spec: str | Spec, site: Site) -> Regularizer:
 
 
 def expand(text: str, original: str = "none") -> list[Spec]:
-    """The single regularizers of a `+`-joined text; `original` is replaced by what the backbone was published with."""
-    return [part for spec in parse(text) for part in (parse(original) if spec.name == "original" else [spec])]
+    """The single regularizers of a `+`-joined text; `original` is replaced by what the backbone was published with.
+
+    Raises UserError if sites or options are given to `original`, which has its own.
+    """
+    specs = parse(text)
+    for spec in specs:
+        if spec.name == "original" and str(spec) != "original":
+            raise UserError(f"{spec}: original has its own sites and options; instead of it, write {original}")
+    return [part for spec in specs for part in (parse(original) if spec.name == "original" else [spec])]
 
 
 def without_effect(methods: Iterable[Regularizer]) -> list[str]:

@@ -105,7 +105,7 @@ class Regularizer(nn.Module):
     - `guided_by_name` (bool, False): True for a guided method that goes by `Guide.named`, not by an image's own class.
       If no method sets it, `Guide.named` is None.
     - `weight_decay_scale` (float, 1.0): what the optimizer's weight decay is multiplied by in this step. Set by
-      `begin_step`, read by the loop.
+      `begin_step`, read by the loop; of several methods, the largest counts that is not 1.
     - `remark` (str, ""): what a run's record says about it besides its options, such as a default that was clipped.
 
     Buffers: `progress` (), 0..1, how far training is; `dropped` (), the fraction of zeros in the last mask.

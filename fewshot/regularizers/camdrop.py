@@ -56,8 +56,8 @@ class CamDrop(Regularizer):
 
     `candidates`: the paper contradicts itself on n = (1 - 1/r^2) HW. Its words, "the n most important" and
     "equivalent to DropBlock" when n is the resolution, make n the number of candidates: "kept". Its recursion
-    and the released code remove n positions, and leave HW/r^2: "removed" (their strict ">" then loses one more, so
-    that one pixel in 8x8 becomes none and the method does nothing). n is rounded; ties are included.
+    and the released code remove n positions, and leave HW/r^2: "removed" (the strict ">" of its eq. 6 would lose one
+    more, the only one in 8x8; the released code keeps it, as we do). n is rounded; ties are included.
     `seed_rate`: dropblock, eq. 1 of the DropBlock paper at `drop_prob` (as released), or direct, `drop_prob` (1 - gamma
     in the paper) at each position (as written).
 

@@ -267,6 +267,34 @@ def test_small_and_numberless_networks_train(tmp_path, network):
     assert run(train, *SMALL, *flags, "--reg", "none", "--out", tmp_path / "run") == 0
 
 
+class OneBlockTwice(nn.Module):
+    """One layer under two names, as in networks that apply it again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=8)
+        self.blocks = nn.ModuleList([nn.Conv2d(4, 4, 1)] * 2)
+
+    def forward(self, x):
+        return self.blocks[1](self.blocks[0](self.stem(x)).relu())
+
+
+def test_layers_that_share_their_weights_are_kept_and_loaded(tmp_path):
+    assert run(train, *SMALL, "--backbone", name(OneBlockTwice), "--out", tmp_path / "run") == 0
+    blocks = fewshot.load(tmp_path / "run", device="cpu").backbone.network.blocks
+    assert blocks[0] is blocks[1]
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)), x
+
+
+def test_a_network_that_embeds_into_no_single_tensor_is_refused_in_a_line(tmp_path, capsys):
+    assert run(train, *SMALL, "--backbone", name(Pair), "--out", tmp_path / "run") == 2
+    assert "must embed images as one tensor (N, features)" in one_line_error(capsys)
+
+
 def test_a_foreign_network_trains_resumes_and_is_evaluated(tmp_path, monkeypatch, capsys):
     flags = ["--backbone", f"{name(MyNet)}:width=4", "--reg", "targetdrop@layer3:drop_prob=0.5+camdrop@layer2"]
     flags = [*SMALL, *flags, "--episodes-per-epoch", 12, "--checkpoint-seconds", 0.001]

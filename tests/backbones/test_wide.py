@@ -103,6 +103,12 @@ def test_original_regularization(spec, expected):
     assert all(r.block_size == 5 for r in network.regularizers if hasattr(r, "block_size"))
 
 
+@pytest.mark.parametrize("spec", ["original@4", "original:drop_prob=0.3", "none+original:0.3"])
+def test_original_has_its_own_sites_and_options(spec):
+    with pytest.raises(UserError, match="original has its own .*; instead of it, write dropout"):
+        backbones.build("conv512f", spec)
+
+
 def test_original_joins_others():
     network = backbones.build("conv512f", "original+targetdrop@4")
     found = [(r.site.depth, type(r).__name__) for r in network.regularizers]

@@ -41,7 +41,10 @@ class Averaged(Foreign):
         super().__init__(image_size, torch.nn.Sequential(*layers), stages=("0",))
 
 
-@pytest.fixture(scope="module", params=["relation:loss=mse", "anil:learn_lr=true"])
+LEARN = ["relation:loss=mse", "anil:learn_lr=true", "lrd2:learn_lam=true", f"{__name__}.Projects"]
+
+
+@pytest.fixture(scope="module", params=LEARN)
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / request.param.partition(":")[0]
     assert console.run(train.main, [*SMALL, "--head", request.param, "--out", str(folder)]) == 0

@@ -390,6 +390,20 @@ class MoreDecay(Regularizer):
         return torch.ones_like(x)
 
 
+class LessDecay(MoreDecay):
+    def begin_step(self, progress, generator=None):
+        super().begin_step(progress, generator)
+        self.weight_decay_scale = 0.5
+
+
+@pytest.mark.parametrize("others", ["", "+dropout@1"])
+def test_a_method_that_asks_for_no_decay_of_its_own_changes_none(others):
+    for name, scale in (("LessDecay", 0.5), ("MoreDecay", 3.0)):
+        network = backbones.build("conv4", f"{__name__}.{name}@4{others}", 84)
+        network.begin_step(0.5)
+        assert network.weight_decay_scale == scale
+
+
 class AtTheFirst(Regularizer):
     def multiplier(self, x, guide=None):
         return x.new_full((1, 1, 1, 1), 0.5 if self.site.depth == 1 else 1.0)
