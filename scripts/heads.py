@@ -14,9 +14,9 @@ A head that needs training learns its parameters here, on the frozen embeddings 
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from fewshot import heads
+from fewshot.core import console
 from fewshot.core.compute import choose
 from fewshot.core.files import file_digest, write_atomic, write_json
 from fewshot.data import Dataset, open_dataset
@@ -63,6 +64,7 @@ def embed(run: str, folder: Path, data_root: str) -> None:
     """Write test.npy, train.npy (I, D) and the facts about them (embedding.json)."""
     compute = choose("cpu", "fp32")
     opened = Run.open(run)
+    opened.check_code(dataset=True)
     model = load_run(opened, compute)
     dataset = open_dataset(opened.config.dataset, data_root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,13 +149,15 @@ def score(spec: str, folder: Path, dataset: Dataset, steps: int) -> dict[str, An
 
 
 def glyphs(run: str) -> dict[str, Any]:
-    """The rows of one run on glyphs, by head, with "trained_with" for its own."""
+    """The rows of one run's test on glyphs, by head, with "trained_with" for its own."""
     opened, found = Run.open(run), {}
-    for row in opened.rows:
+    for row in opened.own(any_head=True):
+        if row["transform"] != opened.config.transform:
+            continue
         entry = found.setdefault(row["head"], {"setting": row["setting"], "trained_with": opened.config.head})
         entry["by"] = f"{opened.config.optimizer}, rate {opened.config.lr:g}, {opened.environment['precision']}"
         entry[str(row["shots"])] = {key: row[key] for key in ("accuracy", "ci95", "episodes")}
-    return found
+    return {head: entry for head, entry in found.items() if {"1", "5"} <= entry.keys()}
 
 
 def report(kept: dict[str, Any]) -> str:
@@ -243,8 +247,8 @@ def _processor() -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", default="data")
+    parser = console.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", default=os.environ.get("FEWSHOT_DATA") or "data")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=1000, help="in which a head that needs training learns")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -277,4 +281,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(console.run(main))

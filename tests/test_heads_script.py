@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 
 import pytest
 import torch
 from commands import ROOT
+
+from fewshot import evaluate
+from fewshot.core import console
 
 
 @pytest.fixture
@@ -33,6 +37,11 @@ def test_keeps_a_row_of_each_head_and_makes_the_page(script, small_run, tmp_path
 
     call("embed", small_run, tmp_path / "embedding")
     call("score", tmp_path / "embedding", *SPECS)
+    other = shutil.copytree(small_run, tmp_path / "run")
+    for flags in (["--split", "val"], ["--transform", "l2"], ["--head", "simpleshot", "--shots", "1"]):
+        words = [str(other), *flags, "--episodes", "20", "--threads", "1", "--precision", "fp32"]
+        assert console.run(evaluate.main, words) == 0
+    assert script.glyphs(other) == script.glyphs(small_run), "its test with both numbers of shots, and nothing else"
     call("glyphs", small_run)
     kept = json.loads((tmp_path / "heads.json").read_text())
     assert list(kept["rows"]) == SPECS

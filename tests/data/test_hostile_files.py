@@ -154,6 +154,13 @@ def encrypted_zip() -> bytes:
     return bytes(data)
 
 
+def zip_of_deflate64() -> bytes:
+    """As 7-Zip makes on demand: sound, and not read by the standard library."""
+    data = bytearray(fab.zip_of({"cat/0.png": fab.image_file(1)}))
+    data[8] = data[data.index(b"PK\x01\x02") + 10] = 9
+    return bytes(data)
+
+
 def zeros(size: int) -> bytes:
     """gzip of `size` zeros, made quickly: deflate's blocks of 1 MB repeat."""
     machine = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -206,6 +213,7 @@ ARCHIVES = {
     "up.zip": (lambda: fab.zip_of({"../cat/0.png": b"x"}), "has a member called '../cat/0.png'"),
     "up.tar": (lambda: fab.tar_of({"cat/../../0.png": b"x"}), "has a member called 'cat/../../0.png'"),
     "encrypted.zip": (encrypted_zip, "is encrypted"),
+    "deflate64.zip": (zip_of_deflate64, "packed in a way that is not read"),
     "large.zip": (lambda: zip_of_a_large_jpg(4_000_000_000), "unpacks to 3.7 GB at least, above the limit of 1.0 GB"),
     "picture.zip": (lambda: zip_of_a_large_jpg(300 * MB), "has 300 MB, above the limit of 256 MB"),
     "deep.zip": (lambda: zip_in_zips(9), "is an archive in 8 archives"),

@@ -281,6 +281,23 @@ def test_crops_are_not_mirrored_where_nobody_asks_for_it(source):
         assert np.array_equal(other, one[:, ::-1] if flip else one)
 
 
+def test_what_a_mac_leaves_beside_images_is_none(tmp_path):
+    source = ilsvrc(tmp_path / "source")
+    (folder,) = source.rglob(f"train/{WNIDS[0]}")
+    fab.write(folder / f"._{WNIDS[0]}_0.JPEG", b"notes about a file")
+    assert call(source) == 0
+    names = list(opened(source)["train"].images.names)
+    assert names and not any("._" in name for name in names)
+
+
+def test_kaggles_list_may_lie_anywhere(tmp_path, capsys):
+    source = ilsvrc(tmp_path / "source", kaggle=True)
+    listed = (source / "LOC_val_solution.csv").rename(tmp_path / "LOC_val_solution.csv")
+    assert call(source) == USER_ERROR
+    assert "give LOC_val_solution.csv, too, by --from" in one_line_error(capsys)
+    assert call(source, "--from", str(listed)) == 0
+
+
 def test_the_order_of_kaggles_list_decides_nothing(tmp_path):
     source = ilsvrc(tmp_path / "source", kaggle=True)
     path = source / "LOC_val_solution.csv"

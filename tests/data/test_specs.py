@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -87,7 +88,7 @@ def test_a_classification_data_set_is_one_file_of_the_users(tmp_path, my_sets, c
     assert Run.open(tmp_path / "run").config.dataset == "shapes", "the same experiment, whichever name was written"
 
 
-def test_file_names_tell_a_shared_classs_images_apart(tmp_path, my_sets, capsys):
+def test_file_names_tell_a_shared_classs_images_apart(tmp_path, my_sets, capsys, monkeypatch):
     for cls in CLASSES[:2]:
         for number in range(6):
             fab.write(tmp_path / "source" / cls / f"{number}.png", fab.image_file(100 * len(cls) + number, (16, 16)))
@@ -104,7 +105,11 @@ def test_file_names_tell_a_shared_classs_images_apart(tmp_path, my_sets, capsys)
     assert "class 'circle' is in two splits, train and test" in one_line_error(capsys)
     fab.write_csv(listed, ("split", "class"), [("train", "circle"), ("test", "circle")])
     assert call("my_sets.SHAPES", *flags[:-2], "--splits", listed, "--data-root", tmp_path / "b") == USER_ERROR
-    assert "say which image is in which" in one_line_error(capsys)
+    assert "by a CSV file with columns filename,label,split or by folders" in one_line_error(capsys)
+    mapping = dataclasses.replace(specs.get("my_sets.SHAPES"), splits=dict.fromkeys(("train", "test"), CLASSES))
+    monkeypatch.setattr(sys.modules["my_sets"], "SHAPES", mapping)
+    assert call("my_sets.SHAPES", *flags[:2], "--data-root", tmp_path / "c") == USER_ERROR
+    assert "by splits=Path(CSV), with columns filename,label,split, or without `splits`" in one_line_error(capsys)
 
 
 def test_what_a_specification_fixes_holds(tmp_path, my_sets, capsys):

@@ -131,9 +131,13 @@ def _by_folder(folder: Path) -> dict[str, list[File]]:
     return {name: _files(folder, name) for name in names}
 
 
+def _is_image(name: str) -> bool:
+    return named_as_image(name) and name[0] != "."  # a Mac leaves ._n01440764_18.JPEG beside n01440764_18.JPEG
+
+
 def _files(folder: Path, below: str) -> list[File]:
     with os.scandir(folder / below) as scanned:
-        found = [(entry.name, entry.stat().st_size) for entry in scanned if named_as_image(entry.name)]
+        found = [(entry.name, entry.stat().st_size) for entry in scanned if _is_image(entry.name)]
     if wrong := [name for name, _ in found if _UNLISTABLE.search(name)]:
         raise UserError(f"{folder / below / wrong[0]!s} has a name that no list can hold (not UTF-8?): rename it")
     return [(os.path.join(folder.name, below, name), size) for name, size in sorted(found)]
@@ -143,9 +147,10 @@ def _tested(base: Path, paths: Iterable[Path], limits: Limits) -> dict[str, list
     if folders := _by_folder(base / "val"):
         return folders
     files = {os.path.basename(name).partition(".")[0]: (name, size) for name, size in _files(base / "val", "")}
-    lists = [path for each in paths for path in (each / _SOLUTION, base / _SOLUTION) if path.is_file()]
+    lists = [path for each in paths for path in (each, each / _SOLUTION, base / _SOLUTION) if path.is_file()]
     if not files or not lists:
-        raise UserError(f"{base / 'val'} has no folder for each class: make them, or give {_SOLUTION} beside --from")
+        remedy = f"make them, or give {_SOLUTION}, too, by --from"
+        raise UserError(f"{base / 'val'} has no folder for each class: {remedy}")
     (item,) = files_below(str(lists[0]), limits)
     columns, rows = read_table(item.origin, item.read())
     if not {"imageid", "predictionstring"} <= set(columns):

@@ -29,7 +29,6 @@ _DAMAGE = (
     EOFError,
     ValueError,  # an offset or a date that cannot be
     RuntimeError,  # encrypted
-    NotImplementedError,
 )
 
 
@@ -91,6 +90,9 @@ def naming_damage(origin: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except NotImplementedError as error:  # a RuntimeError, too
+        why = f"is packed in a way that is not read ({error})"
+        raise UserError(f"{origin} {why}: unpack it, and give the folder") from None
     except (*_DAMAGE, OSError) as error:
         # A decompressor's own OSError has no number, a seek to a nonsense place has EINVAL; others are the disk's.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):

@@ -180,10 +180,11 @@ def _check_shared(lists: Lists, spec: DatasetSpec, where: str) -> None:
                     " class; one for classification says shared_classes=True in its specification"
                 )
             if not lists.by_folder and (split, cls) not in lists.rows and not set(spec.importers) <= set(OF_ONE_SET):
-                raise UserError(
-                    f"{where}: class {cls!r} is in two splits, {first[cls]} and {split}: say which image is in which,"
-                    " by a CSV file with columns filename,label,split or by folders train/, val/ and test/"
-                )
+                how = "by a CSV file with columns filename,label,split or by folders train/, val/ and test/"
+                if where == spec.name:  # whose own splits hide the others
+                    how = "by splits=Path(CSV), with columns filename,label,split, or without `splits` by such folders"
+                two = f"class {cls!r} is in two splits, {first[cls]} and {split}"
+                raise UserError(f"{where}: {two}: say which image is in which, {how}")
 
 
 def read_ravi(item: Item) -> dict[str, frozenset[str]]:
