@@ -201,9 +201,9 @@ def _kept(
     begun.check_code([*trust, *configs.users_modules(flags)], dataset=True)
     config = begun.config
     given = {name: value for name, value in flags.items() if value != "auto" or name not in ("dataset", "recipe")}
-    if not is_store(Path(config.data_root, config.dataset)) and (moved := os.environ.get("FEWSHOT_DATA")):
-        if is_store(Path(moved, config.dataset)):  # also of a run that came here from another machine
-            given.setdefault("data_root", moved)
+    here = os.environ.get("FEWSHOT_DATA", "")  # for images that were moved, and runs from another machine
+    if here and not is_store(Path(config.data_root, config.dataset)) and is_store(Path(here, config.dataset)):
+        given.setdefault("data_root", here)
     if "dataset" in given:
         given["dataset"] = dataset_name(given["dataset"], given.get("data_root", config.data_root))
     if "data_root" in given:  # so that the run can be resumed and evaluated from anywhere

@@ -127,8 +127,9 @@ def _mask(reg: str) -> str:
 
 def line(folder: Path, mask: str, classifier: bool, args: argparse.Namespace) -> list[str]:
     """A row of the table: a run's network, asked with this mask."""
-    Run.open(folder).check_code(dataset=True)
-    network, config = fewshot.load(folder, device="cpu"), Run.open(folder).config
+    run = Run.open(folder)
+    run.check_code(dataset=True)
+    network, config = fewshot.load(folder, device="cpu"), run.config
     if classifier != (network.classifier is not None):
         raise UserError(f"{folder}: give runs of episodes as --runs, and those of classifiers as --classifiers")
     replace_regularizers(network, config.backbone, parse(mask))

@@ -29,12 +29,17 @@ def module_name(part: nn.Module) -> str:
     The options of a class are what it tells in `extra_repr`; of one that does not write this method, all attributes.
     """
     silent = [
-        [name, type(each).__qualname__, _told({key: value for key, value in vars(each).items() if key[:1] != "_"})]
+        [name, type(each).__qualname__, _told(options)]
         for name, each in part.named_modules()
-        if type(each).extra_repr is nn.Module.extra_repr and vars(each).keys() > vars(nn.Module()).keys()
+        if type(each).extra_repr is nn.Module.extra_repr and (options := _public(each))
     ]
     known = foreign.digest(part)
     return f"{type(part).__name__}-{digest([known, silent], 8) if silent else known[:8]}"
+
+
+def _public(module: nn.Module) -> dict[str, Any]:
+    """A module's own attributes, without torch's: in which mode it is makes it no other method."""
+    return {name: value for name, value in vars(module).items() if name[:1] != "_" and name != "training"}
 
 
 def _held(value: Any) -> dict[str, Any]:

@@ -128,8 +128,9 @@ def warnings_of(config: TrainConfig, setup: Setup) -> list[str]:
         found.append(setup.regime.warning(setup.model))
         idle = regularizers.without_effect(setup.model.backbone.regularizers)
         found += [f"{name} has no effect: it left 20 random maps unchanged" for name in idle]
-    asked = [name for name in setup.regime.unused if getattr(config, name) != configs.FIELDS[name].default]
-    if idle := [name for name in asked if getattr(config, name) != recipes.values_of(config).get(name)]:
+    recipe, fields = recipes.values_of(config), configs.FIELDS
+    unasked = {name: (fields[name].default, recipe.get(name)) for name in setup.regime.unused}
+    if idle := [name for name, usual in unasked.items() if getattr(config, name) not in usual]:
         found.append(f"{', '.join(map(configs.flag, idle))}: no effect with --regime {config.regime}")
     if setup.test and (shared := overlap.seen(setup.dataset, setup.dataset, "test")):
         words = overlap.in_words(shared)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FLAGS = ("executor", "jobs", "address", "gpus_per_run", "minutes", "partition")
 _ITS_FLAGS = {"local": ("jobs",), "ray": ("address", "gpus_per_run"), "slurm": ("gpus_per_run", "minutes", "partition")}
-_MINUTES = 24 * 60
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--address", default=None, help="ray: address of a cluster that is there (default: start one on this machine)"
     )
     parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="ray, slurm: GPUs for each run")
-    parser.add_argument("--minutes", type=int, default=_MINUTES, metavar="N", help="slurm: time limit of a run")
+    parser.add_argument("--minutes", type=int, default=24 * 60, metavar="N", help="slurm: time limit of a run")
     parser.add_argument("--partition", default="", help="slurm: partition to queue in")
 
 
@@ -45,8 +44,10 @@ def check(args: argparse.Namespace) -> None:
     """UserError if one of FLAGS is out of range, or is for another executor."""
     if args.jobs < 0 or args.gpus_per_run < 0 or args.minutes < 1:
         raise UserError("--jobs and --gpus-per-run are 0 or more, and --minutes 1 or more")
-    given = {name for name in FLAGS[1:] if getattr(args, name) not in (None, 0, "", _MINUTES)}
-    for name in sorted(given.difference(_ITS_FLAGS[args.executor])):
+    add_flags(defaults := argparse.ArgumentParser())
+    usual = vars(defaults.parse_args([]))
+    given = {name for name in FLAGS if getattr(args, name) != usual[name]}
+    for name in sorted(given.difference(_ITS_FLAGS[args.executor], ["executor"])):
         executors = " or ".join(each for each, flags in _ITS_FLAGS.items() if name in flags)
         raise UserError(f"{flag(name)} is for --executor {executors}, and this sweep has {args.executor}: change one")
 

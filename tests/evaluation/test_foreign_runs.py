@@ -152,8 +152,8 @@ class Tempered(fewshot.heads.Head):
 
 
 def test_two_heads_of_a_users_own_are_two_methods(tmp_path, capsys):
-    for name, temperature in (("a", 1.0), ("b", 2.0), ("c", 1.0)):
-        fewshot.benchmark(Pixels(), **OPTIONS, head=Tempered(temperature), out=tmp_path / name)
+    for name, head in (("a", Tempered()), ("b", Tempered(2.0)), ("c", Tempered().eval())):
+        fewshot.benchmark(Pixels(), **OPTIONS, head=head, out=tmp_path / name)
     assert console.run(compare.main, [str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     capsys.readouterr()
     assert console.run(compare.main, [str(tmp_path / "a"), str(tmp_path / "c")]) == 2
