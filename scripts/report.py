@@ -25,7 +25,7 @@ from fewshot.reports import pictures
 PAGE = Path(__file__).parent / "report_parts" / "page"
 ORDER = (
     "head", "mini-imagenet-42", "mini-imagenet-42-again", "mini-imagenet-42-tenth", "regimes-42", "best-42",
-    "fashion-mnist", "table3", "files",
+    "best-42-dropblock", "fashion-mnist", "table3", "files",
 )  # fmt: skip
 
 
@@ -57,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
         values["regimes-42"] = regimes.parts(results / FEW_SHOT.name, supervised)
     if recipes.runs:
         values["best-42"] = best.parts(recipes)
+        if (regularized := read(results / "best-42-dropblock")).runs:
+            values["best-42-dropblock"] = best.regularized(recipes, regularized)
     values["files"] = {}
     if (results / "table3").is_dir():
         values["table3"] = table3.parts(results / "table3")

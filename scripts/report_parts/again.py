@@ -16,7 +16,7 @@ def joined(first: Study, again: Study) -> dict[str, Study]:
     """
     runs = {}
     for name, late in again.runs.items():
-        early = first.runs[name]
+        early = first.runs.get(name, {})
         if twice := sorted(early.keys() & late.keys()):
             raise UserError(f"{late[twice[0]].folder}: {first.folder} has this seed, too; keep one")
         runs[name] = {**early, **late}

@@ -10,6 +10,7 @@ from fewshot.core.errors import UserError
 from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import head_name, percent
 from fewshot.runs import Run
+from report_parts.again import joined
 from report_parts.effects import (
     Effect,
     Study,
@@ -43,6 +44,21 @@ def parts(study: Study) -> dict[str, str]:
     }
 
 
+def regularized(study: Study, more: Study) -> dict[str, str]:
+    """What the page says about the recipe with a regularizer, against its own runs of the same seeds.
+
+    more: runs of the recipe with and without regularizers; `none` may have any of its seeds in `study` instead.
+    """
+    header = ["regularizer", "test", "seeds", "accuracy without", "with", "gain", "gain, seed by seed"]
+    lines = []
+    for reg, whole in joined(Study(study.folder, {"none": study.runs[RECIPE]}, {}), more).items():
+        for effect in whole.effects:
+            both = (mean(accuracies(whole, name, effect.test, list(effect.each))) for name in ("none", reg))
+            each = ", ".join(f"{100 * gain:+.2f}" for gain in effect.each.values())
+            lines.append([reg, effect.test, str(len(effect.each)), *both, gained(effect), each])
+    return {"gains": markdown(header, lines), "commits": commits(by_label(more))}
+
+
 def left_out(study: Study, effects: Sequence[Effect]) -> str:
     """The recipe's accuracy, and that without each ingredient, with the difference."""
     tests = sorted(tested(next(iter(study.runs[RECIPE].values()))))
@@ -70,6 +86,8 @@ def about(recipe: str) -> str:
 def pilots(runs: Sequence[Run]) -> str:
     """Each pilot's validation accuracy at its best step; the best first."""
     found = {run.folder.name.rpartition("-seed")[0]: selected(run) for run in runs}
+    if len(found) < len(runs):
+        raise UserError("a pilot has several seeds: the page says that each has one")
     tests = sorted({test for figures in found.values() for test in figures}, reverse=True)  # 5-shot selects
     ranked = sorted(found, key=lambda name: [-found[name][test] for test in tests])
     lines = [[name, *(f"{100 * found[name][test]:.2f}" for test in tests)] for name in ranked]
