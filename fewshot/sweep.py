@@ -109,6 +109,7 @@ def _report(sweep: Sweep, failed: dict[str, str]) -> None:
         as_text.print_board(console, rows)
         for name, why in damaged.items():
             console.print(f"warning: {name} is left out: {why}")
+        as_text.print_doubts(console, gathered, scores)
         as_text.print_left_out(console, replaced, elsewhere, sweep.folder)
         counted = {score.own["run"]: score.experiment for score in scores if score.own["run"] in sweep.plan}
         if len(set(counted.values())) > 1:

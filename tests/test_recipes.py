@@ -10,7 +10,7 @@ from fewshot.core.errors import UserError
 from fewshot.recipes import resolve
 
 CELLS = [name for name in recipes.names() if name.startswith("table3/") and name.endswith("shot")]
-ASIDE = {"dataset", "data_root", "recipe", "seed", "device", "precision", "threads", "compile", "deterministic",
+ASIDE = {"data_root", "recipe", "seed", "device", "precision", "threads", "compile", "deterministic",
          "checkpoint_seconds", "init", "sync_bn"}  # fmt: skip
 
 

@@ -11,7 +11,10 @@ A bare first value belongs to the option that the component's class declares as 
 
 A family (backbones, heads, regularizers, transforms, regimes) is a package with one file per component: the file's name
 is the component's name, the file defines one public subclass of the family's base, and the keyword-only parameters of
-its `__init__` (a regime's: of `build`) are its options, typed and with defaults. To add a component, add a file.
+its `__init__` (a regime's: of `build`) are its options, typed and with defaults. To add a component, add a file. If an
+option does nothing beside certain values of another one, the class says so, and training warns of it:
+
+    idle_beside = {"reduction": ("attention", "gap", "random")}  # reduction: if attention is one of these
 
 Nothing here imports torch.
 """
@@ -210,6 +213,20 @@ class Family(Generic[Component]):
                 how = "VALUE" if key == positional else f"{key}=VALUE"
                 raise UserError(f"{self.kind} {spec.name!r} needs its option {key!r}: write {spec.name}:{how}")
         return component, converted
+
+    def idle(self, text: str) -> list[str]:
+        """The options of a `+`-joined list of components that do nothing there, each with the reason."""
+        found = []
+        for spec in parse(text):
+            if spec.name in self.aliases:
+                continue
+            component, given = self.check(spec)
+            declared = self.options(component)
+            for key, (other, *values) in getattr(component, "idle_beside", {}).items():
+                if key in given and (value := given.get(other, declared[other][1])) in values:
+                    shown = str(value).lower() if isinstance(value, bool) else value
+                    found.append(f"{spec.name}:{key} has no effect with {other}={shown}")
+        return found
 
 
 def _convert(text: str, hint: Any, where: str) -> Any:

@@ -25,6 +25,7 @@ from fewshot.core.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _ROOM_TO_KEEP_HEAP = 12 * 2**30  # bytes of memory from which holding on to some is harmless
+_MOST_THREADS = 4096
 _HEAP_SHARE = 0.25  # of the machine's memory
 T = TypeVar("T")
 _cudnn: Any = torch.backends.cudnn  # torch's stubs know less of it than there is
@@ -61,10 +62,10 @@ def settle(where: Compute, threads: int = 0, deterministic: bool = False, tuned:
 
     `threads` of the CPU; 0 leaves torch's choice. `deterministic` asks CUDA for kernels that repeat to the bit; those
     of a CPU always do. `tuned`: whether cuDNN may try which of its kernels is fastest; that is not always the same one.
-    Raises UserError for a number of threads below 0.
+    Raises UserError for a number of threads that cannot be.
     """
-    if threads < 0:
-        raise UserError(f"--threads {threads}: give at least 0")
+    if not 0 <= threads <= _MOST_THREADS:
+        raise UserError(f"--threads {threads}: give 0 to {_MOST_THREADS}")
     if threads:
         torch.set_num_threads(threads)
     where.crew.use(where.device)
@@ -232,7 +233,7 @@ def more_room(device: torch.device) -> str:
 
 def check_compiler() -> None:
     """Raises UserError if torch.compile would not find the compiler that builds its kernels."""
-    compiler = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", "").strip() or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
     if shutil.which(compiler.split()[0]) is None:
         missing = f"--compile needs a C++ compiler, and there is no {compiler}"
         raise UserError(f"{missing}: install it, or leave --compile out")

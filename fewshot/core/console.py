@@ -6,7 +6,6 @@ Imports no torch, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
-import errno
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,31 +13,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fewshot.core import process
-from fewshot.core.errors import UserError, nearest
+from fewshot.core.errors import DONE, FAILED, INTERRUPTED, USER_ERROR, USERS_TO_MEND, UserError, nearest
 from fewshot.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-# Operating-system refusals that the user, not we, can mend.
-_USERS_TO_MEND = {
-    errno.ENOSPC: "the disk is full; free some space and run the command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
-    errno.EMFILE: "too many files are open at once; raise that limit (ulimit -n), or give fewer at a time",
-    errno.ENFILE: "too many files are open on this machine; end some programs and run it again",
-    errno.EACCES: "permission denied; choose a place that you may write",
-    errno.EPERM: "not permitted; choose a place that you may write",
-    errno.EFBIG: "the file is larger than this process may write (ulimit -f); raise that limit and run it again",
-    errno.EROFS: "the file system is read-only; choose another place",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.EISDIR: "it is a folder, not a file; choose another place",
-}
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -161,7 +143,7 @@ def _status(main: Callable[[list[str] | None], None], argv: list[str] | None) ->
     except UserError as error:
         return _complain(str(error))
     except OSError as error:
-        remedy = _USERS_TO_MEND.get(error.errno or 0)
+        remedy = USERS_TO_MEND.get(error.errno or 0)
         if remedy is None:
             raise
         where = f"{error.filename}: " if error.filename else ""

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fewshot.core.errors import UserError
+from fewshot.core.errors import FAILED, INTERRUPTED, USER_ERROR, USERS_TO_MEND, UserError
 from fewshot.core.process import STOPS
 from fewshot.core.pulse import Pulse
 
@@ -32,7 +32,6 @@ _PATIENCE = timedelta(hours=6)  # with one that is alive: it may solve many task
 _JOINING = timedelta(minutes=5)
 _ANSWER = 5.0  # seconds that a process about to end waits for the store
 _LINGER = 2.0  # seconds that a failed process keeps the store, if it hosts it, for the others to ask
-_INTERRUPTED, _USER_ERROR, _FAILED = 130, 2, 1  # exit statuses, as in console.py
 
 Value = TypeVar("Value")
 
@@ -170,7 +169,7 @@ class Crew:
 
     def _fallen_silent(self, rank: int, seconds: float) -> None:
         """End this process: another gives no sign of life."""
-        speaks, status = self._first_to_end(_FAILED)
+        speaks, status = self._first_to_end(FAILED)
         if speaks:
             print(
                 f"error: process {rank} of {self.size} has given no sign of life for {seconds:.0f} seconds: is its"
@@ -307,6 +306,6 @@ def member() -> Iterator[Crew]:
 
 
 def _status(error: BaseException) -> int:
-    if isinstance(error, (UserError, OSError)):
-        return _USER_ERROR
-    return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else _FAILED
+    if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in USERS_TO_MEND):
+        return USER_ERROR
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED

@@ -1,11 +1,30 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can mend this", and the exit statuses of commands."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 _MOST_NAMED = 60
+
+DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses."""
+
+# Operating-system refusals that the user, not we, can mend.
+USERS_TO_MEND = {
+    errno.ENOSPC: "the disk is full; free some space and run the command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EMFILE: "too many files are open at once; raise that limit (ulimit -n), or give fewer at a time",
+    errno.ENFILE: "too many files are open on this machine; end some programs and run it again",
+    errno.EACCES: "permission denied; choose a place that you may write",
+    errno.EPERM: "not permitted; choose a place that you may write",
+    errno.EFBIG: "the file is larger than this process may write (ulimit -f); raise that limit and run it again",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EISDIR: "it is a folder, not a file; choose another place",
+}
 
 
 class UserError(ValueError):

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from fewshot.core.errors import INTERRUPTED
 from fewshot.core.process import STOPS, processors
 
 
@@ -34,7 +35,7 @@ def launch(module: str, argv: list[str], processes: int) -> int:
     except ChildFailedError as error:
         return max(1, error.get_first_failure()[1].exitcode)  # negative: a signal's
     except (SignalException, KeyboardInterrupt):
-        return 130
+        return INTERRUPTED
     finally:
         logging.disable(logging.NOTSET)
         for number, handler in before.items():

@@ -10,9 +10,10 @@ import sys
 from types import FrameType
 from typing import Any, TextIO
 
+from fewshot.core.errors import INTERRUPTED
+
 # SIGHUP: the terminal is gone, or a queue wants its machine back. There is none on Windows.
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_INTERRUPTED = 130
 
 
 def processors() -> int:
@@ -83,6 +84,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             print("interrupted", file=sys.stderr, flush=True)
-            os._exit(_INTERRUPTED)
+            os._exit(INTERRUPTED)
         frame = frame.f_back
     raise KeyboardInterrupt

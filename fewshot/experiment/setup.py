@@ -92,7 +92,10 @@ def prepare(config: TrainConfig, begun: Begun | None = None, crew: Crew = ALONE)
 def _begin_with(init: str, model: Model, begun: Begun | None) -> str:
     """Give the model the weights of the run `init`; returns their digest. Raises UserError if a run that continues
     began with other weights."""
-    found = models.begin_with(model, Run.open(init))
+    source = Run.open(init)
+    found = models.begin_with(model, source)
+    if begun is None and not source.finished:
+        raise UserError(f"--init {init}: this run is not finished; finish it first, by --out {init} --resume")
     if begun is not None and begun.run.resolved.get("init", {}).get("weights", found) != found:
         raise UserError(
             f"--init {init}: it has other weights now than when {begun.run.folder} began; bring them back, or give"
@@ -128,6 +131,10 @@ def warnings_of(config: TrainConfig, setup: Setup) -> list[str]:
         found.append(setup.regime.warning(setup.model))
         idle = regularizers.without_effect(setup.model.backbone.regularizers)
         found += [f"{name} has no effect: it left 20 random maps unchanged" for name in idle]
+        for family, text in (
+            (regularizers.FAMILY, config.reg), (heads.FAMILY, config.head), (regimes.FAMILY, config.regime)
+        ):  # fmt: skip
+            found += family.idle(text)
     recipe, fields = recipes.values_of(config), configs.FIELDS
     unasked = {name: (fields[name].default, recipe.get(name)) for name in setup.regime.unused}
     if idle := [name for name, usual in unasked.items() if getattr(config, name) not in usual]:

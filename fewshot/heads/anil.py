@@ -31,6 +31,8 @@ class ANIL(Head):
     length D.
     """
 
+    idle_beside = {"ways": ("init", "zero")}
+
     def __init__(
         self,
         *,

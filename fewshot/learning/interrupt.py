@@ -10,10 +10,11 @@ from fewshot.core.process import STOPS
 
 
 class Interrupt:
-    """Inside it, the first signal of `process.STOPS` only sets `asked`; a second one interrupts at once.
+    """Inside it, the first signal of `process.STOPS` only sets `asked`; then Ctrl-C (SIGINT) interrupts at once.
 
-    A signal that the process ignores, such as SIGHUP under nohup, stays ignored. `patient`: from the first signal on,
-    further ones do nothing, because torchrun repeats signals that all its processes have already received.
+    Other signals may come twice without anybody in a hurry: a service manager sends one to every process, and so does a
+    sweep to its workers. A signal that the process ignores, such as SIGHUP under nohup, stays ignored. `patient`: from
+    the first signal on, even SIGINT does nothing, because torchrun repeats what all its processes have received.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -32,6 +33,6 @@ class Interrupt:
             signal.signal(number, signal.SIG_IGN if self.patient and self.asked else handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and not self.patient:
+        if self.asked and number == signal.SIGINT and not self.patient:
             raise KeyboardInterrupt
         self.asked = True

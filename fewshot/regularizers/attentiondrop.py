@@ -55,6 +55,8 @@ class AttentionDrop(Regularizer):
     drop: with probability `drop_prob`, sm weakens every element but the minimum, and ad the top percent only.
     """
 
+    idle_beside = {"top_percent": ("mode", "sm")}
+
     def __init__(
         self,
         site: Site,

@@ -51,6 +51,7 @@ class FocusedDropout(Regularizer):
     .045). Images without a focus count as not dropped; `unfocused` is their fraction in the last pass.
     """
 
+    idle_beside = dict.fromkeys(("low", "high", "invert", "per_unit"), ("drops", False))
     participates: Tensor
     unfocused: Tensor
 

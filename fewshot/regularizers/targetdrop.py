@@ -73,6 +73,7 @@ class TargetDrop(Regularizer):
     clip. No schedule, identity at test time.
     """
 
+    idle_beside = {"reduction": ("attention", "gap", "random")}
     w1: Tensor
     w2: Tensor
 

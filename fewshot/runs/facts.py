@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -300,15 +300,21 @@ class Facts:
             if (row.get("episodes"), row["episodes_seed"]) == asked and trained_on in (None, pixels(row))
         ]  # fmt: skip
 
+    def is_on_its_own(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is on the data set that the run was trained on: by its name, or else by its pixels, because
+        the configuration may name a specification (`my_sets.TOYS`)."""
+        known = pixels(self.resolved)
+        return row["dataset"] == self.config.dataset or (known is not None and pixels(row) == known)
+
     def _own(self, rows: list[dict[str, Any]], split: str, any_head: bool) -> list[dict[str, Any]]:
         config = self.config
         solved = {"head": config.head, "transform": config.transform}
-        asked = {"dataset": config.dataset, "split": split, "ways": config.test_ways, "queries": config.test_queries}
+        asked = {"split": split, "ways": config.test_ways, "queries": config.test_queries}
         wanted = asked if any_head else asked | solved
         return [
             row for row in rows
             if (solved | row).items() >= wanted.items()  # old rows do not say what solved them
-            and row["shots"] in config.test_shots and "query_alpha" not in row
+            and row["shots"] in config.test_shots and "query_alpha" not in row and self.is_on_its_own(row)
         ]  # fmt: skip
 
     @property

@@ -22,8 +22,9 @@ class SweepBoard:
         self.console, self.sweep = console, sweep
         self.groups = sweep.configurations
         self.scores: dict[str, dict[str, float]] = {}
-        self.began, self.before = time.monotonic(), -1.0
+        self.began = time.monotonic()
         self.told: set[str] = set()
+        self.before = sum(map(sweep.part, sweep.plan))  # what earlier calls trained
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> SweepBoard:
@@ -47,7 +48,7 @@ class SweepBoard:
             self.told.add(name)
             figures = "  ".join(f"{task} {100 * value:.2f}%" for task, value in self.scores.get(name, {}).items())
             if not self.live:
-                self.console.print(f"{name}: {figures or 'failed: ' + failed.get(name, '')}")
+                self.console.print(f"{name}: {'failed: ' + failed[name] if name in failed else figures or 'done'}")
                 ended = True
         if ended and running:
             self.console.print(self._title(running, failed))
@@ -57,7 +58,7 @@ class SweepBoard:
         from fewshot.runs import Run
 
         run = Run.open(self.sweep.path(name))
-        few_shot = {task_name(DEFAULTS | row): row["accuracy"] for row in run.own()}
+        few_shot = {task_name(DEFAULTS | row): row["accuracy"] for row in run.tested()}
         tested = [row for row in run.classification if row["split"] == "test"]
         return few_shot | {f"{row['split']} top-1": row["top1"] for row in tested}
 
@@ -77,8 +78,7 @@ class SweepBoard:
     def _title(self, running: set[str], failed: Mapping[str, str]) -> str:
         total = len(self.sweep.plan)
         ended = len(self.scores) + len(failed)
-        behind = ended + sum(map(self.sweep.part, running))
-        self.before = behind if self.before < 0 else self.before
+        behind = sum(map(self.sweep.part, self.sweep.plan))
         elapsed, gained = time.monotonic() - self.began, behind - self.before
         left = f", about {duration(elapsed / gained * (total - behind))} left" if gained > 0.05 else ""
         return f"{ended} of {total} runs ended{left}"

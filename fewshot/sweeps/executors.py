@@ -13,8 +13,8 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fewshot.core.errors import UserError
@@ -144,6 +144,15 @@ class Ray(Executor):
         self._ray.shutdown()
 
 
+@contextmanager
+def _of_slurm() -> Iterator[None]:
+    """One line for what submitit raises if there is no Slurm here, or if it takes no such job."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(f"--executor slurm: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+
+
 class Slurm(Executor):
     """One Slurm array job, through submitit; it goes on without us. `cluster`: slurm, or local to try it."""
 
@@ -155,7 +164,8 @@ class Slurm(Executor):
             import submitit
         except ImportError:
             raise UserError("--executor slurm needs submitit: pip install 'fewshot[slurm]'") from None
-        self._executor = submitit.AutoExecutor(folder=sweep.folder / "logs" / "slurm", cluster=cluster)
+        with _of_slurm():
+            self._executor = submitit.AutoExecutor(folder=sweep.folder / "logs" / "slurm", cluster=cluster)
         self._executor.update_parameters(timeout_min=minutes, cpus_per_task=threads, gpus_per_node=gpus)
         if partition:
             self._executor.update_parameters(slurm_partition=partition)
@@ -165,7 +175,8 @@ class Slurm(Executor):
         wanted = list(names)
         if wanted:
             folders, hows = [self.sweep.folder.resolve()] * len(wanted), list(map(self.sweep.how, wanted))
-            self._jobs |= zip(wanted, self._executor.map_array(work, folders, wanted, hows), strict=True)
+            with _of_slurm():
+                self._jobs |= zip(wanted, self._executor.map_array(work, folders, wanted, hows), strict=True)
 
     def ended(self) -> dict[str, int]:
         over = {name: job for name, job in self._jobs.items() if job.done()}

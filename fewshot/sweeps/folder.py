@@ -43,6 +43,8 @@ class Sweep:
         A run that is already there is the plan's. Raises UserError if one has another configuration.
         """
         writable_parent(folder / "sweep.json")
+        if (folder / "config.json").is_file():
+            raise UserError(f"{folder} is a run folder itself: give another --out for the runs of a sweep")
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", wait=True):
             there = cls.open(folder).plan if (folder / "sweep.json").exists() else {}
@@ -65,12 +67,14 @@ class Sweep:
         """The sweep that a folder holds. Raises UserError if there is none."""
         path = folder / "sweep.json"
         try:
-            written = json.loads(read_bounded(path, _LARGEST))
-            if written["format"] != FORMAT:
-                raise ValueError
-            plan = {name: TrainConfig(**configs.from_json(values, name)) for name, values in written["runs"].items()}
+            data = read_bounded(path, _LARGEST)
         except FileNotFoundError:
             raise UserError(f"{folder} holds no sweep: it has no sweep.json") from None
+        try:
+            written = json.loads(data)
+            if written["format"] != FORMAT:
+                raise ValueError(f"it is of format {written['format']}, and this fewshot knows {FORMAT}")
+            plan = {name: TrainConfig(**configs.from_json(values, name)) for name, values in written["runs"].items()}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): move it away, and start the sweep again") from None
         return cls(folder, plan)

@@ -106,7 +106,7 @@ def _check_differ(plan: Mapping[str, TrainConfig], varied: Sequence[str]) -> Non
         unsettled += [config.device] if config.precision == "auto" else []
         other = first.setdefault(json.dumps([experiment(config), config.seed, unsettled]), name)
         if other != name:
-            fields = [field for field in varied if getattr(config, field) != getattr(plan[other], field)]
+            fields = [field for field in varied if getattr(config, field) != getattr(plan[other], field)] or varied
             raise UserError(
                 f"--vary {', '.join(fields)}: {other} and {name} would be one experiment with one seed, trained twice;"
                 " give all runs one value"

@@ -67,7 +67,7 @@ def varied(base: Spec, option: str, value: str) -> Spec:
     """`base` with one option, or its sites, set to `value`."""
     if option == "sites":
         (spec, *more) = parse(f"{base.name}@{value}")
-        if more or spec.options:
+        if more or spec.options or spec.value:
             raise UserError(f"--sweep sites {value}: write block numbers, such as 3,4")
         return dataclasses.replace(base, sites=spec.sites)
     return dataclasses.replace(base, options=base.options | {option: value})

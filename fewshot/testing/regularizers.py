@@ -59,7 +59,9 @@ class Case:
     @property
     def component(self) -> type[Regularizer]:
         """The method's class."""
-        (spec,) = parse(self.spec)
+        spec, *more = parse(self.spec)
+        if more:
+            raise UserError(f"{self.spec}: check one regularizer at a time")
         return regularizers.FAMILY.find(spec.name)
 
     def build(self, size: int) -> Regularizer:
@@ -82,8 +84,9 @@ def check_regularizer(
 ) -> None:
     """Hold a regularizer to every law, at each map size that it does not decline: `Case` explains the arguments.
 
-    A method without a mask (it overrides `forward` and implements no `multiplier`) is held to the laws that need
-    none: shape, dtype, memory format, finite values, determinism, identity in evaluation, nothing counted.
+    A method without a mask (it overrides `forward` and implements no `multiplier`) is held to the laws that need none:
+    shape, dtype, memory format, finite values, determinism, identity in evaluation, float32 under
+    autocast, nothing counted.
 
     Takes some seconds. Raises AssertionError that names the broken law, and where; UserError if the method cannot
     be built at all, or if `drops` is missing or cannot be measured.

@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from commands import SMALL
 
-from fewshot import backbones, heads, regularizers
+import fewshot
+from fewshot import backbones, heads, regularizers, train
+from fewshot.core import console
 from fewshot.core.components import parse
 from fewshot.core.errors import UserError
 from fewshot.regularizers import Site
@@ -60,6 +63,24 @@ def test_a_wrong_regularizer_names_the_thing_and_the_remedy(spec, expected):
         regularizers.build(spec, SITE)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (["--reg", "targetdrop:attention=gap,reduction=16"], "targetdrop:reduction has no effect with attention=gap."),
+        (["--reg", "cutout+attentiondrop:top_percent=5,mode=sm"], "attentiondrop:top_percent has no effect with mode"),
+        (["--reg", "focuseddropout:drops=false,low=0.2"], "focuseddropout:low has no effect with drops=false."),
+        (["--head", "anil:init=zero,ways=5"], "anil:ways has no effect with init=zero."),
+        (["--regime", "supervised:magnitude=9"], "supervised:magnitude has no effect with randaugment=0."),
+    ],
+)
+def test_options_that_do_nothing_are_named_and_change_nothing(flags, expected, tmp_path, capsys):
+    """Such a run can be read as any other: an option is no mistake in what is there already."""
+    out = tmp_path / "run"
+    assert console.run(train.main, [*SMALL, "--epochs", "1", "--test-episodes", "5", *flags, "--out", str(out)]) == 0
+    assert f"Warning: {expected}" in " ".join(capsys.readouterr().out.split())
+    assert fewshot.load(out, device="cpu")
 
 
 def test_values_arrive_in_their_declared_types():

@@ -85,6 +85,7 @@ class Supervised(Regime[Batch]):
     classifies = True
     shared = True
     unused = ("ways", "queries", "episodes_per_epoch", "episodes_per_batch", "embed")
+    idle_beside = {"magnitude": ("randaugment", 0)}
     smaller = "a smaller batch, as in --regime supervised:batch=32"
 
     seed: int
