@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
-from pathlib import Path
 
 from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.reports.comparisons.asked import Asked
 
     comparison.check_points(args.detect, "--detect ")
-    folders = list({Path(folder).resolve(): folder for folder in args.runs}.values())
+    folders = list({os.path.realpath(folder): folder for folder in args.runs}.values())
     solvers = product(dict.fromkeys(args.head), dict.fromkeys(args.transform))
     asked = [Asked(args.split, head, transform) for head, transform in solvers]
     if len(folders) < 2 and len(asked) < 2:

@@ -76,6 +76,8 @@ def recipe(name: str) -> str:
 
 def _dotted(name: str) -> Iterator[str]:
     """A description of a user's own class, in the family that it belongs to."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"{name!r} is no class: write it as my_package.my_module.MyClass")
     module_name, _, class_name = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from argparse import SUPPRESS
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot.config import MOST_EPISODES
@@ -126,7 +126,7 @@ def _evaluate(argv: list[str] | None) -> None:
         args.dataset, args.data_root, args.split, tasks, asks_for_tasks, args.head, args.transform, where,
         args.precision == "auto", args.replace, args.trust,
     )  # fmt: skip
-    folders = {Path(folder).resolve(): folder for folder in args.runs}.values()
+    folders = {os.path.realpath(folder): folder for folder in args.runs}.values()
     plans = [check(request, folder) for folder in folders]  # every complaint comes before the first minute of work
     compute.keep_heap()
     for plan in plans:

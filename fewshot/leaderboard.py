@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fewshot.core.console import Parser, run, summary, terminal
 from fewshot.core.errors import UserError
 from fewshot.core.files import destination, locked, write_output
-
-if TYPE_CHECKING:
-    from fewshot.reports.boards.leaderboard import Score
 
 
 def parser() -> Parser:
@@ -53,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     from fewshot.reports.boards.of_images import IMAGES
     from fewshot.reports.boards.of_tasks import FEWSHOT
     from fewshot.reports.boards.ranking import rank
-    from fewshot.reports.boards.standing import different_code, merge, newest, on_common_tasks
+    from fewshot.reports.boards.standing import merge, newest, on_common_tasks
 
     files = _files(args)
     csv = files.get("csv")
@@ -63,11 +60,10 @@ def main(argv: list[str] | None = None) -> None:
     marks = {"markdown": as_text.MARK, "html": as_html.MARK}
     outputs += [(flag, files[flag], mark) for flag, mark in marks.items() if flag in files]
     _refuse_foreign(outputs)
-    scores, damaged = gather(Path(args.runs))
-    unproven = dict.fromkeys(score.own["run"] for score in scores if score.record is None)
+    gathered, damaged = gather(Path(args.runs))
     with _alone(csv):
         before = tables.items() if args.append else ()
-        scores = merge([*(score for kind, path in before for score in as_csv.read(kind, path)), *scores])
+        scores = merge([*(score for kind, path in before for score in as_csv.read(kind, path)), *gathered])
         kept, replaced = (scores, []) if args.no_aggregate else newest(scores)
         kept, elsewhere = on_common_tasks(kept)
         rows = rank(aggregate(kept, over_seeds=not args.no_aggregate), paired=not args.append)
@@ -80,17 +76,14 @@ def main(argv: list[str] | None = None) -> None:
             written[files["markdown"]] = as_text.render(rows)
         if "html" in files:
             written[files["html"]] = as_html.render(rows, **page)
-        for path, text in written.items():
-            write_output(path, text.encode())
+        for path, data in {path: text.encode() for path, text in written.items()}.items():
+            write_output(path, data)
 
     console = terminal()
     as_text.print_board(console, rows)
     for name, why in damaged.items():
         console.print(f"warning: {name} is left out: {why}")
-    if unproven:
-        console.print(f"warning: the records of {', '.join(unproven)} are missing: their figures cannot be checked")
-    if apart := different_code(kept):
-        console.print(f"warning: not pooled, because trained by different code: {'; '.join(map(_by_code, apart))}")
+    as_text.print_doubts(console, gathered, kept)
     if older := [row for row in rows if row["csv_version"] == "1"]:
         console.print(
             f"warning: {len(older)} rows of {csv} are of an older version of the file. They are kept, but never"
@@ -150,21 +143,16 @@ def _page(args: argparse.Namespace, files: Mapping[str, Path], images: Path | No
     given = {name: value for name in ("title", "link") if (value := getattr(args, name)) is not None}
     if given and "html" not in files:
         raise UserError(f"--{next(iter(given))} is for the page: give --html FILE, too")
+    for name, value in given.items():
+        if re.search("[\ud800-\udfff]", value):
+            raise UserError(f"--{name} {value!r} is no text in UTF-8")
     if not given.get("link", "https://").startswith(("https://", "http://")):
         raise UserError(f"--link {args.link}: give an address that begins with https://")
     if "html" in files and images:
         for name, path in (("csv", files["csv"]), ("images_csv", images)):
             relative = os.path.relpath(path.absolute(), files["html"].absolute().parent)
-            given[name] = urllib.parse.quote(Path(relative).as_posix())
+            given[name] = urllib.parse.quote(os.fsencode(Path(relative).as_posix()))
     return given
-
-
-def _by_code(scores: list[Score]) -> str:
-    """`a, b (code 1f2e3d4c5b6a), c (code unknown)`."""
-    runs: dict[str, dict[str, None]] = {}
-    for score in scores:
-        runs.setdefault(score.shared["code"] or "unknown", {})[score.own["run"]] = None
-    return ", ".join(f"{', '.join(names)} (code {code})" for code, names in runs.items())
 
 
 if __name__ == "__main__":

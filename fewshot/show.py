@@ -136,7 +136,7 @@ def _sites(args: argparse.Namespace) -> None:
 
     name, size = args.backbone or "conv4", 84 if args.image_size is None else args.image_size
     if args.run:
-        if args.backbone or args.image_size:
+        if args.backbone or args.image_size is not None:
             raise UserError("--backbone, --image-size: a run has its own; give one or the other")
         run_folder = Run.open(args.run)
         run_folder.check_code(args.trust)

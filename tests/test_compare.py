@@ -17,7 +17,9 @@ from fewshot import compare, train
 from fewshot.config import TrainConfig
 from fewshot.core import console
 from fewshot.evaluation.comparison import QUESTIONS
+from fewshot.evaluation.intervals import Interval
 from fewshot.evaluation.records import Outcomes, Record, keep
+from fewshot.reports.comparisons.conclusions import conclusions
 from fewshot.runs import Run
 
 EPISODES, CLASSES = 2000, 20
@@ -259,6 +261,8 @@ def test_networks_are_compared_by_another_head_than_their_own(tmp_path, capsys):
     assert (found.shots, found.queries) == (1, 15) and "this test set" in found.answers
     with pytest.raises(fewshot.UserError, match="--head logreg"):
         fewshot.difference(one, other, head="logreg")
+    with pytest.raises(fewshot.UserError, match="unknown head 'svn'. Did you mean 'svm'?"):
+        fewshot.difference(one, other, head="svn")
 
 
 def test_a_result_in_another_precision_than_its_fellows_is_named(tmp_path, capsys):
@@ -406,6 +410,12 @@ def test_one_seed_shows_no_spread_and_no_difference_needs_a_size(tmp_path, capsy
     assert "No difference was seen. What it takes to establish one of 0.5 points: --detect 0.5" in (
         capsys.readouterr().out
     )
+    assert run(tmp_path / "cutout", tmp_path / "dropblock", "--detect", "0.5") == 0
+    assert takes(capsys.readouterr().out) == {
+        "new images": "not known: no spread between images was measured",
+        "new classes": "not known: no spread between classes was measured",
+        "training anew": "not known: that takes two training seeds or more, the same for all",
+    }
     for wrong in ("0", "-1", "101", "nan"):
         assert run(one, other, f"--detect={wrong}") == console.USER_ERROR
         assert "a difference in points, above 0 and at most 100" in one_line_error(capsys)
@@ -486,7 +496,34 @@ def test_classes_that_training_saw_tell_nothing_of_new_ones(tmp_path, capsys):
     answers = said(capsys)
     assert answers["new classes"] == ["nothing is known: training saw these classes"]
     assert answers["new images"][0].startswith("B is better than A"), "it saw none of the images"
+    assert f"warning: {saw} was trained on 3 classes of birds test: its accuracy is not one on new ones\n" in out
     assert takes(out)["new classes"] == "not known: training saw these classes"
+
+
+def test_results_on_a_list_of_ones_own_are_told_from_those_on_the_usual_one(tmp_path, capsys):
+    runs = [fabricate(tmp_path / name) for name in ("none", "dropout")]
+    for each in runs:
+        evaluated(each, seed=1, episodes_seed=7, episodes_digest="e" * 64)
+    assert run(*runs) == 0
+    titles = re.findall("birds test 5-way 1-shot(.*), 15 queries", capsys.readouterr().out)
+    assert sorted(titles) == ["", ", tasks of seed 7"]
+    assert {found.episodes_seed for found in fewshot.difference(*runs)} == {0, 7}
+
+
+@pytest.mark.parametrize(
+    ("p_value", "shown"),
+    [(0.0496, "0.0496"), (0.0504, "0.05"), (0.05, "0.05"), (0.049999, "0.049999"), (0.0123, "0.012")],
+)
+def test_a_p_value_is_shown_on_its_side_of_the_threshold(p_value, shown):
+    gain = Interval(0.01, -0.01, 0.03, 0.95, "", "", p_value)
+    (line,) = conclusions("A", "B", {"training anew": gain})[1:]
+    assert line.endswith(f"(p = {shown})") and ("better" in line) == (p_value < 0.05)
+
+
+def test_a_loop_of_links_is_one_line(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert run(tmp_path / "loop", tmp_path / "other") == console.USER_ERROR
+    assert "loop" in one_line_error(capsys)
 
 
 def test_the_number_of_processes_is_said_also_where_it_is_one(small_run, tmp_path, capsys):

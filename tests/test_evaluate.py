@@ -196,7 +196,7 @@ def test_a_list_that_does_not_fit_changes_nothing(run_copy, tmp_path, capsys):
         (lambda run: (run / "config.json").unlink(), [], "is not a run folder"),
         (None, ["--shots", "0"], "--shots 0: give at least 1"),
         (None, ["--shots", "30"], "ask for fewer shots or queries"),
-        (None, ["--threads", "-1"], "--threads -1: give at least 0"),
+        (None, ["--threads", "-1"], "--threads -1: give 0 to 4096"),
         (lambda run: (run / "config.json").write_text("[]"), [], "config.json is damaged"),
         (lambda run: forget(run, "config.json", "resolved"), [], "config.json is damaged: it has no 'resolved'"),
         (lambda run: forget(run, "environment.json", "train_seconds"), [], "has not finished training"),

@@ -243,6 +243,7 @@ SPOILED = {
     "a version edited": (lambda text: re.sub(r",2\r", ",7\r", text), "row 1 has csv_version 7"),
     "a setting edited": (lambda text: text.replace("inductive,", "deductive,"), "row 1 does not agree with its key"),
     "a field lost": (lambda text: text.replace(",common,", ",", 1), "row 1 has 38 fields"),
+    "a time edited": (lambda text: text.replace('""started"":""2', '""started"":""x'), "an each_run that is not ours"),
     "another version": (lambda text: text.replace(",queries,", ",questions,", 1), "has other columns than"),
     "another's": (lambda text: "name,score\r\n", "is not a leaderboard of ours"),
 }
@@ -295,7 +296,7 @@ def test_no_runs_are_one_line_and_overwrite_nothing(small_run, tmp_path, capsys)
     assert "no finished run below" in one_line_error(capsys)
     variant(small_run, tmp_path / "validated" / "a", row={"split": "val"})
     assert run("--runs", tmp_path / "validated", "--csv", file) == console.USER_ERROR
-    assert "no finished run below" in one_line_error(capsys)
+    assert "has a result on test images: evaluate one" in one_line_error(capsys)
     assert not file.exists()
 
 
@@ -722,7 +723,7 @@ def test_the_page_says_what_each_row_was_trained_on_and_how_long(small_run, tmp_
     assert run("--runs", runs, "--csv", tmp_path / "b.csv", "--html", page, "--markdown", tmp_path / "b.md") == 0
     found = re.findall(r'<b>(\w+)</b>.*?class="trained" role="cell">(.*?)</td>', page.read_text())
     assert dict(found) == {
-        "cutout": "1-shot, 6 steps", "dropout": "birds 5-shot, 6 steps", "none": "supervised, 6 steps",
+        "cutout": "5-way 1-shot, 6 steps", "dropout": "birds 5-way 5-shot, 6 steps", "none": "supervised, 6 steps",
         "dropblock": "not trained here",
     }  # fmt: skip
     cells = [line.split(" | ") for line in (tmp_path / "b.md").read_text().splitlines() if " dropblock " in line]
@@ -743,6 +744,26 @@ def test_names_that_no_file_can_hold_end_no_leaderboard(small_run, tmp_path, cap
     (row,) = board("--runs", runs, "--csv", tmp_path / "b.csv")
     assert row["run"] == "b\\udcff"
     assert run("--runs", runs, "--csv", tmp_path / "b.csv", "--append") == 0
+
+
+def test_the_folder_may_be_a_run_itself(small_run, tmp_path):
+    run_folder = variant(small_run, tmp_path / "mine")
+    assert {row["run"] for row in board("--runs", run_folder, "--csv", tmp_path / "b.csv")} == {"mine"}
+
+
+@pytest.mark.parametrize("flags", [["--title", "\udcff"], ["--link", "https://\udcff"]])
+def test_a_title_that_is_no_text_writes_nothing(small_run, tmp_path, capsys, flags):
+    variant(small_run, tmp_path / "runs" / "a")
+    files = ["--csv", tmp_path / "b.csv", "--html", tmp_path / "b.html"]
+    assert run("--runs", tmp_path / "runs", *files, *flags) == console.USER_ERROR
+    assert f"{flags[0]} '" in one_line_error(capsys) and not list(tmp_path.glob("b.*"))
+
+
+def test_a_csv_whose_name_is_not_utf_8_is_linked_to(small_run, tmp_path):
+    variant(small_run, tmp_path / "runs" / "a")
+    file, page = tmp_path / os.fsdecode(b"b\xff.csv"), tmp_path / "b.html"
+    assert run("--runs", tmp_path / "runs", "--csv", file, "--html", page) == 0
+    assert "b%FF.csv" in page.read_text()
 
 
 def test_a_run_of_another_folder_that_a_newer_one_replaces_is_named_alone(small_run, tmp_path, capsys):

@@ -97,6 +97,18 @@ def test_seeds_are_one_row_and_append_merges_them(tmp_path, capsys):
     assert "top1 of row 1 does not follow from its each_run" in one_line_error(capsys)
 
 
+def test_a_negative_number_is_a_number(tmp_path):
+    """Of two seeds far apart, the interval reaches below 0. Older files, which had an apostrophe there, are read."""
+    for seed, accuracy in enumerate((0.1, 0.3)):
+        fabricate(tmp_path / "runs" / f"seed{seed}", accuracy, seed, config={"reg": "none"})
+    out = tmp_path / "l.csv"
+    (row,) = board(tmp_path / "runs", out)
+    assert float(row["ci95_low"]) < 0
+    file = out.with_name("l-classification.csv")
+    file.write_text(file.read_text().replace(f",{row['ci95_low']},", f",'{row['ci95_low']},"))
+    assert board(tmp_path / "runs", out, "--append")[0]["ci95_low"] == row["ci95_low"]
+
+
 def test_several_seeds_are_told_apart_image_by_image(tmp_path):
     for reg, skill in (("none", 0.85), ("cutout", 0.9)):
         for seed in range(2):

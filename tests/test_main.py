@@ -119,7 +119,13 @@ def test_a_name_of_several_kinds_is_described_in_each(capsys):
     assert "data set glyphs" in out and "recipe glyphs" in out
 
 
-@pytest.mark.parametrize("name, expected", [("targetdop", "Did you mean 'targetdrop'?"), ("my.Drop", "my")])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("targetdop", "Did you mean 'targetdrop'?"), ("my.Drop", "my"), (".Drop", "is no class"),
+        ("my..Drop", "is no class"),
+    ],
+)  # fmt: skip
 def test_an_unknown_name_is_one_line(name, expected, capsys):
     assert console.run(describe.main, [name]) == 2
     assert expected in one_line_error(capsys)

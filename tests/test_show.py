@@ -197,7 +197,7 @@ def test_activations_of_runs_and_of_an_untrained_network(small_run, tmp_path):
     out = tmp_path / "a.svg"
     assert run("activations", small_run, other, "--images", 40, "--threads", 1, "--out", out) == 0
     drawn = texts(out)
-    assert f"glyphs: batch-norm outputs of block 4, 40 validation images, {NETWORK}" in drawn
+    assert f"glyphs: batch-norm outputs of the deepest block, 40 validation images, {NETWORK}" in drawn
     labels = [text.rsplit(":", 1)[0] for text in drawn if text.endswith("below 0.02")]
     assert labels == ["targetdrop, lr=0.1", "targetdrop, lr=0.5"]
     assert run("activations", *FRESH, "--site", 1, "--out", out) == 0

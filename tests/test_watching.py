@@ -249,12 +249,13 @@ def watched(folder: Path) -> int:
 
 def test_a_training_is_watched_from_before_its_beginning_to_its_end(tmp_path, capsys):
     out = tmp_path / "run"
+    out.mkdir()  # training takes an empty folder
     command = [sys.executable, "-m", "fewshot.train", *SMALL, "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert watched(out) == 0
         printed, _ = process.communicate(timeout=60)
     said = capsys.readouterr().out
-    assert said.startswith(f"{out} is not there yet: waiting for it.")
+    assert said.startswith(f"No run is in {out} yet: waiting for it.")
     theirs, ours = printed.partition("\nepoch 1/2"), said.partition("\nstep 3/6")
     assert re.sub(r"epoch 2/2", "step 6/6", theirs[2]) == ours[2], "validations, time, table: as training itself"
 
@@ -300,6 +301,7 @@ def test_a_run_that_was_killed_and_goes_on_is_told_as_it_is(small_run, tmp_path,
 
 
 def test_what_is_no_run_or_is_damaged_is_one_line(small_run, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("not a run")
     assert watched(tmp_path) == console.USER_ERROR
     assert "is not a run folder: it has no config.json" in one_line_error(capsys)
     out = tmp_path / "run"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -46,13 +47,6 @@ class ImageFiles:
     def shape(self) -> tuple[int, int, int, int]:
         """(N, S, S, 3), as if the images were decoded."""
         return len(self.names), self.side, self.side, 3
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes the decoded images would have."""
-        return math.prod(self.shape)
-
-    dtype = np.dtype(np.uint8)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -179,5 +173,6 @@ class Ahead:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads, for Pillow decodes and resizes without Python's lock."""
+    warnings.filterwarnings("ignore", module="PIL")  # a few of ImageNet's files have damaged EXIF data
     others = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # processes of one training on this machine share the cores
     return ThreadPoolExecutor(max(1, processors() // others), thread_name_prefix="decode")

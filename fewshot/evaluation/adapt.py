@@ -73,9 +73,7 @@ def evaluate_learner(
     missing or too small for the tasks.
     """
     forms = protocols(shots, ways, queries, episodes, query_alpha)
-    foreign.check_free(out)
-    if origin is not None and out is None:
-        raise UserError("origin is for the run folder: give out, too")
+    foreign.check_out(out, origin)
     if setting not in ("inductive", "transductive"):
         raise UserError(f"setting={setting!r}: give inductive or transductive")
     dataset = opened(dataset, data_root)

@@ -91,7 +91,7 @@ def random_targets(labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
 def attack_split(model: Model, split: Split, count: int, attack: Attack, seed: int = 0) -> Attacked:
     """Attack a model's classifier on `count` images of a split, evenly spread over it (and so over its classes).
 
-    Raises UserError if the model has no classifier, or one of other classes.
+    Raises UserError if the model has no classifier, or one of another number of classes than the split has.
     """
     if model.classifier is None or len(model.classifier.weight) != len(split.classes):
         raise UserError("the run has no classifier of these classes: attack a supervised one, on its own data set")

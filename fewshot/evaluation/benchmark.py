@@ -101,8 +101,8 @@ def benchmark(
     """
     forms = protocols(shots, ways, queries, episodes, query_alpha)
     jobs = typed.integer(jobs, "jobs")
-    foreign.check_free(out)
-    _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out, origin)
+    foreign.check_out(out, origin)
+    _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out)
     solver, mapped, names = _solver(model, head, transform)
     code = _users_code(solver, mapped) if out is not None else ""
     if labels is not None and not isinstance(model, nn.Module):
@@ -133,7 +133,7 @@ def benchmark(
     return [Score.of(dataset, *each, solver.setting) for each in zip(wanted, scored, strict=False)]
 
 
-def _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out, origin) -> None:
+def _check_arguments(model, dataset, labels, base, base_labels, preprocess, split, out) -> None:
     """Raise UserError for arguments that do not go together."""
     module = isinstance(model, nn.Module)
     if module and labels is not None:
@@ -148,8 +148,6 @@ def _check_arguments(model, dataset, labels, base, base_labels, preprocess, spli
         raise UserError("base_labels are those of base: give base, too")
     if labels is not None and out is not None:
         raise UserError("a run says on which images it was scored, and labels do not: prepare a data set for out")
-    if origin is not None and out is None:
-        raise UserError("origin is for the run folder: give out, too")
     for value, name, kinds in ((dataset, "dataset", (str, Dataset)), (split, "split", (str,))):
         if value is not None and not isinstance(value, kinds):
             raise UserError(f"{name}={value!r}: give a name{' or an opened data set' if name == 'dataset' else ''}")

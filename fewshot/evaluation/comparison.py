@@ -16,6 +16,7 @@ from fewshot.evaluation.records import Outcomes, Record
 from fewshot.evaluation.statistics import holm
 
 QUESTIONS = ("this test set", "new images", "new classes", "training anew")
+_UNITS = {"new images": "images", "new classes": "classes", "training anew": "seeds"}
 Name = TypeVar("Name")
 Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text that says why, if there is no interval
 
@@ -110,10 +111,16 @@ def needs(found: Answers, size: float, level: float) -> dict[str, Need | str]:
     `size`: a fraction of 1, not 0. For new images the units are tasks that share no image, or images for classifiers.
     """
     return {
-        question: need(size, answer.units, level) if isinstance(answer, Interval) and answer.units else str(answer)
-        for question, answer in found.items()
-        if question != "this test set"
+        question: _need(size, question, answer, level) for question, answer in found.items() if question in _UNITS
     }
+
+
+def _need(size: float, question: str, answer: Interval | str, level: float) -> Need | str:
+    if isinstance(answer, str) or answer.units is None:
+        return str(answer)
+    if answer.units.variance == 0:
+        return f"nothing is known: no spread between {_UNITS[question]} was measured"
+    return need(size, answer.units, level)
 
 
 def _mean(outcomes: Iterable[Outcomes]) -> np.ndarray:

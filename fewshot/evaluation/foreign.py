@@ -69,8 +69,12 @@ class Solver:
     """Digest of the user's own modules that head and transform come from, if there are any."""
 
 
-def check_free(out: str | os.PathLike | None) -> None:
-    """Raise UserError if no new folder `out` can be made: to be called before any work. None: none is to be made."""
+def check_out(out: str | os.PathLike | None, origin: object) -> None:
+    """Raise UserError if no new folder `out` of that origin can be made: before any work. None: none is to be made."""
+    if origin is not None and out is None:
+        raise UserError("origin is for the run folder: give out, too")
+    if not isinstance(origin, Origin | None):
+        raise UserError(f"origin={origin!r}: give a fewshot.Origin")
     if out is not None:
         if os.path.lexists(out):
             raise UserError(f"{out} exists: give another out")

@@ -135,12 +135,12 @@ class Adapter(nn.Module):
 
     `algorithm` is learn2learn's MAML around what adapts: the whole network, or its classifier, on top of `fixed`.
     Gradients of the logits reach the weights from which adaptation begins. Call `adapter.backbone.begin_step` before
-    each step of the optimizer, as for any of our backbones.
+    each step of the optimizer, as for any of our backbones. `method`: its name in results.
     """
 
-    def __init__(self, fixed: nn.Module, algorithm: MAML, steps: int) -> None:
+    def __init__(self, method: str, fixed: nn.Module, algorithm: MAML, steps: int) -> None:
         super().__init__()
-        self.fixed, self.algorithm, self.steps = fixed, algorithm, steps
+        self.method, self.fixed, self.algorithm, self.steps = method, fixed, algorithm, steps
 
     @property
     def backbone(self) -> Backbone:
@@ -179,7 +179,7 @@ def maml(
     embedding, classifier = _parts(backbone, dataset, ways)
     # The gradient may not reach a regularizer's own weights, such as TargetDrop's.
     algorithm = MAML(nn.Sequential(embedding, classifier), lr=lr, first_order=first_order, allow_unused=True)
-    return Adapter(nn.Identity(), algorithm, steps)
+    return Adapter("maml", nn.Identity(), algorithm, steps)
 
 
 def anil(
@@ -193,7 +193,7 @@ def anil(
 ) -> Adapter:
     """ANIL (Raghu et al., ICLR 2020): as `maml`, but only the classifier adapts; all tasks share the backbone."""
     embedding, classifier = _parts(backbone, dataset, ways)
-    return Adapter(embedding, MAML(classifier, lr=lr, first_order=first_order), steps)
+    return Adapter("anil", embedding, MAML(classifier, lr=lr, first_order=first_order), steps)
 
 
 def _parts(backbone: Backbone, dataset: Dataset, ways: int) -> tuple[Embedding, nn.Linear]:
@@ -226,8 +226,8 @@ def evaluate(
 
     batch_statistics: batch norm takes its mean and variance from the images of the task, as in learn2learn's examples,
         rather than from training. Then a query's answer depends on the other queries: such results are transductive.
-    options: of `evaluate_learner`: shots, episodes, name, out, origin and others. Raises UserError for setting,
-        preprocess and device: these follow from the adapter and `batch_statistics`.
+    options: of `evaluate_learner`: shots, episodes, out, origin and others; `name` is "maml" or "anil" by default.
+        Raises UserError for setting, preprocess and device: these follow from the adapter and `batch_statistics`.
     """
     if own := {"setting", "preprocess", "device"} & options.keys():
         raise UserError(f"{', '.join(sorted(own))}: the adapter says it itself, and batch_statistics the setting")
@@ -237,8 +237,8 @@ def evaluate(
             if isinstance(module, _BatchNorm):
                 module.train()
     setting: Literal["inductive", "transductive"] = "transductive" if batch_statistics else "inductive"
-    device = next(learner.parameters()).device
-    return evaluate_learner(learner, dataset, setting=setting, preprocess=_unchanged, device=str(device), **options)
+    own_options = {"setting": setting, "preprocess": _unchanged, "device": str(next(learner.parameters()).device)}
+    return evaluate_learner(learner, dataset, **{"name": adapter.method} | options | own_options)
 
 
 def _unchanged(images: Tensor) -> Tensor:

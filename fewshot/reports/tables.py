@@ -16,7 +16,9 @@ from fewshot.episodes.sampler import protocol_name
 from fewshot.reports.following.progress import duration
 from fewshot.runs import Run
 
-DEFAULTS = {"setting": "inductive", "transform": "none", "code": "", "query_alpha": "", "regime": ""}
+DEFAULTS = {
+    "setting": "inductive", "transform": "none", "code": "", "query_alpha": "", "regime": "", "episodes_seed": "",
+}  # fmt: skip
 """What a missing field means in a few-shot row, or in a line of a leaderboard."""
 
 _SORTED_BY = ("ways", "shots", "queries", "head")
@@ -41,9 +43,10 @@ def training_time(row: Mapping[str, Any]) -> str:
 
 def task_name(row: Mapping[str, Any]) -> str:
     """`5-way 1-shot`; with unbalanced queries, `5-way 1-shot, Dirichlet 2`; either with `, transductive` if the head
-    sees all queries of a task at once."""
+    sees all queries of a task at once, and with `, tasks of seed 7` if the list of tasks is not the usual one."""
     name = protocol_name(row["ways"], row["shots"], row["query_alpha"])
-    return name if row["setting"] == "inductive" else f"{name}, {row['setting']}"
+    name += f", {row['setting']}" * (row["setting"] != "inductive")
+    return name + (f", tasks of seed {row['episodes_seed']}" if row["episodes_seed"] else "")
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -127,7 +127,8 @@ def activations(
         counted, below = inspection.magnitudes(network.model, chosen, at)
         counts[f"{label}: {below:.1%} below {inspection.SMALLEST}"] = counted
     shown = f"{count} validation images, {_backbones(networks)}"
-    heading = f"{dataset.name}: batch-norm outputs of {_module(at)}, {shown}"
+    where = "the deepest block" if site is None else _module(site)
+    heading = f"{dataset.name}: batch-norm outputs of {where}, {shown}"
     return heading, pictures.histogram(heading if titled else "", inspection.EDGES, counts)
 
 

@@ -183,6 +183,12 @@ def test_an_origin_that_is_none_is_one_line():
         fewshot.Origin(seed="one")
 
 
+def test_what_is_no_origin_is_refused_before_the_work(tmp_path):
+    for score in (fewshot.benchmark, fewshot.evaluate_learner):
+        with pytest.raises(UserError, match="origin={'network': 'x'}: give a fewshot.Origin"):
+            score(None, origin={"network": "x"}, out=tmp_path / "run")
+
+
 def test_what_saw_all_queries_together_is_kept_as_transductive(tmp_path):
     """Otherwise tables would rank it among those that did not. A learner is named after its function."""
     fewshot.evaluate_learner(learner, **OPTIONS, setting="transductive", out=tmp_path / "learner")

@@ -147,7 +147,7 @@ def test_its_rows_are_like_every_other(tmp_path):
     maml = adapter(reg="dropblock@4", steps=1).train()
     before = {name: tensor.clone() for name, tensor in maml.state_dict().items()}
     origin = fewshot.Origin("conv4", reg="dropblock@4", dataset="glyphs", seed=0)
-    (score,) = l2l.evaluate(maml, GLYPHS, shots=1, episodes=8, name="maml", out=tmp_path / "run", origin=origin)
+    (score,) = l2l.evaluate(maml, GLYPHS, shots=1, episodes=8, out=tmp_path / "run", origin=origin)
     (batch,) = l2l.evaluate(maml, GLYPHS, shots=1, episodes=8, batch_statistics=True)
     assert (score.setting, batch.setting) == ("inductive", "transductive") and score.episodes == 8
     assert maml.training and all(torch.equal(before[name], tensor) for name, tensor in maml.state_dict().items())

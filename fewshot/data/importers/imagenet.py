@@ -20,7 +20,7 @@ from fewshot.data import dataset_json, store
 from fewshot.data.image_files import ImageFiles
 from fewshot.data.importers import existing
 from fewshot.data.importers.arrays import taken
-from fewshot.data.importers.items import files_below, some
+from fewshot.data.importers.items import files_below, naming, some
 from fewshot.data.importers.kinds import named_as_image
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import read_table
@@ -114,9 +114,10 @@ def _verified(folder: Path, there: Mapping, entries: Mapping[str, Mapping]) -> t
 
 def _base(paths: Sequence[Path]) -> Path:
     for path in paths:
-        for below in ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"):
-            if (path / below / "train").is_dir() and (path / below / "val").is_dir():
-                return (path / below).resolve()
+        with naming(str(path)):
+            for below in ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"):
+                if (path / below / "train").is_dir() and (path / below / "val").is_dir():
+                    return (path / below).resolve()
     raise UserError(f"{paths[0]}: it has no folders train and val; unpack ImageNet's archives into them")
 
 
@@ -126,7 +127,7 @@ def _chosen(spec: DatasetSpec, split: str, files: Sequence[File]) -> Sequence[Fi
 
 def _by_folder(folder: Path) -> dict[str, list[File]]:
     """Class -> its files, in the order of their names."""
-    with os.scandir(folder) as scanned:
+    with naming(str(folder)), os.scandir(folder) as scanned:
         names = sorted(entry.name for entry in scanned if entry.is_dir() and _WNID.fullmatch(entry.name))
     return {name: _files(folder, name) for name in names}
 
@@ -136,11 +137,16 @@ def _is_image(name: str) -> bool:
 
 
 def _files(folder: Path, below: str) -> list[File]:
-    with os.scandir(folder / below) as scanned:
-        found = [(entry.name, entry.stat().st_size) for entry in scanned if _is_image(entry.name)]
+    with naming(str(folder / below)), os.scandir(folder / below) as scanned:
+        found = [(entry.name, _size(entry)) for entry in scanned if _is_image(entry.name)]
     if wrong := [name for name, _ in found if _UNLISTABLE.search(name)]:
         raise UserError(f"{folder / below / wrong[0]!s} has a name that no list can hold (not UTF-8?): rename it")
     return [(os.path.join(folder.name, below, name), size) for name, size in sorted(found)]
+
+
+def _size(file: os.DirEntry) -> int:
+    with naming(file.path):
+        return file.stat().st_size
 
 
 def _tested(base: Path, paths: Iterable[Path], limits: Limits) -> dict[str, list[File]]:

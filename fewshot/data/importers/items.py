@@ -122,7 +122,7 @@ def files_below(path: str, limits: Limits) -> Iterator[Item]:
     links: list[tuple[str, tuple[str, ...]]] = []
     while waiting or links:
         folder, parts = waiting.pop() if waiting else links.pop(0)
-        with _naming(folder), os.scandir(folder) as scanned:
+        with naming(folder), os.scandir(folder) as scanned:
             facts = os.stat(folder)
             entries = sorted(scanned, key=lambda entry: entry.name)
         if (place := (facts.st_dev, facts.st_ino)) in seen:
@@ -157,7 +157,7 @@ def _file(path: str, parts: tuple[str, ...], limits: Limits) -> Item:
 
 def open_regular(path: str) -> BinaryIO:
     """A file, for reading. Raises UserError if it cannot be read, or is something else, which might never answer."""
-    with _naming(path):
+    with naming(path):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         mode = os.fstat(handle).st_mode
         if stat.S_ISREG(mode):
@@ -167,7 +167,7 @@ def open_regular(path: str) -> BinaryIO:
 
 
 @contextmanager
-def _naming(path: str) -> Iterator[None]:
+def naming(path: str) -> Iterator[None]:
     """Turn what the system says about a path into a UserError that names it."""
     try:
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fewshot.core.errors import UserError
 from fewshot.data.importers import archives
-from fewshot.data.importers.items import Item, files_below
+from fewshot.data.importers.items import Item, files_below, naming
 from fewshot.data.importers.limits import Limits
 from fewshot.data.importers.table import Row, path_of, read_table
 from fewshot.data.importers.tinyimagenet import listed_classes
@@ -98,7 +98,8 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
     found: dict[str, set[str]] = {split: set() for split in SPLITS}
     misnamed = []
     for source in filter(Path.is_dir, sources):
-        misnamed += [path for path in source.iterdir() if _VALIDATION.fullmatch(path.name) and path.is_dir()]
+        with naming(str(source)):
+            misnamed += [path for path in source.iterdir() if _VALIDATION.fullmatch(path.name) and path.is_dir()]
         for split in SPLITS:
             if (source / split).is_dir():
                 found[split] |= {_class_name(str(source / split), name) for name in _class_names(source / split)}
@@ -109,7 +110,9 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
 
 def _class_names(folder: Path) -> Iterator[str]:
     """The names of its folders and archives, except hidden ones and what a Mac leaves in archives."""
-    for path in folder.iterdir():
+    with naming(str(folder)):
+        paths = list(folder.iterdir())
+    for path in paths:
         if not path.name.startswith((".", "__MACOSX")) and (path.is_dir() or archives.is_called_one(path.name)):
             yield path.name if path.is_dir() else archives.stem(path.name)
 

@@ -2,7 +2,7 @@
 
 Optional columns are there only if a row has them.
 
-A cell that begins like a formula, with = + - @, gets an apostrophe before it; reading removes it.
+A cell that begins like a formula, with = + - @, gets an apostrophe before it; reading removes it. Numbers get none.
 
 The file can be read back: each_run holds what every run adds, key vouches for what they share, and the rest follows.
 
@@ -15,6 +15,7 @@ version 2.
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 import re
@@ -29,6 +30,7 @@ from fewshot.reports.boards.leaderboard import RANKED, VERSION, Kind, Row, Score
 
 _LARGEST = 2**30  # bytes
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also with apostrophes before it: so it can be read back
+_NUMBER = re.compile(r"-\d+(\.\d+)?")
 
 
 def render(kind: Kind, rows: Sequence[Row]) -> str:
@@ -108,8 +110,8 @@ def _scores(kind: Kind, path: Path, header: tuple[str, ...], number: int, cells:
 
 
 def _inert(cell: str) -> str:
-    """The cell, with an apostrophe before it if it begins like a formula: no spreadsheet takes it for one."""
-    return f"'{cell}" if _FORMULA.match(cell) else cell
+    """The cell, with an apostrophe before it if it is like a formula: no spreadsheet takes it for one."""
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
 def _plain(cell: str) -> str:
@@ -118,6 +120,7 @@ def _plain(cell: str) -> str:
 
 
 def _own(kind: Kind, value: dict[str, Any]) -> dict[str, Any]:
+    datetime.datetime.fromisoformat(value["started"])  # the one value that no column follows from
     return {column: value[column] for column in kind.own}
 
 

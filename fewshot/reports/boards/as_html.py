@@ -143,7 +143,7 @@ def _trained(row: Row) -> str:
     if not row["steps"]:  # by somebody else
         return row["trained_on"]
     on = "" if row["trained_on"] == row["dataset"] else f"{row['trained_on']} "
-    tasks = f"{row['train_shots']}-shot" if row["train_shots"] else row["regime"]
+    tasks = f"{row['train_ways']}-way {row['train_shots']}-shot" if row["train_shots"] else row["regime"]
     return f"{on}{tasks}, {_count(int(row['steps']), 'step')}"
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fewshot.reports.boards.leaderboard import Kind, Row, Score
 from fewshot.reports.boards.ranking import board, tied
+from fewshot.reports.boards.standing import different_code
 from fewshot.reports.tables import markdown_text, task_name, wrap
 
 MARK = "<!-- A leaderboard of fewshot: written by python -m fewshot.leaderboard -->"
@@ -46,8 +47,27 @@ def print_board(console: Console, rows: Sequence[Row]) -> None:
         if alike:
             console.print(f"All rows: {', '.join(f'{name} {cells[0][name]}' for name in alike)}.")
         if len(cells) > _MOST:
-            console.print(f"These are the first {_MOST} of {len(cells):,} rows; the file has all.")
+            console.print(f"These are the first {_MOST} of {len(cells):,} rows; files have all.")
         console.print(f"{kind.how(same_board)} {_trained(cells)}")
+
+
+def print_doubts(console: Console, gathered: Iterable[Score], kept: Sequence[Score]) -> None:
+    """Warn of what run folders cannot prove, and of seeds that are not pooled because of their code.
+
+    gathered: what the folders hold; kept: what the board is made of.
+    """
+    if unproven := dict.fromkeys(score.own["run"] for score in gathered if score.record is None):
+        console.print(f"warning: the records of {', '.join(unproven)} are missing: their figures cannot be checked")
+    if apart := different_code(kept):
+        console.print(f"warning: not pooled, because trained by different code: {'; '.join(map(_by_code, apart))}")
+
+
+def _by_code(scores: Iterable[Score]) -> str:
+    """`a, b (code 1f2e3d4c5b6a), c (code unknown)`."""
+    runs: dict[str, dict[str, None]] = {}
+    for score in scores:
+        runs.setdefault(score.shared["code"] or "unknown", {})[score.own["run"]] = None
+    return ", ".join(f"{', '.join(names)} (code {code})" for code, names in runs.items())
 
 
 def print_left_out(console: Console, replaced: Iterable[Score], elsewhere: Iterable[Score], folder: Path) -> None:

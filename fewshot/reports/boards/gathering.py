@@ -28,11 +28,14 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
         place = folder / name
         try:
             run = Run.open(place)
-            scores += [_written(score) for kind in KINDS for score in kind.scores(run, visible(name))]
+            shown = visible(name if name != "." else os.path.basename(os.path.realpath(folder)))
+            scores += [_written(score) for kind in KINDS for score in kind.scores(run, shown)]
         except UserError as error:
             damaged[name] = str(error)
     if not scores and damaged:
         raise UserError(f"no run below {folder} can be read: {next(iter(damaged.values()))}")
+    if not scores and _with(folder, "result.json"):
+        raise UserError(f"no run below {folder} has a result on test images: evaluate one, or give another --runs")
     if not scores:
         raise UserError(f"no finished run below {folder}: train one first, or give another --runs")
     return scores, damaged

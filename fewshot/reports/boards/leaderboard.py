@@ -77,7 +77,7 @@ def code_behind(run: Run, rows: Iterable[dict[str, Any]]) -> str:
 
 def check_numbers(run: Run, facts: Mapping[str, Any], columns: Iterable[str], numbers: Iterable[str]) -> None:
     """UserError unless `facts`, of a result of the run, have all `columns`, and finite numbers in `numbers`."""
-    missing = [column for column in columns if column not in facts]
+    missing = [name for name in columns if name not in facts or (facts[name] is None and name not in LISTED)]
     missing += [column for column in numbers if not isinstance(facts.get(column), (int, float))]
     if missing:
         raise UserError(f"{run.result_path} is not a result of ours (it lacks {missing[0]}); move it out of --runs")

@@ -97,7 +97,7 @@ class FewShot(Kind):
     """Accuracies in tasks."""
 
     columns, optional, shared, own = COLUMNS, OPTIONAL, SHARED, OWN
-    defaults = DEFAULTS | {"episodes_seed": ""}
+    defaults = DEFAULTS
     task_list = ("episodes", "episodes_digest")
     evidence = (
         "dataset", "ways", "shots", "queries", "episodes_digest", "fingerprint", "backbone", "head", "regularizer",
@@ -189,7 +189,6 @@ class FewShot(Kind):
     def title(self, row: Row) -> str:
         """`mini-imagenet 5-way 1-shot`, what is special about it, and how its tasks differ from those of most rows."""
         name = f"{row['dataset']} {task_name(row.columns)}"
-        name += f", tasks of seed {row['episodes_seed']}" if row["episodes_seed"] else ""
         name += f", {SEEN}" if trained_on_the_tested(row) else ""
         return name if row["tasks"] == "common" else f"{name} ({row['tasks']})"
 

@@ -15,12 +15,13 @@ from typing import Any
 from rich.console import Console
 
 from fewshot.core.errors import UserError
+from fewshot.evaluation.overlap import in_words
 from fewshot.identity import pixels
 from fewshot.reports.boards.leaderboard import braced
 from fewshot.reports.comparisons import of_images
 from fewshot.reports.comparisons.asked import NO_TEST, TEST, Asked
 from fewshot.reports.comparisons.conclusions import several
-from fewshot.reports.comparisons.entries import KINDS, Entry, Finished, entries, in_words, load, same_but_for_code
+from fewshot.reports.comparisons.entries import KINDS, Entry, Finished, described, entries, load, same_but_for_code
 from fewshot.runs import Run
 
 BySeed = dict[int, Any]
@@ -118,7 +119,7 @@ def warnings_of(compared: Sequence[Entry], shared: Shared) -> list[str]:
     """What the reader of a comparison must know: what was left out, and what was evaluated differently."""
     lines = [f"not compared: {each}" for each in shared.left_out]
     for _, results in shared:
-        lines += _other_precision(compared, results) + _other_base(compared, results)
+        lines += _other_precision(compared, results) + _other_base(compared, results) + _seen(compared, results)
     return list(dict.fromkeys(lines))
 
 
@@ -163,6 +164,17 @@ def _other_base(compared: Sequence[Entry], results: Sequence[BySeed]) -> list[st
     ]
 
 
+def _seen(compared: Sequence[Entry], results: Sequence[BySeed]) -> list[str]:
+    """Runs whose training saw some of what they are tested on, which the leaderboard ranks apart."""
+    return [
+        f"{run.name} was trained on {in_words(seen)} of {row['dataset']} {row['split']}: its accuracy is not one on new"
+        " ones"
+        for entry, by_seed in zip(compared, results, strict=True)
+        for seed, run in entry.runs.items()
+        if (seen := (row := by_seed[seed].row).get("seen_in_training")) and row["split"] not in NO_TEST
+    ]
+
+
 def print_all(
     console: Console, folders: Iterable[str], points: float | None = None, each_asked: Sequence[Asked] = (TEST,),
     all_pairs: bool = False,
@@ -184,7 +196,7 @@ def print_all(
     for a, b in same_but_for_code(compared):
         console.print(f"warning: {a} and {b} were trained by different code, so that they are not seeds of one entry")
     for each in compared:
-        console.print(in_words(each))
+        console.print(described(each))
     console.print()
     if split in NO_TEST and _of_their_own(compared, shared):
         console.print(f"The {split} split: {NO_TEST[split]}.\n")
@@ -198,7 +210,7 @@ def print_all(
 def _of_their_own(compared: Sequence[Entry], shared: Shared) -> bool:
     """Whether a result is on the data set that the run was trained on."""
     return any(
-        by_seed[seed].row["dataset"] == run.config.dataset
+        Run.open(run.folder).is_on_its_own(by_seed[seed].row)
         for _, results in shared
         for each, by_seed in zip(compared, results, strict=True)
         for seed, run in each.runs.items()

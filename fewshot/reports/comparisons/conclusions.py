@@ -30,13 +30,21 @@ def conclusions(first: str, second: str, found: Answers) -> list[str]:
 
 def _verdict(first: str, second: str, gain: Interval) -> str:
     assert gain.p_value is not None  # every interval of QUESTIONS comes with a test
-    probability = "p < 0.001" if gain.p_value < 0.001 else f"p = {gain.p_value:.2g}"
+    probability = _probability(gain.p_value)
     if gain.p_value < SIGNIFICANT:
         better, worse = (first, second) if gain.estimate > 0 else (second, first)
         return f"{better} is better than {worse} by {_by(gain)} points ({probability})"
     between = f"{100 * gain.low:+.2f} .. {100 * gain.high:+.2f}"
     alone = ", though by itself it would be" * (gain.unadjusted is not None and gain.unadjusted < SIGNIFICANT)
     return f"a difference is not established{alone}: {first} - {second} is {between} points ({probability})"
+
+
+def _probability(p_value: float) -> str:
+    """`p = 0.012`: two digits, or as many as it takes to be on the right side of 0.05."""
+    if p_value < 0.001:
+        return "p < 0.001"
+    texts = (f"{p_value:.{digits}g}" for digits in range(2, 18))  # 17 digits are exact
+    return f"p = {next(text for text in texts if (float(text) < SIGNIFICANT) == (p_value < SIGNIFICANT))}"
 
 
 def _by(gain: Interval) -> str:

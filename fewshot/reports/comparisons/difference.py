@@ -27,6 +27,7 @@ Runs = str | os.PathLike | Run | Iterable[str | os.PathLike | Run]
 class Difference:
     """a - b under one protocol, paired by tasks; fractions of 1. `print` shows what `compare` says about it.
 
+    `episodes_seed`: of the list of tasks; 0 for the usual one.
     `answers`: an interval for each question ("this test set", "new images", "new classes", "training anew"), or a text
         that says why there is none.
     `size`: the difference that `needs` is about: the one seen on this test set, or `detect`.
@@ -41,6 +42,7 @@ class Difference:
     queries: int
     query_alpha: float | None
     episodes: int
+    episodes_seed: int
     setting: str
     answers: Answers
     size: float
@@ -132,7 +134,7 @@ def _of_tasks(results: Sequence[BySeed], detect: float | None, names: tuple[str,
     size = of_tasks.size_of(said, detect)
     return Difference(
         row["dataset"], row["split"], row["ways"], row["shots"], row["queries"], row["query_alpha"] or None,
-        row["episodes"], row["setting"], said,
+        row["episodes"], row["episodes_seed"], row["setting"], said,
         size, of_tasks.plan(said, size, row, gain), names, of_tasks.title(row),
     )  # fmt: skip
 

@@ -80,6 +80,10 @@ def _not_solved(run: Run, asked: Asked, solver: str) -> UserError:
     if run.config.regime == FOREIGN:
         remedy = "give its network to fewshot.benchmark again, with this head"
     else:
+        from fewshot import heads, transforms  # with torch: only where it is needed
+
+        heads.build(asked.solver(run.config)[0])  # a remedy with a wrong name would be none
+        transforms.build(asked.solver(run.config)[1])
         remedy = "make it by " + shlex.join(["python", "-m", "fewshot.evaluate", str(run.folder), *asked.flags])
     return UserError(f"{run.folder} has no {asked.split} result by {solver} ({known}): {remedy}")
 
@@ -156,7 +160,7 @@ def same_but_for_code(compared: Sequence[Entry]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in combinations(first, 2) if first[a].experiment == first[b].experiment]
 
 
-def in_words(each: Entry) -> str:
+def described(each: Entry) -> str:
     """The letter and what it stands for. The folders have a line of their own, so that no width breaks a name."""
     seeds = " ".join(map(str, each.runs))
     told = f"  {each.name}  {each.differs_in}, seed{'s' * (len(each.runs) > 1)} {seeds}"

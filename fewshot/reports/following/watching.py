@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fewshot.config import TrainConfig
 from fewshot.core.errors import UserError
+from fewshot.core.files import vacant
 from fewshot.reports.following.progress import ConsoleReporter
 from fewshot.reports.tables import print_run
 from fewshot.runs import Run
@@ -70,9 +71,9 @@ def _how(config: TrainConfig) -> str:
 
 def _awaited(folder: Path, console: Console) -> Run:
     """The run in `folder`, as soon as there is one."""
-    if not folder.exists():
-        console.print(f"{folder} is not there yet: waiting for it. Ctrl-C ends this.")
-        while not folder.exists():
+    if vacant(folder):
+        console.print(f"No run is in {folder} yet: waiting for it. Ctrl-C ends this.")
+        while vacant(folder):
             time.sleep(_PAUSE)
     return Run.open(folder)
 
