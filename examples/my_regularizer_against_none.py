@@ -2,7 +2,7 @@
 
     python examples/my_regularizer_against_none.py
 
-Six short runs on `glyphs`, a minute in total on one core. Stop it and run it again: it goes on where it was.
+Six short runs on `glyphs`, about three minutes in total on one core. Stop it and run it again: it goes on where it was.
 """
 
 from __future__ import annotations

@@ -29,12 +29,13 @@ Round = dict[str, Figures]
 def check_python(python: str) -> str:
     """The interpreter given with --learn2learn; UserError if it has no learn2learn."""
     try:
-        done = subprocess.run([python, "-c", "import numpy, torchvision, learn2learn"], capture_output=True)
+        done = subprocess.run([python, "-c", "import fewshot.train, learn2learn"], cwd=ROOT, capture_output=True)
     except OSError as error:
         raise UserError(f"--learn2learn {python}: {error.strerror}; give the path of a Python") from None
     if done.returncode:
         raise UserError(
-            f"--learn2learn {python}: it cannot import learn2learn; run sh scripts/install_learn2learn.sh {python}"
+            f"--learn2learn {python}: it cannot import fewshot and learn2learn; install fewshot there, and run"
+            f" sh scripts/install_learn2learn.sh {python}"
         )
     return python
 

@@ -26,7 +26,7 @@ import fewshot
 from fewshot.core.components import parse
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
-from fewshot.core.files import write_atomic
+from fewshot.core.files import destination, write_output
 from fewshot.data import Split, open_dataset
 from fewshot.data.augment import to_unit
 from fewshot.data.images import as_tensor
@@ -161,6 +161,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if not args.runs + args.classifiers:
         raise UserError("give run folders: --runs, --classifiers")
+    if args.tasks < 2:
+        raise UserError(f"--tasks {args.tasks}: an interval takes two or more")
+    if args.images < 2 * BATCH or args.images % BATCH:
+        raise UserError(f"--images {args.images}: give two batches of {BATCH} or more")
+    destination(args.out)
     tables = []
     if args.runs:
         said = f"{args.tasks} tasks of validation classes, {PROTOCOL.ways}-way {PROTOCOL.shots}-shot"
@@ -169,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.classifiers:
         tables.append((f"Classifiers: {args.images:,} test images; chance is one of the classes.", True))
     text = "\n\n".join(f"{title}\n\n{table(classifier, args)}" for title, classifier in tables)
-    write_atomic(args.out, page(text, args).encode())
+    write_output(args.out, page(text, args).encode())
     terminal().print(text)
 
 
@@ -180,7 +185,9 @@ def table(classifier: bool, args: argparse.Namespace) -> str:
 
 
 def page(tables: str, args: argparse.Namespace) -> str:
-    flags = ""
+    usual = parser()
+    counts = {name: getattr(args, name) for name in ("tasks", "images")}
+    flags = "".join(f" --{name} {value}" for name, value in counts.items() if value != usual.get_default(name))
     for name, folders in (("runs", args.runs), ("classifiers", args.classifiers)):
         names = dict.fromkeys(re.sub(r"-seed\d+$", "-seed?", str(folder)) for folder in folders)
         flags += f" --{name} " * bool(names) + " ".join(names)

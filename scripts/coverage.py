@@ -219,6 +219,8 @@ def main(argv: list[str] | None = None) -> None:
     if repeats < 2 or args.episodes < 10 * CLASSES:
         raise UserError(f"give --repeats of 2 or more, and --episodes of {10 * CLASSES} or more")
     command = " ".join(["python scripts/coverage.py", *(sys.argv[1:] if argv is None else argv)])
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     if args.power:
         _power_alone(args.out, command, repeats)
         return

@@ -6,6 +6,7 @@
     python scripts/freeze_episodes.py --dataset omniglot --without-images --splits test --ways 20
     python scripts/freeze_episodes.py --dataset flowers --folder my_lists     # of a data set of your own
     python scripts/freeze_episodes.py --dataset mini-imagenet --splits test --query-alpha 2             # unbalanced
+    python scripts/freeze_episodes.py --dataset mini-imagenet-42                                        # and this, too
     python scripts/freeze_episodes.py --dataset glyphs --splits test --query-alpha 2 --queries 3
 
 5-way 1- and 5-shot, 15 queries, 10,000 episodes, of test and validation, unless flags say otherwise. The lists in

@@ -10,13 +10,15 @@ processor time, or a minute by the clock while the process may run (it can be st
 a program started, a connection opened, a library loaded, a file written or removed outside the reader's folder, or the
 module fuzz_trap imported, which damaged files name.
 
-Input N of a reader depends only on the reader, N and --seed. Results are added to --record after every part, so that a
-stopped run goes on where it was; --only READER --first N --count 1 repeats a single input.
+Input N of a reader depends on the reader, N, --seed and the good files. Those of archives and run folders hold the time
+at which they were made: so what goes wrong is kept whole, in a folder beside --record. Results are added to --record
+after every part, so that a stopped run goes on where it was; --only READER --first N --count 1 tries a single input.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import mmap
 import os
@@ -77,6 +79,9 @@ _HARMFUL = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Pop
 _WRITING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
 
 
+_OF_TWO = ("os.rename", "os.link", "os.symlink")  # paths
+
+
 class Hang(BaseException):
     """An input took too long."""
 
@@ -102,16 +107,18 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
     from fewshot.core.errors import UserError
     from fewshot.data.importers.images import Unreadable, quiet_pillow
 
-    tally, armed, ticks, begun = Tally(), False, 0, 0.0
+    tally, armed, ticks, begun, data = Tally(), False, 0, 0.0, b""
 
     def remark(what: str) -> None:
-        print(json.dumps(f"{name} {first + tally.done}: {what}"), flush=True)
+        kept = base64.b64encode(data).decode()
+        print(json.dumps([f"{name} {first + tally.done}: {what}", kept]), flush=True)
 
     def watch(event: str, arguments: tuple) -> None:
         if not armed:
             return
         writes = event in _WRITING or event == "open" and isinstance(arguments[2], int) and arguments[2] & 3
-        outside = writes and not os.path.abspath(os.fsdecode(arguments[0])).startswith(folder)
+        places = arguments[: 2 if event in _OF_TWO else 1] if writes else ()
+        outside = not all(os.path.abspath(os.fsdecode(place)).startswith(folder) for place in places)
         if event in _HARMFUL or outside or event == "import" and arguments[0] == "fuzz_trap":
             tally.executed += 1
             remark(f"executed: {event} {str(arguments)[:200]}")
@@ -123,7 +130,7 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
             raise Hang
 
     def inputs() -> None:
-        nonlocal armed, ticks, begun
+        nonlocal armed, ticks, begun, data
         until = time.monotonic() + seconds
         while tally.done < count and time.monotonic() < until:
             rng = random.Random(f"{name} {seed} {first + tally.done}")
@@ -133,12 +140,12 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
                 it.read(data)
                 tally.read += 1
             except (UserError, Unreadable) as error:
-                tally.refused += 1
                 if not str(error) or "\n" in str(error):
                     raise AssertionError(f"not one line: {error}") from None
+                tally.refused += 1
             except Hang:
                 tally.hung += 1
-                remark(f"hung on {data[:200]!r}")
+                remark("hung")
             finally:
                 armed = False
                 tally.slowest_us = max(tally.slowest_us, int(1e6 * (time.process_time() - begun)))
@@ -174,10 +181,10 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: Path) -> tuple[Tally, bool]:
+def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: Path, bad: Path) -> tuple[Tally, bool]:
     """A part in a process of its own, and whether the user stopped it with Ctrl-C.
 
-    A part that is killed, or has to be, ends with the input that it was at.
+    A part that is killed, or has to be, ends with the input that it was at. Inputs that went wrong are kept in `bad`.
     """
     with tempfile.TemporaryDirectory() as folder:
         numbers, lines = Path(folder) / "numbers", Path(folder) / "lines"
@@ -193,7 +200,10 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
             child.kill()
             child.wait()
         tally = board.read()
-        tally.worst = [json.loads(line) for line in lines.read_text().splitlines()]
+        for what, kept in map(json.loads, lines.read_text().splitlines()):
+            tally.worst.append(what)
+            bad.mkdir(parents=True, exist_ok=True)
+            (bad / what.partition(":")[0].replace(" ", "-")).write_bytes(base64.b64decode(kept))
     if died:
         tally.worst.append(f"{name} {first + tally.done}: the process {died}")
         tally.done += 1
@@ -240,15 +250,15 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "fewshot", "scripts"))
 
 
-def rounds(names: list[str], record: dict, inputs: int, until: float) -> Iterator[tuple[str, int, int]]:
-    """(reader, first input, count): first LEAST of each reader, then a part of each in turn."""
+def rounds(names: list[str], record: dict, inputs: int) -> Iterator[tuple[str, int, int]]:
+    """(reader, first input, count): LEAST of each reader, then a part of each in turn until there are so many."""
     tallies = record["readers"]
-    while time.time() < until and sum(tally.done for tally in tallies.values()) < inputs:
-        for name in names:
-            done = tallies.setdefault(name, Tally()).done
-            missing = LEAST - done
-            if missing > 0 or all(tallies.get(each, Tally()).done >= LEAST for each in names):
-                yield name, done, missing if missing > 0 else 1 << 40
+    for name in names:
+        tallies.setdefault(name, Tally())
+    while behind := [name for name in names if tallies[name].done < LEAST]:
+        yield from ((name, tallies[name].done, LEAST - tallies[name].done) for name in behind)
+    while sum(tally.done for tally in tallies.values()) < inputs:
+        yield from ((name, tallies[name].done, 1 << 40) for name in names)
 
 
 def report(record: dict) -> str:
@@ -295,7 +305,7 @@ def save(record: dict, path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="of all readers together, earlier ones included")
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="of all readers, earlier ones included")
     parser.add_argument("--minutes", type=float, default=75.0, help="no more than so many")
     parser.add_argument("--seed", type=int, default=0, help="of a new record")
     parser.add_argument("--record", type=Path, default=ROOT / "results" / "fuzz.json", help="the report is beside it")
@@ -311,7 +321,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = finished_run(Path(folder) / "run")
         if args.only:
-            tally, _ = run_part(args.only, args.first, args.count, 1e9, args.seed, run)
+            bad = args.record.with_suffix("")
+            tally, _ = run_part(args.only, args.first, args.count, 1e9, args.seed, run, bad)
             print(tally, *tally.worst, sep="\n")
             return 0
         return fuzz(args, run)
@@ -325,9 +336,13 @@ def fuzz(args: argparse.Namespace, run: Path) -> int:
         record = json.loads(args.record.read_text())
         record["readers"] = {name: Tally(**values) for name, values in record["readers"].items()}
     record["commits"] = list(dict.fromkeys([*record["commits"], commit()]))
-    for name, first, count in rounds(list(READERS), record, args.inputs, time.time() + 60 * args.minutes):
+    until = time.time() + 60 * args.minutes
+    for name, first, count in rounds(list(READERS), record, args.inputs):
         begun = time.time()
-        tally, stopped = run_part(name, first, count, PART_SECONDS, record["seed"], run)
+        if begun >= until:
+            break
+        seconds = min(PART_SECONDS, until - begun)
+        tally, stopped = run_part(name, first, count, seconds, record["seed"], run, args.record.with_suffix(""))
         record["seconds"] += time.time() - begun
         record["readers"][name].add(tally)
         save(record, args.record)

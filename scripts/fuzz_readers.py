@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.io
 import torch
 from foreign import (
     Damage,
@@ -38,7 +39,7 @@ import fewshot
 from fewshot import recipes as recipe_files
 from fewshot.core import sealed
 from fewshot.core.errors import UserError
-from fewshot.data import dataset_json, open_dataset, store
+from fewshot.data import dataset_json, open_dataset, specs, store
 from fewshot.data.importers.images import decode
 from fewshot.data.importers.items import files_below
 from fewshot.data.importers.limits import Limits
@@ -110,6 +111,70 @@ def archives(folder: Path) -> Reader:
         return spoil_zip(rng, rng.choice((good[0], good[4], good[5])), others)
 
     return Reader(good, read, (spoil_bytes, spoil_packed))
+
+
+def _own_files(folder: Path, name: str, files: dict[str, bytes]) -> Reader:
+    """A data set's own files. An input is the name of one, a line's end, its bytes."""
+    spec = dataclasses.replace(specs.get(name), images_per_class={"val": 1}, images=None)
+    lists = wanted(spec, None, [], LIMITS)
+    for file, data in files.items():
+        (folder / file).write_bytes(data)
+
+    def spoil(rng: random.Random, good: bytes, others: Sequence[bytes]) -> bytes:
+        file = good.partition(b"\n")[0]
+        return file + b"\n" + spoil_bytes(rng, files[file.decode()], list(files.values()))
+
+    def read(data: bytes) -> None:
+        file, _, content = data.partition(b"\n")
+        (folder / file.decode()).write_bytes(content)
+        try:
+            with ExitStack() as held:
+                own = Sources([folder], lists, held, spec, LIMITS).own
+                for images in own.values():
+                    images.read()
+        finally:
+            (folder / file.decode()).write_bytes(files[file.decode()])
+        if not own:
+            raise UserError("no file of the data set")
+
+    return Reader([f"{file}\n".encode() + data for file, data in files.items()], read, (spoil,))
+
+
+_LABELS = np.arange(20) % 10
+
+
+def _colours(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def idx_files(folder: Path) -> Reader:
+    """Those of Fashion-MNIST."""
+    files = {}
+    for what, array in (("images-idx3", _colours(20, 5, 4)), ("labels-idx1", _LABELS.astype(np.uint8))):
+        data = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+        files |= {f"{part}-{what}-ubyte": data for part in ("train", "t10k")}
+    return _own_files(folder, "fashion-mnist", files)
+
+
+def matlab_files(folder: Path) -> Reader:
+    """Those of SVHN, the training file compressed."""
+    files = {}
+    for part in ("train", "test"):
+        file = io.BytesIO()
+        arrays = {"X": _colours(32, 32, 3, 20), "y": _LABELS[:, None] + 1.0}
+        scipy.io.savemat(file, arrays, do_compression=part == "train")
+        files[f"{part}_32x32.mat"] = file.getvalue()
+    return _own_files(folder, "svhn", files)
+
+
+def cifar_files(folder: Path) -> Reader:
+    """Those of CIFAR-10, as Python 2 named their content."""
+    images = [b"%d.png" % row for row in range(len(_LABELS))]
+    batch = {"data": _colours(len(images), 3072), "labels": _LABELS.tolist(), "filenames": images}
+    names = {"label_names": [name.encode() for name in sorted(specs.get("cifar-10").splits["train"])]}
+    batches = dict.fromkeys([*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"], batch)
+    files = {name: pickle.dumps(content, 2) for name, content in ({"batches.meta": names} | batches).items()}
+    return _own_files(folder, "cifar-10", files)
 
 
 def tables(folder: Path) -> Reader:
@@ -355,7 +420,8 @@ OF_A_RUN = (
 READERS: dict[str, Callable[[Path], Reader]] = {
     reader.__name__: reader
     for reader in (
-        images, pickles, archives, tables, stores, arrays, *OF_A_RUN, checkpoint_pt, board, task_lists, recipes,
+        images, pickles, archives, idx_files, matlab_files, cifar_files, tables, stores, arrays, *OF_A_RUN,
+        checkpoint_pt, board, task_lists, recipes,
     )
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ import torch
 from fewshot import heads
 from fewshot.core import console
 from fewshot.core.compute import choose
+from fewshot.core.errors import UserError
 from fewshot.core.files import file_digest, write_atomic, write_json
 from fewshot.data import Dataset, open_dataset
 from fewshot.episodes import EpisodeSampler, Protocol, Tasks, frozen
@@ -162,7 +163,10 @@ def glyphs(run: str) -> dict[str, Any]:
 
 def report(kept: dict[str, Any]) -> str:
     """The page."""
+    if "embedding" not in kept:
+        raise UserError("there is no table yet: make it by python scripts/heads.py score FOLDER")
     facts, machine = kept["embedding"], kept["machine"]
+    threads = " or ".join(sorted({str(row["threads"]) for row in kept["rows"].values()}))
     lines = [
         "# Every head on one embedding", "",
         f"{facts['dataset']}, test split, 5-way, 15 queries a class, {EPISODES:,} tasks (the frozen lists) unless"
@@ -171,11 +175,11 @@ def report(kept: dict[str, Any]) -> str:
         f" {facts['shots']}-shot tasks, as it was after {facts['step']:,} of {facts['steps']:,} steps (weights"
         f" `{facts['weights'][:16]}`). No other head has trained it.",
         f"Seconds are processor seconds of solving {EPISODES:,} tasks from embeddings at hand, with `--threads"
-        f" {machine['threads']}`: {machine['processor']}, torch {machine['torch']}, float32. The machine was busy with"
+        f" {threads}`: {machine['processor']}, torch {machine['torch']}, float32. The machine was busy with"
         " other work, so the clock says several times as much: it is in [heads.json](heads.json)."
         " Made by [scripts/heads.py](../scripts/heads.py):", "",
         "```sh", "python scripts/heads.py embed RUN FOLDER",
-        f"python scripts/heads.py --threads {machine['threads']} score FOLDER",
+        f"python scripts/heads.py --threads {threads} score FOLDER",
         "python scripts/heads.py glyphs RUN...", "python scripts/heads.py report", "```", "",
     ]  # fmt: skip
     for setting, about in SETTINGS.items():
@@ -267,7 +271,12 @@ def main(argv: list[str] | None = None) -> None:
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"rows": {}, "glyphs": {}}
     if args.command == "score":
         folder = Path(args.folder)
-        kept["embedding"] = json.loads((folder / "embedding.json").read_text())
+        if not (folder / "embedding.json").is_file():
+            raise UserError(f"{folder} has no embedding: make one by python scripts/heads.py embed RUN {folder}")
+        facts = json.loads((folder / "embedding.json").read_text())
+        if kept.get("embedding", facts)["weights"] != facts["weights"]:
+            kept["rows"] = {}  # they are of another embedding
+        kept["embedding"] = facts
         kept["machine"] = {"threads": args.threads, "processor": _processor(), "torch": torch.__version__}
         dataset = open_dataset(kept["embedding"]["dataset"], args.data_root)
         for spec in args.specs or catalogue():

@@ -8,7 +8,9 @@ named and left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from report_parts.effects import found_runs
@@ -52,6 +54,19 @@ def keep(runs: Iterable[Run], folder: Path) -> None:
                 copy = folder / each.folder.name / file.relative_to(each.folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(copy, file.read_bytes())
+
+
+def command(script: str, argv: Sequence[str] | None, runs: Collection[Run]) -> str:
+    """The command that trained these runs, with the precision and threads that another machine may choose otherwise."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    for flag, used in (
+        ("--precision", {each.precision for each in runs}), ("--threads", {str(each.config.threads) for each in runs}),
+    ):  # fmt: skip
+        if flag in given and given[(at := given.index(flag)) + 1 :][:1] == ["auto"]:
+            del given[at : at + 2]
+        if flag not in given and len(used) == 1:
+            given += [flag, *used]
+    return shlex.join(["python", f"scripts/{script}", *given])
 
 
 if __name__ == "__main__":

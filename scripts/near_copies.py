@@ -42,8 +42,10 @@ def main(argv: list[str] | None = None) -> None:
 
     dataset = open_dataset(args.dataset, args.data_root)
     train = dataset["train"].images
-    if not isinstance(train, np.ndarray) or not 0 < args.images <= len(train):
-        raise UserError(f"--images {args.images}: {args.dataset} has {len(train):,} training images, in files or not")
+    if not isinstance(train, np.ndarray):
+        raise UserError(f"--dataset {args.dataset}: its images stay in files; copies are sought among stored pixels")
+    if not 0 < args.images <= len(train):
+        raise UserError(f"--images {args.images}: {args.dataset} has {len(train):,} training images")
     chosen = np.sort(np.random.default_rng(args.seed).choice(len(train), args.images, replace=False))
     originals = near.cells(train)
     found = {}
@@ -64,7 +66,9 @@ def main(argv: list[str] | None = None) -> None:
     pairs = near.near_copies({split: near.cells(images) for split, images in arrays.items()}, arrays)
     count = sum(map(len, arrays.values()))
     cost = 1e6 * (time.process_time() - begun) / count
-    across = len(pairs or ())
+    if pairs is None:
+        raise UserError(f"{args.dataset}: its images are so alike that copies cannot be told from others")
+    across = len(pairs)
     print(f"{across} pairs across the splits of {count:,} images; {cost:.1f} microseconds of processor an image")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fewshot.core.console import Parser, add_trust, run, terminal
 from fewshot.core.errors import UserError
-from fewshot.core.files import write_json
+from fewshot.core.files import destination, write_json
 
 HEADER = ("run", "eps", "led to the target (%)", "still right (%)", "right before (%)", "against the first run (%)")
 
@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     attacks = [Attack(eps / 255, args.step / 255, args.steps, not args.clean) for eps in args.eps]
     where = compute.choose(args.device, "fp32")
     table = Table(*HEADER, box=box.SIMPLE_HEAD)
-    if args.json and args.json.is_dir():
-        raise UserError(f"--json {args.json} is a folder: give the name of a file")
+    if args.json:
+        destination(args.json).parent.mkdir(parents=True, exist_ok=True)
     first: dict[tuple[str, float], np.ndarray] = {}
     figures = []
     for folder in args.runs:

@@ -9,11 +9,11 @@ fewshot.train: --data-root, --device, --threads, and whatever else is to be the 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from keep import command
 from keep import keep as keep_runs
 from rich import box
 from rich.table import Table
@@ -104,8 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     terminal().print(drawn(lines))
     terminal().print(explained(args.seeds, BASELINE))
     if args.results:
-        command = "python scripts/reproduce_table3.py " + " ".join(sys.argv[1:] if argv is None else argv)
-        keep(args.results, lines, args.seeds, command, runs)
+        keep(args.results, lines, args.seeds, command("reproduce_table3.py", argv, runs.values()), runs)
 
 
 def recipe_of(cell: str, length: str | None) -> str:
@@ -139,11 +138,11 @@ def drawn(lines: list[list[str]]) -> Table:
     return drawn
 
 
-def keep(folder: Path, lines: list[list[str]], seeds: int, command: str, runs: dict[str, Run]) -> None:
+def keep(folder: Path, lines: list[list[str]], seeds: int, how: str, runs: dict[str, Run]) -> None:
     """Write table.md, and keep what proves each run: everything but weights."""
     keep_runs(runs.values(), folder)
     title, below = "Table 3 of the TargetDrop paper, theirs and ours", explained(seeds, BASELINE)
-    text = f"# {title}\n\n    {command}\n\n{markdown(HEADER, lines)}\n\n{below}\n"
+    text = f"# {title}\n\n    {how}\n\n{markdown(HEADER, lines)}\n\n{below}\n"
     write_atomic(folder / "table.md", text.encode())
 
 

@@ -11,12 +11,12 @@ fewshot.train.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paper_rows
+from keep import command
 from keep import keep as keep_runs
 from paper_rows import Row, Table
 from rich import box
@@ -32,6 +32,7 @@ from fewshot.evaluation import verdicts
 from fewshot.evaluation.intervals import training_anew
 from fewshot.evaluation.proportions import paired_difference, wilson
 from fewshot.identity import pixels
+from fewshot.learning import regimes
 from fewshot.reports.sweep import markdown
 from fewshot.reports.tables import print_whole
 from fewshot.runs import Run
@@ -67,16 +68,18 @@ def main(argv: list[str] | None = None) -> None:
         asked = f"{' '.join(args.names)}: no table or recipe begins so" if args.names else "name tables or recipes"
         raise UserError(f"{asked}; there are {there}, and --list has their recipes")
     plan = planned(tables, args.seeds, launch.threads(args, flags.get("device", "auto")) | flags)
-    for name, root in {(config.dataset, config.data_root) for config in plan.values()}:
-        if not open_dataset(name, root).shared_classes:  # found now rather than after hours
+    for name, root, regime in {(config.dataset, config.data_root, config.regime) for config in plan.values()}:
+        dataset = open_dataset(name, root)  # now rather than after hours
+        if not dataset.shared_classes:
             raise UserError(f"{name} has other classes in its test split: these tables are of classification")
+        if not regimes.classifies(regime, dataset):
+            raise UserError(f"--regime {regime} trains no classifier, and these tables are of classification")
     sweep = Sweep.make(args.out, plan)
     failed = launch.train(sweep, args, terminal())
     runs = {name: Run.open(sweep.path(name)) for name in plan if name not in failed}
     show(tables, runs, args.seeds)
     if args.results:
-        command = "python scripts/reproduce_tables.py " + " ".join(sys.argv[1:] if argv is None else argv)
-        keep(args.results, tables, runs, args.seeds, command)
+        keep(args.results, tables, runs, args.seeds, command("reproduce_tables.py", argv, runs.values()))
     launch.check_all_done(sweep, failed)
 
 
@@ -179,11 +182,11 @@ def explained(seeds: int) -> str:
     return f"±: 95%, Student's t over {seeds} seeds, of what training anew gives on average on these images."
 
 
-def keep(folder: Path, tables: list[Table], runs: dict[str, Run], seeds: int, command: str) -> None:
+def keep(folder: Path, tables: list[Table], runs: dict[str, Run], seeds: int, how: str) -> None:
     """Write table.md, and keep what proves each run: everything but weights."""
     keep_runs(runs.values(), folder)
     parts = [f"## {title(table)}\n\n{markdown(HEADER, lines(table, runs, seeds))}" for table in tables]
-    text = "\n\n".join(["# The papers' tables, theirs and ours", f"    {command}", *parts, explained(seeds)])
+    text = "\n\n".join(["# The papers' tables, theirs and ours", f"    {how}", *parts, explained(seeds)])
     write_atomic(folder / "table.md", f"{text}\n".encode())
 
 

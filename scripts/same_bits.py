@@ -63,6 +63,10 @@ def main() -> int:
     parser.add_argument("--check", type=Path, metavar="FILE", help="compare them with those of an earlier --json")
     parser.add_argument("--only", default="", metavar="TEXT", help="runs whose names contain this")
     args = parser.parse_args()
+    if not any(args.only in name for name in RUNS):
+        parser.error(f"--only {args.only}: no run is called so; there are {', '.join(RUNS)}")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     expected = json.loads(args.check.read_text()) if args.check else {}
     found, moved = {}, []
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +74,8 @@ def main() -> int:
             if args.only not in name:
                 continue
             found[name] = digests(args.checkout.resolve(), name, flags, Path(folder))
-            differ = [part for part in found[name] if args.check and found[name][part] != expected[name][part]]
+            before = expected.get(name, {})
+            differ = [part for part, digest in found[name].items() if args.check and digest != before.get(part)]
             moved += [name] if differ else []
             print(f"{name}: {', '.join(differ) + ' MOVED' if differ else found[name]['weights'][:16]}", flush=True)
     if args.json:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--seeds {args.seeds}: give at least 1")
     launch.check(args)
 
+    from keep import command
     from sensitivity_report import Findings, Measured, keep
 
     from fewshot.data import open_dataset
@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     measured = {reg: Measured([runs[reg, seed] for seed in range(args.seeds)], shots) for reg in regs}
     seeds = f", {args.seeds} seeds" * (args.seeds > 1)
     title = f"{base} on {config.dataset}: {config.backbone}, {config.head}, {runs['none', 0].steps:,} steps{seeds}"
-    command = "python scripts/sensitivity.py " + " ".join(sys.argv[1:] if argv is None else argv)
-    terminal().print(keep(results, Findings(title, base, points, shots, measured), command))
+    how = command("sensitivity.py", argv, runs.values())
+    terminal().print(keep(results, Findings(title, base, points, shots, measured), how))
     terminal().print(f"Table, plot and points: {results}")
 
 

@@ -26,9 +26,10 @@ import torch
 
 import fewshot
 from fewshot import model, regularizers
+from fewshot.core.components import parse
 from fewshot.core.console import Parser, run, terminal
 from fewshot.core.errors import UserError
-from fewshot.core.files import write_atomic
+from fewshot.core.files import destination, write_output
 from fewshot.data import open_dataset
 from fewshot.evaluation.inspection import outputs
 from fewshot.regularizers.targetdrop import targets
@@ -95,6 +96,9 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    if args.images < 2:
+        raise UserError(f"--images {args.images}: give two or more, which are compared")
+    destination(args.out)
     dataset = open_dataset(args.dataset, args.data_root)
     split = dataset["val"]
     images = split.images[np.linspace(0, len(split.images) - 1, min(args.images, len(split.images))).astype(int)]
@@ -104,13 +108,15 @@ def main(argv: list[str] | None = None) -> None:
         rows.setdefault("untrained", []).extend(measure(network.eval(), images, args.initialisations))
     for folder in args.runs:
         config = Run.open(folder).config
-        if not config.reg.startswith("targetdrop") or config.dataset != args.dataset:
+        (spec, *more), what = parse(config.reg), (config.backbone, config.dataset)
+        if spec.name != "targetdrop" or more or "drop_prob" in spec.options or what != ("conv4", args.dataset):
             raise UserError(
-                f"{folder} was trained with {config.reg} on {config.dataset}: give runs of targetdrop on {args.dataset}"
+                f"{folder} is {config.backbone} with {config.reg} on {config.dataset}: give runs of conv4 with"
+                f" targetdrop, at its own drop_prob, on {args.dataset}"
             )
         rows.setdefault(config.reg, []).extend(measure(fewshot.load(folder, device="cpu"), images))
     lines = table(rows)
-    write_atomic(args.out, page(lines, len(images), args).encode())
+    write_output(args.out, page(lines, len(images), args).encode())
     terminal().print("\n".join(lines))
 
 

@@ -48,6 +48,7 @@ def main() -> int:
 
     os.environ.pop("FEWSHOT_DATA", None)  # the runs have images of their own
     torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "torture.json"
     counted = {"kill trials": 0, "damage trials": 0, "seconds": 0.0, "examples": [], "commits": []}
     counted |= dict.fromkeys((*KILLS, *DAMAGES), 0)

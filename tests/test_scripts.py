@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 
 import bench_image_files
 import camdrop_labels
+import fuzz
+import fuzz_readers
 import keep
 import pytest
 import torch
@@ -17,6 +20,7 @@ from fewshot import train
 from fewshot.core import console
 from fewshot.data import open_dataset
 from fewshot.episodes import EpisodeSampler, Protocol
+from fewshot.runs import Run
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
@@ -34,7 +38,7 @@ def test_what_camdrop_tells_is_measured_in_networks_trained_with_and_without_it(
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][2:]
     mask = "camdrop:drop_prob=0.9"
     assert [row[1:4] for row in rows] == [["targetdrop", mask, "0"], ["camdrop:label=named,drop_prob=0.9", mask, "0"]]
-    assert f"    python scripts/camdrop_labels.py --runs {small_run} {named}\n" in page
+    assert f"    python scripts/camdrop_labels.py --tasks 4 --runs {small_run} {named}\n" in page
 
     network, split, right = fewshot.load(small_run), open_dataset("glyphs")["val"], []
     for episode in EpisodeSampler(split, Protocol(5, 5, 3), seed=0).draw(0, 4):
@@ -42,6 +46,27 @@ def test_what_camdrop_tells_is_measured_in_networks_trained_with_and_without_it(
         nearest = torch.cdist(z[:, 5:].flatten(0, 1), z[:, :5].mean(1)).argmin(1)
         right.append((nearest == torch.arange(5).repeat_interleave(3)).float().mean().item())
     assert rows[0][4].split(" ± ")[0] == f"{100 * sum(right) / 4:.1f}"
+
+
+def test_every_reader_of_the_fuzzer_is_on_record():
+    record = json.loads((ROOT / "results" / "fuzz.json").read_text())["readers"]
+    assert set(record) == set(fuzz_readers.READERS)
+    assert min(tally["done"] for tally in record.values()) >= fuzz.LEAST
+
+
+def test_a_reader_that_is_new_is_fuzzed_however_many_inputs_others_had():
+    record = {"readers": {"old": fuzz.Tally(done=10**6), "new": fuzz.Tally(done=7)}}
+    rounds = fuzz.rounds(["old", "new"], record, 10**6)
+    assert next(rounds) == ("new", 7, fuzz.LEAST - 7)
+    record["readers"]["new"].done = fuzz.LEAST
+    assert not list(rounds)
+
+
+def test_a_kept_command_says_the_precision_and_the_threads_that_were_used(small_run):
+    run, used = Run.open(small_run), "--precision fp32 --threads 1"
+    assert keep.command("x.py", ["--cells", "a b"], [run]) == f"python scripts/x.py --cells 'a b' {used}"
+    assert keep.command("x.py", ["--precision", "auto", "-x"], [run]) == f"python scripts/x.py -x {used}"
+    assert keep.command("x.py", used.split(), [run]) == f"python scripts/x.py {used}"
 
 
 def test_everything_of_a_run_is_kept_but_weights_and_checkpoints(small_run, tmp_path, capsys):

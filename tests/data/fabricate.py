@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from foreign import tar_of, zip_of
 from PIL import Image
 
@@ -198,3 +201,16 @@ def python2(content: dict) -> bytes:
 
 def idx(array: np.ndarray) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
+
+
+def closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder one that may not be read, whoever runs the tests: nothing is closed to root."""
+    for name in ("scandir", "listdir"):
+        theirs = getattr(os, name)
+
+        def refusing(path=".", theirs=theirs):
+            if os.path.realpath(path) == os.path.realpath(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+            return theirs(path)
+
+        monkeypatch.setattr(os, name, refusing)

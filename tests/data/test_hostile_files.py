@@ -97,6 +97,13 @@ def test_a_source_that_is_no_file_is_named(kind, tmp_path, refused):
     assert words in refused(f"--splits={splits}")
 
 
+@pytest.mark.parametrize("name", ["", "train", "train/cat"])
+def test_a_folder_that_may_not_be_read_is_named(name, tmp_path, refused, monkeypatch):
+    folder = three(tmp_path / "source") / name
+    fab.closed(folder, monkeypatch)
+    assert f"{folder} cannot be read (Permission denied)" in refused()
+
+
 def test_folders_in_a_circle_end(tmp_path):
     source = three(tmp_path / "source")
     (source / "train/cat/again").symlink_to(source)
