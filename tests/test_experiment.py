@@ -216,6 +216,14 @@ def test_training_begins_with_another_runs_backbone_whatever_its_regularizers(sm
     assert not (tmp_path / "other").exists()
 
 
+def test_training_begins_with_no_half_trained_network(small_run, tmp_path, capsys):
+    half = shutil.copytree(small_run, tmp_path / "half")
+    (half / "result.json").unlink()
+    assert console.run(train.main, [*SMALL, "--init", str(half), "--out", str(tmp_path / "run")]) == 2
+    said = f"--init {half}: this run is not finished; finish it first, by --out {half} --resume"
+    assert said in one_line_error(capsys) and not (tmp_path / "run").exists()
+
+
 def test_a_regularizer_that_draws_weights_shifts_no_other_part():
     def build(reg):
         return fewshot.model.build("conv4", reg, "r2d2", 32, (0.5,) * 3, (0.25,) * 3, seed=4)

@@ -139,6 +139,7 @@ def test_another_configuration_needs_another_folder(done, monkeypatch, capsys):
         (["--sweep", "drop_probb", "0.1"], "unknown option of regularizer 'targetdrop': 'drop_probb'. Did you mean"),
         (["--sweep", "block_size", "3", "9"], "block_size=9 is larger than the 8x8 map at site 2"),
         (["--sweep", "sites", "7"], "there is no site 7"),
+        (["--sweep", "sites", "3:0.2"], "--sweep sites 3:0.2: write block numbers"),
         (["--sweep", "sites", "3:ties=all"], "--sweep sites 3:ties=all: write block numbers"),
         (["--sweep", "reduction"], "--sweep reduction: give its values"),
         (["--reg", "none"], "--reg none: give one regularizer"),

@@ -39,6 +39,16 @@ def test_nor_do_as_many_tasks_of_another_seed_or_on_other_pixels(small_run, tmp_
     assert [row["accuracy"] for row in Run.open(folder).tested()] == ours
 
 
+def test_a_users_own_data_set_is_known_by_its_pixels(small_run, tmp_path):
+    """The configuration names a specification, and rows the data set that it describes."""
+    ours = {"dataset": "my_sets.GLYPHS"}
+    same = boards.variant(small_run, tmp_path / "same", config=ours)
+    assert len(Run.open(same).own()) == len(Run.open(small_run).own()) == 2
+    elsewhere = {"dataset": "toys", "former_fingerprint": "f" * 64}
+    other = boards.variant(small_run, tmp_path / "other", config=ours, row=elsewhere)
+    assert Run.open(other).own() == []
+
+
 def test_a_run_without_the_test_is_named(small_run):
     with pytest.raises(UserError, match="small has no 3-shot test of 50 tasks: evaluate it so"):
         accuracies([Run.open(small_run)], 3)

@@ -24,6 +24,7 @@ from fewshot.sweeps import executors, grid, launch
 from fewshot.sweeps.conduct import conduct
 from fewshot.sweeps.executors import Local
 from fewshot.sweeps.folder import Sweep
+from fewshot.sweeps.runs import complete
 from fewshot.sweeps.worker import TAKEN, work
 
 FLAGS = {
@@ -216,6 +217,30 @@ def test_a_file_in_the_place_of_its_folder_is_named(tmp_path, capsys):
     assert "file is a file, not a folder" in one_line_error(capsys)
 
 
+def test_a_run_in_the_place_of_its_folder_is_named(small_run, tmp_path, capsys):
+    folder = variant(small_run, tmp_path / "run")
+    before = sorted(folder.iterdir())
+    assert console.run(sweep.main, [*SMALL, "--seeds", "2", "--out", str(folder)]) == 2
+    assert f"{folder} is a run folder itself: give another --out" in one_line_error(capsys)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_sweep_of_a_later_version_is_named(plan, tmp_path):
+    made = Sweep.make(tmp_path / "sweep", plan)
+    path = made.folder / "sweep.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(UserError, match="sweep.json .*it is of format 9, and this fewshot knows 1"):
+        Sweep.open(made.folder)
+
+
+def test_what_cannot_go_on_here_names_the_command_that_takes_the_flag(plan, tmp_path):
+    run = experiment.run(dataclasses.replace(plan[NAME], epochs=0), tmp_path / "run")
+    (run.folder / "result.json").unlink()
+    edit(run.folder / "environment.json", lambda facts: facts["sittings"][0].update(threads=4096))
+    with pytest.raises(UserError, match=f"--elsewhere.*that is a flag of fewshot train --out {run.folder} --resume"):
+        complete(run.config, run.folder)
+
+
 def test_one_experiment_by_two_names_counts_once(small_run, tmp_path, capsys):
     """What `auto` becomes is known only after training: here one seed twice, which tells nothing of training anew."""
     out = tmp_path / "sweep"
@@ -313,6 +338,14 @@ def test_slurm_by_submitits_local_executor(plan, undisturbed, tmp_path):
     queue = executors.Slurm(made, threads=1, gpus=0, minutes=10, partition="", cluster="local")
     assert conduct(made, queue) == {}
     assert digests(made.path(NAME)) == undisturbed
+
+
+def test_without_slurm_it_is_one_line(plan, tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="comes with pip install 'fewshot[slurm]'")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made = Sweep.make(tmp_path / "sweep", plan)
+    with pytest.raises(UserError, match="--executor slurm: Could not detect"):
+        executors.Slurm(made, threads=1, gpus=0, minutes=10, partition="", cluster="slurm")
 
 
 @pytest.mark.parametrize(("shown", "expected"), [("5,7", ["5", "7", "5"]), ("", ["0", "1", "0"])])
