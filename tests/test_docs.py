@@ -11,6 +11,8 @@ import pytest
 import torch
 from commands import ROOT
 
+from fewshot import heads, regularizers
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TESTS = ("tests/test_readme.py", "tests/interop/test_learn2learn.py", ".ci/run")
 ELSEWHERE = "".join((ROOT / path).read_text("utf-8") for path in TESTS)
@@ -73,6 +75,23 @@ EXAMPLES = {
 }
 
 NEEDS_MORE = ["maml"]  # than every installation has: tried in tests/interop
+
+
+@pytest.mark.parametrize("family", [regularizers.FAMILY, heads.FAMILY], ids=lambda family: family.kind)
+def test_a_table_has_every_component_with_its_options_and_defaults(family):
+    page = (ROOT / "docs" / f"{family.kind}s.md").read_text("utf-8")
+    (table,) = re.findall(r"\| options, with defaults \|\n\|[-|]+\n((?:\|.*\n)+)", page)
+    rows = {name: re.findall(r"`(\w+)=([^`]+)`", row) for name, row in re.findall(r"^\| `(\w+)` (.*)", table, re.M)}
+    assert rows.keys() == {*family.names()}
+    for name, shown in rows.items():
+        declared = {key: default for key, (_, default) in family.options(family.find(name)).items()}
+        declared = {key: 5 if key == "block_size" else default for key, default in declared.items()}  # none: see there
+        given = {key: float(value) if value[0].isdigit() else value for key, value in shown}
+        assert given == {key: _written(default) for key, default in declared.items()}, name
+
+
+def _written(default: object) -> object:
+    return str(default).lower() if isinstance(default, str | bool | None) else default
 
 
 def test_every_example_is_tried_and_named_in_the_docs():
