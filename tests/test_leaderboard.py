@@ -365,7 +365,7 @@ def test_runs_of_different_code_are_never_pooled_and_that_is_said(small_run, tmp
     assert rows == {"s{0,1}": "a" * 8, "s2": "b" * 8, "s3": "", "other": ""}
     (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     named = f"s0, s1 (code {'a' * 8}), s2 (code {'b' * 8}), s3 (code unknown)"
-    assert warning == f"warning: not pooled, because trained by different code: {named}; {named}", "one for each task"
+    assert warning == f"warning: not pooled, because trained by different code: {named}", "once, not for each task"
     before = file.read_bytes()
     for _ in range(2):
         assert {row["run"]: row["code"] for row in board("--runs", runs, "--csv", file, "--append")} == rows

@@ -59,7 +59,8 @@ def print_doubts(console: Console, gathered: Iterable[Score], kept: Sequence[Sco
     if unproven := dict.fromkeys(score.own["run"] for score in gathered if score.record is None):
         console.print(f"warning: the records of {', '.join(unproven)} are missing: their figures cannot be checked")
     if apart := different_code(kept):
-        console.print(f"warning: not pooled, because trained by different code: {'; '.join(map(_by_code, apart))}")
+        groups = dict.fromkeys(map(_by_code, apart))  # the same runs in several tests are said once
+        console.print(f"warning: not pooled, because trained by different code: {'; '.join(groups)}")
 
 
 def _by_code(scores: Iterable[Score]) -> str:
