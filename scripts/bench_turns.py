@@ -29,7 +29,8 @@ Round = dict[str, Figures]
 def check_python(python: str) -> str:
     """The interpreter given with --learn2learn; UserError if it has no learn2learn."""
     try:
-        done = subprocess.run([python, "-c", "import fewshot.train, learn2learn"], cwd=ROOT, capture_output=True)
+        needed = [python, "-c", "import fewshot.train, learn2learn"]
+        done = subprocess.run(needed, env=_environment(), capture_output=True)
     except OSError as error:
         raise UserError(f"--learn2learn {python}: {error.strerror}; give the path of a Python") from None
     if done.returncode:
@@ -38,6 +39,11 @@ def check_python(python: str) -> str:
             f" sh scripts/install_learn2learn.sh {python}"
         )
     return python
+
+
+def _environment() -> dict[str, str]:
+    """That of a process that imports this checkout's fewshot."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
 def take_turns(
@@ -59,10 +65,9 @@ def measure(name: str, config: TrainConfig, steps: int, python: str = sys.execut
     Raises UserError if that process found the user's input wrong.
     """
     command = [python, str(CASES), name, json.dumps(configs.to_json(config)), str(steps)]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     before = os.times()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
     ) as process:
         try:
             out, err, memory = watch(process)

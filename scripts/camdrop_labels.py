@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.tasks < 2:
         raise UserError(f"--tasks {args.tasks}: an interval takes two or more")
     if args.images < 2 * BATCH or args.images % BATCH:
-        raise UserError(f"--images {args.images}: give two batches of {BATCH} or more")
+        raise UserError(f"--images {args.images}: give a multiple of {BATCH}, from {2 * BATCH} on")
     destination(args.out)
     tables = []
     if args.runs:

@@ -100,8 +100,11 @@ class Board:
         return Tally(*struct.unpack_from(f"{len(OUTCOMES)}q", self._map))
 
 
-def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path, board: Board) -> None:
-    """Read so many inputs, or as many as there is time for. Prints a line for everything remarkable."""
+def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path, board: Board, at: Path) -> None:
+    """Read so many inputs, or as many as there is time for. Prints a line for everything remarkable.
+
+    Each input is written to `at` before it is read, for a process that does not live to print.
+    """
     from fuzz_readers import reader
 
     from fewshot.core.errors import UserError
@@ -135,6 +138,7 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
         while tally.done < count and time.monotonic() < until:
             rng = random.Random(f"{name} {seed} {first + tally.done}")
             data = rng.choice(it.damages)(rng, rng.choice(it.good), it.good)
+            at.write_bytes(data)
             ticks, begun, armed = 0, time.process_time(), True
             try:
                 it.read(data)
@@ -187,10 +191,10 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
     A part that is killed, or has to be, ends with the input that it was at. Inputs that went wrong are kept in `bad`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        numbers, lines = Path(folder) / "numbers", Path(folder) / "lines"
+        numbers, lines, at = (Path(folder) / each for each in ("numbers", "lines", "input"))
         numbers.write_bytes(bytes(8 * len(OUTCOMES)))
         board = Board(numbers)
-        arguments = ("--part", name, first, count, seconds, seed, run, numbers)
+        arguments = ("--part", name, first, count, seconds, seed, run, numbers, at)
         with open(lines, "wb") as out:
             child = subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=out)
         try:
@@ -200,12 +204,15 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
             child.kill()
             child.wait()
         tally = board.read()
-        for what, kept in map(json.loads, lines.read_text().splitlines()):
+        whole = [line for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        wrong = [(what, base64.b64decode(kept)) for what, kept in map(json.loads, whole)]
+        if died:
+            wrong.append((f"{name} {first + tally.done}: the process {died}", at.read_bytes() if at.is_file() else b""))
+        for what, data in wrong:
             tally.worst.append(what)
             bad.mkdir(parents=True, exist_ok=True)
-            (bad / what.partition(":")[0].replace(" ", "-")).write_bytes(base64.b64decode(kept))
+            (bad / what.partition(":")[0].replace(" ", "-")).write_bytes(data)
     if died:
-        tally.worst.append(f"{name} {first + tally.done}: the process {died}")
         tally.done += 1
         tally.hung += died == "was stuck"
         tally.crashed += died != "was stuck"
@@ -312,11 +319,11 @@ def main() -> int:
     parser.add_argument("--only", metavar="READER", help="one reader, and nothing is recorded")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="of --only: the input to begin with")
     parser.add_argument("--count", type=int, default=1000, metavar="N", help="of --only: how many")
-    parser.add_argument("--part", nargs=7, help=argparse.SUPPRESS)
+    parser.add_argument("--part", nargs=8, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
-        name, first, count, seconds, seed, run, numbers = args.part
-        part(name, int(first), int(count), float(seconds), int(seed), Path(run), Board(Path(numbers)))
+        name, first, count, seconds, seed, run, numbers, at = args.part
+        part(name, int(first), int(count), float(seconds), int(seed), Path(run), Board(Path(numbers)), Path(at))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         run = finished_run(Path(folder) / "run")

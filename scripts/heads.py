@@ -179,7 +179,7 @@ def report(kept: dict[str, Any]) -> str:
         " other work, so the clock says several times as much: it is in [heads.json](heads.json)."
         " Made by [scripts/heads.py](../scripts/heads.py):", "",
         "```sh", "python scripts/heads.py embed RUN FOLDER",
-        f"python scripts/heads.py --threads {threads} score FOLDER",
+        f"python scripts/heads.py --threads {machine['threads']} score FOLDER",
         "python scripts/heads.py glyphs RUN...", "python scripts/heads.py report", "```", "",
     ]  # fmt: skip
     for setting, about in SETTINGS.items():

@@ -245,6 +245,9 @@ def test_heads_are_compared_on_the_same_networks(tmp_path, capsys):
     evaluated(folders[0], head="proto", transform="l2")
     assert run(folders[0], "--head", "proto", "--transform", "none", "l2") == 0, "one run by two solvers"
     assert f"     {folders[0]}\n" in capsys.readouterr().out
+    theirs = fabricate(tmp_path / "theirs", config={"reg": "none", "head": "somebodys.Head"})
+    assert run(theirs, folders[0], "--transform", "l2") == console.USER_ERROR
+    assert f"evaluate {theirs} --transform l2" in one_line_error(capsys), "what a folder names is not imported"
     assert run(folders[0], "--head", "proto") == console.USER_ERROR
     assert "or two heads after --head" in one_line_error(capsys)
 
@@ -416,6 +419,10 @@ def test_one_seed_shows_no_spread_and_no_difference_needs_a_size(tmp_path, capsy
         "new classes": "not known: no spread between classes was measured",
         "training anew": "not known: that takes two training seeds or more, the same for all",
     }
+    seeds = [fabricate(tmp_path / f"{name}-{seed}", gain, noise=0, seed=seed, config={"reg": name})
+             for name, gain in (("gone", 0), ("come", 0.01)) for seed in (0, 1, 2)]  # fmt: skip
+    assert run(*seeds, "--detect", "0.5") == 0
+    assert takes(capsys.readouterr().out)["training anew"] == "not known: no spread between seeds was measured"
     for wrong in ("0", "-1", "101", "nan"):
         assert run(one, other, f"--detect={wrong}") == console.USER_ERROR
         assert "a difference in points, above 0 and at most 100" in one_line_error(capsys)

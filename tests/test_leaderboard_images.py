@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 
+import image_runs
 import numpy as np
 import pytest
 from boards import edit
@@ -30,6 +31,13 @@ def runs(tmp_path):
     for reg, skill in (("none", 0.8), ("dropout", 0.9), ("cutout", 0.902)):
         fabricate(folder / reg, skill)
     return folder
+
+
+def test_among_five_classes_the_first_five_say_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_runs, "CLASSES", 5)
+    fabricate(tmp_path / "runs" / "cutout", truth=np.arange(IMAGES) // (IMAGES // 5))
+    (row,) = board(tmp_path / "runs", tmp_path / "l.csv")
+    assert (row["classes"], row["top5"]) == ("5", "")
 
 
 def test_rows_are_ranked_by_mcnemars_test(runs, tmp_path, capsys):

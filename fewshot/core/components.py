@@ -223,6 +223,8 @@ class Family(Generic[Component]):
             component, given = self.check(spec)
             declared = self.options(component)
             for key, (other, *values) in getattr(component, "idle_beside", {}).items():
+                if not {key, other} <= declared.keys():  # a class that derives from this one may have other options
+                    continue
                 if key in given and (value := given.get(other, declared[other][1])) in values:
                     shown = str(value).lower() if isinstance(value, bool) else value
                     found.append(f"{spec.name}:{key} has no effect with {other}={shown}")

@@ -54,9 +54,9 @@ class ImageFiles:
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         """The evaluation view, (B, S, S, 3) uint8, or (S, S, 3) for an integer. UserError if a file cannot be read."""
         rows = np.arange(len(self))[index]
+        views = list(_decoders().map(self._centre, np.atleast_1d(rows).tolist()))
         if rows.ndim == 0:
-            return self._centre(int(rows))
-        views = list(_pool().map(self._centre, rows.tolist()))
+            return views[0]
         return np.stack(views) if views else np.empty((0, *self.shape[1:]), np.uint8)
 
     def check(self) -> None:
@@ -81,8 +81,9 @@ class ImageFiles:
         """
         numbers = draw.random((len(index), _TRIES, 4))
         flips = draw.random(len(index)) < (0.5 if mirror else 0.0)
+        decoders = _decoders()
         waiting: list[Future] = [
-            _pool().submit(self._crop, int(row), tries, bool(flip))
+            decoders.submit(self._crop, int(row), tries, bool(flip))
             for row, tries, flip in zip(index[some], numbers[some], flips[some], strict=True)
         ]
         return lambda: np.stack([each.result() for each in waiting])
@@ -170,9 +171,17 @@ class Ahead:
         return self._files.crops(self._order(step), self._draw(step), self._mirror, self._some)
 
 
+def _decoders() -> ThreadPoolExecutor:
+    """The pool, without warnings of damaged EXIF data, which a few of ImageNet's files have.
+
+    Asked for each batch, because a filter that is set within `warnings.catch_warnings` ends with it.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+    return _pool()
+
+
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads, for Pillow decodes and resizes without Python's lock."""
-    warnings.filterwarnings("ignore", module="PIL")  # a few of ImageNet's files have damaged EXIF data
     others = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # processes of one training on this machine share the cores
     return ThreadPoolExecutor(max(1, processors() // others), thread_name_prefix="decode")

@@ -16,6 +16,7 @@ from fewshot.evaluation.records import Outcomes, Record
 from fewshot.evaluation.statistics import holm
 
 QUESTIONS = ("this test set", "new images", "new classes", "training anew")
+_ROUNDING = 1e-20  # a variance of rounding errors; accuracies are fractions of 1
 _UNITS = {"new images": "images", "new classes": "classes", "training anew": "seeds"}
 Name = TypeVar("Name")
 Answers: TypeAlias = "dict[str, Interval | str]"  # by question; a text that says why, if there is no interval
@@ -118,7 +119,7 @@ def needs(found: Answers, size: float, level: float) -> dict[str, Need | str]:
 def _need(size: float, question: str, answer: Interval | str, level: float) -> Need | str:
     if isinstance(answer, str) or answer.units is None:
         return str(answer)
-    if answer.units.variance == 0:
+    if answer.units.variance < _ROUNDING:
         return f"nothing is known: no spread between {_UNITS[question]} was measured"
     return need(size, answer.units, level)
 

@@ -24,7 +24,7 @@ class SweepBoard:
         self.scores: dict[str, dict[str, float]] = {}
         self.began = time.monotonic()
         self.told: set[str] = set()
-        self.before = sum(map(sweep.part, sweep.plan))  # what earlier calls trained
+        self.before = {name: 1.0 if sweep.done(name) else sweep.part(name) for name in sweep.plan}  # by earlier calls
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> SweepBoard:
@@ -78,7 +78,9 @@ class SweepBoard:
     def _title(self, running: set[str], failed: Mapping[str, str]) -> str:
         total = len(self.sweep.plan)
         ended = len(self.scores) + len(failed)
-        behind = sum(map(self.sweep.part, self.sweep.plan))
-        elapsed, gained = time.monotonic() - self.began, behind - self.before
-        left = f", about {duration(elapsed / gained * (total - behind))} left" if gained > 0.05 else ""
+        now = self.before | {name: self.sweep.part(name) for name in running} | dict.fromkeys(self.scores, 1.0)
+        wanted = now.keys() - failed.keys()
+        elapsed, gained = time.monotonic() - self.began, sum(now[name] - self.before[name] for name in wanted)
+        behind = sum(now[name] for name in wanted)
+        left = f", about {duration(elapsed / gained * (len(wanted) - behind))} left" if gained > 0.05 else ""
         return f"{ended} of {total} runs ended{left}"

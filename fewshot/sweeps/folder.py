@@ -72,11 +72,14 @@ class Sweep:
             raise UserError(f"{folder} holds no sweep: it has no sweep.json") from None
         try:
             written = json.loads(data)
-            if written["format"] != FORMAT:
-                raise ValueError(f"it is of format {written['format']}, and this fewshot knows {FORMAT}")
-            plan = {name: TrainConfig(**configs.from_json(values, name)) for name, values in written["runs"].items()}
+            newer = written["format"] > FORMAT
+            runs = {} if newer else written["runs"]
+            plan = {name: TrainConfig(**configs.from_json(values, name)) for name, values in runs.items()}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): move it away, and start the sweep again") from None
+        if newer:
+            known = f"this fewshot reads up to {FORMAT}: install a newer one"
+            raise UserError(f"{path} is of format {written['format']}; {known}")
         return cls(folder, plan)
 
     @property

@@ -103,6 +103,19 @@ def test_a_method_that_changes_nothing_is_pointed_out(module, body, idle, capsys
     assert (said in capsys.readouterr().out) == idle
 
 
+def test_a_class_that_derives_from_ours_may_have_fewer_options(module, capsys):
+    module.write_text("""
+from fewshot.regularizers.targetdrop import TargetDrop
+
+
+class Mine(TargetDrop):
+    def __init__(self, site, *, reduction: int = 8):
+        super().__init__(site, reduction=reduction)
+""")
+    assert run("my_slip.Mine:reduction=4") == 0
+    assert "no effect" not in capsys.readouterr().out
+
+
 def test_a_file_for_a_class_and_an_option_by_position_are_told_how(module, capsys):
     module.write_text(HEAD + "    def __init__(self, site, rate: float = 0.2):\n        super().__init__(site)\n")
     assert run("my_slip") == console.USER_ERROR

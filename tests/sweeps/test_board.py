@@ -13,7 +13,7 @@ from fewshot.sweeps import board
 from fewshot.sweeps.board import SweepBoard
 from fewshot.sweeps.folder import Sweep
 
-NAMES = ("none-seed0", "none-seed1", "none-seed2", "none-seed3")
+NAMES = tuple(f"none-seed{seed}" for seed in range(5))
 
 
 def test_each_run_is_told_once_as_it_ended(small_run, tmp_path):
@@ -31,7 +31,7 @@ def test_each_run_is_told_once_as_it_ended(small_run, tmp_path):
 
 
 def test_the_time_left_is_that_of_what_this_call_has_trained(small_run, tmp_path, monkeypatch):
-    """One of four runs was done before; another takes this call ten seconds: twenty are left for two."""
+    """One of five runs was done before, and one has failed. Another takes this call ten seconds: so do the last two."""
     now = [0.0]
     monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
     variant(small_run, tmp_path / NAMES[0])
@@ -40,6 +40,6 @@ def test_the_time_left_is_that_of_what_this_call_has_trained(small_run, tmp_path
         shown.look({NAMES[1]}, {})
         now[0] = 10.0
         variant(small_run, tmp_path / NAMES[1])
-        shown.look({NAMES[2]}, {})
+        shown.look({NAMES[2]}, {NAMES[4]: "it diverged"})
     first, second = (line for line in console.file.getvalue().splitlines() if "ended" in line)
-    assert first == "1 of 4 runs ended" and second == "2 of 4 runs ended, about 20s left"
+    assert first == "1 of 5 runs ended" and second == "3 of 5 runs ended, about 20s left"

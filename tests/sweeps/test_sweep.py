@@ -229,7 +229,7 @@ def test_a_sweep_of_a_later_version_is_named(plan, tmp_path):
     made = Sweep.make(tmp_path / "sweep", plan)
     path = made.folder / "sweep.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 9'))
-    with pytest.raises(UserError, match="sweep.json .*it is of format 9, and this fewshot knows 1"):
+    with pytest.raises(UserError, match="sweep.json is of format 9; this fewshot reads up to 1: install a newer one"):
         Sweep.open(made.folder)
 
 

@@ -97,11 +97,12 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
     """
     found: dict[str, set[str]] = {split: set() for split in SPLITS}
     misnamed = []
-    for source in filter(Path.is_dir, sources):
+    for source in sources:
         with naming(str(source)):
+            if not source.is_dir():
+                continue
             misnamed += [path for path in source.iterdir() if _VALIDATION.fullmatch(path.name) and path.is_dir()]
-        for split in SPLITS:
-            if (source / split).is_dir():
+            for split in filter(lambda split: (source / split).is_dir(), SPLITS):
                 found[split] |= {_class_name(str(source / split), name) for name in _class_names(source / split)}
     if misnamed and not found["val"] and any(found.values()):
         raise UserError(f"{misnamed[0]} is no split, which are called train, val and test: call this folder val")
@@ -111,10 +112,9 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
 def _class_names(folder: Path) -> Iterator[str]:
     """The names of its folders and archives, except hidden ones and what a Mac leaves in archives."""
     with naming(str(folder)):
-        paths = list(folder.iterdir())
-    for path in paths:
-        if not path.name.startswith((".", "__MACOSX")) and (path.is_dir() or archives.is_called_one(path.name)):
-            yield path.name if path.is_dir() else archives.stem(path.name)
+        for path in folder.iterdir():
+            if not path.name.startswith((".", "__MACOSX")) and (path.is_dir() or archives.is_called_one(path.name)):
+                yield path.name if path.is_dir() else archives.stem(path.name)
 
 
 def _read_csv(path: Path, limits: Limits) -> Lists:

@@ -25,13 +25,12 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
         raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
     scores, damaged = [], {}
     for name in _with(folder, "result.json"):
-        place = folder / name
+        shown = _named(folder, name)
         try:
-            run = Run.open(place)
-            shown = visible(name if name != "." else os.path.basename(os.path.realpath(folder)))
+            run = Run.open(folder / name)
             scores += [_written(score) for kind in KINDS for score in kind.scores(run, shown)]
         except UserError as error:
-            damaged[name] = str(error)
+            damaged[shown] = str(error)
     if not scores and damaged:
         raise UserError(f"no run below {folder} can be read: {next(iter(damaged.values()))}")
     if not scores and _with(folder, "result.json"):
@@ -53,7 +52,13 @@ def _written(score: Score) -> Score:
 
 def unfinished(folder: Path) -> list[str]:
     """Names of the run folders below `folder` that have no results yet."""
-    return [name for name in _with(folder, "config.json") if not (folder / name / "result.json").is_file()]
+    names = _with(folder, "config.json")
+    return [_named(folder, name) for name in names if not (folder / name / "result.json").is_file()]
+
+
+def _named(folder: Path, name: str) -> str:
+    """What a run below `folder` is called: by its path from there, or by its own name if it is that folder."""
+    return visible(name if name != "." else os.path.basename(os.path.realpath(folder)))
 
 
 def _with(folder: Path, file: str) -> list[str]:

@@ -39,6 +39,7 @@ from fewshot.runs import Run
 
 RANKED = ("rank", "tasks", "rank_by")  # columns that a row gets when it is ranked
 LISTED = ("recipe", "device", "commit", "python", "torch", "numpy")  # each value once, joined by "; "
+_MAY_BE_NONE = (*LISTED, "top5")  # among five classes or fewer, the class is always among the first five
 VERSION = "2"  # of the CSV
 PAIRED, BY_INTERVALS = "paired differences", "ci95"  # what decides whether rows share a rank
 RANK = "A row's rank is 1 + the number of rows of its table that are established better."
@@ -77,7 +78,7 @@ def code_behind(run: Run, rows: Iterable[dict[str, Any]]) -> str:
 
 def check_numbers(run: Run, facts: Mapping[str, Any], columns: Iterable[str], numbers: Iterable[str]) -> None:
     """UserError unless `facts`, of a result of the run, have all `columns`, and finite numbers in `numbers`."""
-    missing = [name for name in columns if name not in facts or (facts[name] is None and name not in LISTED)]
+    missing = [name for name in columns if name not in facts or (facts[name] is None and name not in _MAY_BE_NONE)]
     missing += [column for column in numbers if not isinstance(facts.get(column), (int, float))]
     if missing:
         raise UserError(f"{run.result_path} is not a result of ours (it lacks {missing[0]}); move it out of --runs")

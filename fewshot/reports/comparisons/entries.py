@@ -82,8 +82,10 @@ def _not_solved(run: Run, asked: Asked, solver: str) -> UserError:
     else:
         from fewshot import heads, transforms  # with torch: only where it is needed
 
-        heads.build(asked.solver(run.config)[0])  # a remedy with a wrong name would be none
-        transforms.build(asked.solver(run.config)[1])
+        if asked.head:  # a remedy with a wrong name would be none; what the run folder names is not imported here
+            heads.build(asked.head)
+        if asked.transform:
+            transforms.build(asked.transform)
         remedy = "make it by " + shlex.join(["python", "-m", "fewshot.evaluate", str(run.folder), *asked.flags])
     return UserError(f"{run.folder} has no {asked.split} result by {solver} ({known}): {remedy}")
 
