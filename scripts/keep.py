@@ -57,16 +57,19 @@ def keep(runs: Iterable[Run], folder: Path) -> None:
 
 
 def command(script: str, argv: Sequence[str] | None, runs: Collection[Run]) -> str:
-    """The command that trained these runs, with the precision and threads that another machine may choose otherwise."""
+    """The command that trained these runs, with their threads, and the precision if the machine chose it.
+
+    The precision is a comment: as a flag, it would be another configuration than that of the runs that are there.
+    """
     given = list(sys.argv[1:] if argv is None else argv)
-    for flag, used in (
-        ("--precision", {each.precision for each in runs}), ("--threads", {str(each.config.threads) for each in runs}),
-    ):  # fmt: skip
-        if flag in given and given[(at := given.index(flag)) + 1 :][:1] == ["auto"]:
-            del given[at : at + 2]
-        if flag not in given and len(used) == 1:
-            given += [flag, *used]
-    return shlex.join(["python", f"scripts/{script}", *given])
+    threads, precisions = {str(each.config.threads) for each in runs}, {each.precision for each in runs}
+    if "--threads" not in given and len(threads) == 1:
+        given += ["--threads", *threads]
+    line = shlex.join(["python", f"scripts/{script}", *given])
+    if {each.config.precision for each in runs} == {"auto"} and len(precisions) == 1:
+        used = precisions.pop()
+        line += f"  # here in {used}; where that is not the machine's choice, add --precision {used}"
+    return line
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import fuzz_readers
 import keep
 import pytest
 import torch
+from boards import variant
 from commands import ROOT, SMALL, one_line_error
 
 import fewshot
@@ -62,11 +63,13 @@ def test_a_reader_that_is_new_is_fuzzed_however_many_inputs_others_had():
     assert not list(rounds)
 
 
-def test_a_kept_command_says_the_precision_and_the_threads_that_were_used(small_run):
+def test_a_kept_command_says_the_precision_and_the_threads_that_were_used(small_run, tmp_path):
     run, used = Run.open(small_run), "--precision fp32 --threads 1"
-    assert keep.command("x.py", ["--cells", "a b"], [run]) == f"python scripts/x.py --cells 'a b' {used}"
-    assert keep.command("x.py", ["--precision", "auto", "-x"], [run]) == f"python scripts/x.py -x {used}"
+    assert keep.command("x.py", ["--cells", "a b"], [run]) == "python scripts/x.py --cells 'a b' --threads 1"
     assert keep.command("x.py", used.split(), [run]) == f"python scripts/x.py {used}"
+    chosen = Run.open(variant(small_run, tmp_path / "chosen", config={"precision": "auto"}))
+    comment = "# here in fp32; where that is not the machine's choice, add --precision fp32"
+    assert keep.command("x.py", ["--threads", "1"], [chosen]) == f"python scripts/x.py --threads 1  {comment}"
 
 
 def test_everything_of_a_run_is_kept_but_weights_and_checkpoints(small_run, tmp_path, capsys):
