@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         done = [section for section in done if section is not AGAIN]  # which has more seeds of it
     values: dict[str, dict[str, str]] = {each.name: parts(each, studies[each.name]) for each in done}
     for each in done:
-        if each is not AGAIN:  # one regularizer needs no figure
+        if each is not AGAIN:  # its table is beside that of the first seeds
             values[each.name]["picture"] = picture(each, studies[each.name], results)
     recipes, more = read(results / "best-42", "recipe"), dict[str, Study]()
     if AGAIN in done:
