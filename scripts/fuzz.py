@@ -18,13 +18,13 @@ after every part, so that a stopped run goes on where it was; --only READER --fi
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import mmap
 import os
 import platform
 import random
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -100,21 +100,22 @@ class Board:
         return Tally(*struct.unpack_from(f"{len(OUTCOMES)}q", self._map))
 
 
-def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path, board: Board, at: Path) -> None:
+def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path, board: Board, kept: Path) -> None:
     """Read so many inputs, or as many as there is time for. Prints a line for everything remarkable.
 
-    Each input is written to `at` before it is read, for a process that does not live to print.
+    Each input is in the folder `kept` while it is read, and stays there if it is remarkable or ends the process.
     """
     from fuzz_readers import reader
 
     from fewshot.core.errors import UserError
     from fewshot.data.importers.images import Unreadable, quiet_pillow
 
-    tally, armed, ticks, begun, data = Tally(), False, 0, 0.0, b""
+    tally, armed, remarked, ticks, begun = Tally(), False, False, 0, 0.0
 
     def remark(what: str) -> None:
-        kept = base64.b64encode(data).decode()
-        print(json.dumps([f"{name} {first + tally.done}: {what}", kept]), flush=True)
+        nonlocal remarked
+        remarked = True
+        print(json.dumps(f"{name} {first + tally.done}: {what}"), flush=True)
 
     def watch(event: str, arguments: tuple) -> None:
         if not armed:
@@ -133,13 +134,14 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
             raise Hang
 
     def inputs() -> None:
-        nonlocal armed, ticks, begun, data
+        nonlocal armed, remarked, ticks, begun
         until = time.monotonic() + seconds
         while tally.done < count and time.monotonic() < until:
             rng = random.Random(f"{name} {seed} {first + tally.done}")
             data = rng.choice(it.damages)(rng, rng.choice(it.good), it.good)
-            at.write_bytes(data)
-            ticks, begun, armed = 0, time.process_time(), True
+            file = kept / f"{name}-{first + tally.done}"
+            file.write_bytes(data)
+            remarked, ticks, begun, armed = False, 0, time.process_time(), True
             try:
                 it.read(data)
                 tally.read += 1
@@ -154,6 +156,8 @@ def part(name: str, first: int, count: int, seconds: float, seed: int, run: Path
                 armed = False
                 tally.slowest_us = max(tally.slowest_us, int(1e6 * (time.process_time() - begun)))
                 tally.memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
+            if not remarked:
+                file.unlink()
             tally.done += 1
             board.write(tally)
 
@@ -191,10 +195,11 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
     A part that is killed, or has to be, ends with the input that it was at. Inputs that went wrong are kept in `bad`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        numbers, lines, at = (Path(folder) / each for each in ("numbers", "lines", "input"))
+        numbers, lines, kept = (Path(folder) / each for each in ("numbers", "lines", "inputs"))
+        kept.mkdir()
         numbers.write_bytes(bytes(8 * len(OUTCOMES)))
         board = Board(numbers)
-        arguments = ("--part", name, first, count, seconds, seed, run, numbers, at)
+        arguments = ("--part", name, first, count, seconds, seed, run, numbers, kept)
         with open(lines, "wb") as out:
             child = subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=out)
         try:
@@ -205,13 +210,14 @@ def run_part(name: str, first: int, count: int, seconds: float, seed: int, run: 
             child.wait()
         tally = board.read()
         whole = [line for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        wrong = [(what, base64.b64decode(kept)) for what, kept in map(json.loads, whole)]
+        tally.worst = [json.loads(line) for line in whole]
         if died:
-            wrong.append((f"{name} {first + tally.done}: the process {died}", at.read_bytes() if at.is_file() else b""))
-        for what, data in wrong:
-            tally.worst.append(what)
+            tally.worst.append(f"{name} {first + tally.done}: the process {died}")
+        for what in tally.worst:
             bad.mkdir(parents=True, exist_ok=True)
-            (bad / what.partition(":")[0].replace(" ", "-")).write_bytes(data)
+            file = what.partition(":")[0].replace(" ", "-")
+            if (kept / file).is_file():  # none if it could not even be made
+                shutil.copyfile(kept / file, bad / file)
     if died:
         tally.done += 1
         tally.hung += died == "was stuck"
@@ -322,8 +328,8 @@ def main() -> int:
     parser.add_argument("--part", nargs=8, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
-        name, first, count, seconds, seed, run, numbers, at = args.part
-        part(name, int(first), int(count), float(seconds), int(seed), Path(run), Board(Path(numbers)), Path(at))
+        name, first, count, seconds, seed, run, numbers, kept = args.part
+        part(name, int(first), int(count), float(seconds), int(seed), Path(run), Board(Path(numbers)), Path(kept))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         run = finished_run(Path(folder) / "run")

@@ -93,9 +93,9 @@ def _begin_with(init: str, model: Model, begun: Begun | None) -> str:
     """Give the model the weights of the run `init`; returns their digest. Raises UserError if a run that continues
     began with other weights."""
     source = Run.open(init)
-    found = models.begin_with(model, source)
     if begun is None and not source.finished:
         raise UserError(f"--init {init}: this run is not finished; finish it first, by --out {init} --resume")
+    found = models.begin_with(model, source)
     if begun is not None and begun.run.resolved.get("init", {}).get("weights", found) != found:
         raise UserError(
             f"--init {init}: it has other weights now than when {begun.run.folder} began; bring them back, or give"

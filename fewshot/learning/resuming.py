@@ -53,7 +53,8 @@ def where(config: TrainConfig, begun: Begun | None, crew: Crew) -> tuple[Compute
     if begun is None or begun.sitting is None:
         return choose(config.device, config.precision, crew), config.threads
     folder, last = begun.run.folder, begun.sitting
-    go_on = "; to go on as this machine does it, add --elsewhere: the run records it"
+    command = f"fewshot train --out {folder} --resume"
+    go_on = f"; to go on as this machine does it, add --elsewhere to {command}: the run records it"
     if (processes := last.get("processes", 1)) != crew.size:
         raise UserError(
             f"{folder} was last trained in {_processes(processes)}, and here it would go on in"

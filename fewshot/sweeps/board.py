@@ -24,7 +24,7 @@ class SweepBoard:
         self.scores: dict[str, dict[str, float]] = {}
         self.began = time.monotonic()
         self.told: set[str] = set()
-        self.before = {name: 1.0 if sweep.done(name) else sweep.part(name) for name in sweep.plan}  # by earlier calls
+        self.before = {name: sweep.part(name) for name in sweep.plan}  # what earlier calls trained
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> SweepBoard:

@@ -142,7 +142,8 @@ class Sweep:
         """How much of a run's training is done, in 0..1."""
         if not (self.path(name) / "config.json").is_file():
             return 0.0
-        return min(1.0, self.step(name) / max(1, Run.open(self.path(name)).steps))
+        run = Run.open(self.path(name))
+        return 1.0 if run.finished else min(1.0, self.step(name) / max(1, run.steps))
 
     def last_words(self, name: str) -> str:
         """The last line that a run's process wrote: why it failed."""

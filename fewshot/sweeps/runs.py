@@ -35,12 +35,7 @@ def complete(config: TrainConfig, out: Path, reporter: Reporter = SILENT) -> Run
             import torch
 
             torch.compiler.reset()  # torch compiles a function for a handful of networks, and then no more
-    try:
-        return experiment.run(config, out, reporter, resume=True)
-    except UserError as error:
-        if "--elsewhere" not in str(error):
-            raise
-        raise UserError(f"{error}; that is a flag of fewshot train --out {out} --resume") from None
+    return experiment.run(config, out, reporter, resume=True)
 
 
 def check_tasks(configs: Iterable[TrainConfig]) -> None:

@@ -237,7 +237,7 @@ def test_what_cannot_go_on_here_names_the_command_that_takes_the_flag(plan, tmp_
     run = experiment.run(dataclasses.replace(plan[NAME], epochs=0), tmp_path / "run")
     (run.folder / "result.json").unlink()
     edit(run.folder / "environment.json", lambda facts: facts["sittings"][0].update(threads=4096))
-    with pytest.raises(UserError, match=f"--elsewhere.*that is a flag of fewshot train --out {run.folder} --resume"):
+    with pytest.raises(UserError, match=f"; .* add --elsewhere to fewshot train --out {run.folder} --resume: the run"):
         complete(run.config, run.folder)
 
 

@@ -102,7 +102,7 @@ def _by_folder(sources: Iterable[Path]) -> Lists:
             if not source.is_dir():
                 continue
             misnamed += [path for path in source.iterdir() if _VALIDATION.fullmatch(path.name) and path.is_dir()]
-            for split in filter(lambda split: (source / split).is_dir(), SPLITS):
+            for split in (split for split in SPLITS if (source / split).is_dir()):
                 found[split] |= {_class_name(str(source / split), name) for name in _class_names(source / split)}
     if misnamed and not found["val"] and any(found.values()):
         raise UserError(f"{misnamed[0]} is no split, which are called train, val and test: call this folder val")

@@ -23,8 +23,9 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of your runs with --runs")
+    names = _with(folder, "result.json")
     scores, damaged = [], {}
-    for name in _with(folder, "result.json"):
+    for name in names:
         shown = _named(folder, name)
         try:
             run = Run.open(folder / name)
@@ -33,7 +34,7 @@ def gather(folder: Path) -> tuple[list[Score], dict[str, str]]:
             damaged[shown] = str(error)
     if not scores and damaged:
         raise UserError(f"no run below {folder} can be read: {next(iter(damaged.values()))}")
-    if not scores and _with(folder, "result.json"):
+    if not scores and names:
         raise UserError(f"no run below {folder} has a result on test images: evaluate one, or give another --runs")
     if not scores:
         raise UserError(f"no finished run below {folder}: train one first, or give another --runs")
